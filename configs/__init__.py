@@ -1,0 +1,1 @@
+"""What we promise (the Spec) and where we run (the Settings)."""

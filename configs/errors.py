@@ -1,0 +1,84 @@
+"""The one error tree.
+
+Every error a user can cause or meet is a MediMindError: the command line prints its message in one line and exits
+with 2, the server turns it into an error body. A message names the thing, quotes the value, says what was expected
+and what to do; it never holds a patient's identifier (a row number stands for it).
+"""
+
+
+class MediMindError(Exception):
+    """Something that MediMind can explain. `code` is the stable name that clients may switch on."""
+
+    code = "error"
+
+
+class SpecError(MediMindError):
+    """A disease's YAML does not hold together."""
+
+    code = "spec"
+
+
+class SourceError(MediMindError):
+    """The source of a disease's data is missing, unreadable, or not the bytes that were promised."""
+
+    code = "source"
+
+
+class ContractError(MediMindError):
+    """A table breaks its columns' contract."""
+
+    code = "contract"
+
+
+class CohortError(MediMindError):
+    """Nothing can be learned from these patients: none left, one class only, a split that does not work."""
+
+    code = "cohort"
+
+
+class TrainingError(MediMindError):
+    """A model could not be fitted, exported or given its operating points."""
+
+    code = "training"
+
+
+class BundleError(MediMindError):
+    """A bundle could not be written, or is not what its manifest and self-test say it is."""
+
+    code = "bundle"
+
+
+class RegistryError(MediMindError):
+    """The MLflow registry does not answer, or does not hold what was asked for."""
+
+    code = "registry"
+
+
+class LedgerError(MediMindError):
+    """The ledger cannot be read or written, or does not hold what was asked for."""
+
+    code = "ledger"
+
+
+class ServiceError(MediMindError):
+    """The service could not be started, or does not answer."""
+
+    code = "service"
+
+
+class PromotionError(MediMindError):
+    """A version may not become champion."""
+
+    code = "promotion"
+
+
+class RecordError(MediMindError):
+    """One record of a request breaks the contract. `field` names the field; the message quotes the value.
+
+    Carries its own code (`unknown_field`, `missing_field`, `not_a_number`, …) because a client acts on it.
+    """
+
+    def __init__(self, code: str, field: str | None, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.field = field

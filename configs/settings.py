@@ -1,0 +1,91 @@
+"""Machine facts: where things lie and who is asking. Clinical facts stand in the Spec, never here."""
+
+import os
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from configs.errors import SpecError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+PHONE_HOME_OFF = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "BENTOML_DO_NOT_TRACK": "True",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "GX_ANALYTICS_ENABLED": "false",
+    "DVC_NO_ANALYTICS": "1",
+    "DO_NOT_TRACK": "1",
+}
+
+
+class Settings(BaseSettings):
+    """This machine, from `MEDIMIND_*` variables. Frozen; made by `settings()` at each entry point."""
+
+    model_config = SettingsConfigDict(env_prefix="MEDIMIND_", frozen=True, extra="forbid")
+
+    home: Path = ROOT / "var"
+    """State: ledger, registry, bundle store, reports, logs, keys. Readable by its owner alone."""
+
+    configs: Path = ROOT / "configs"
+    """The folder with `diseases/` and `enabled.yaml`."""
+
+    data: Path = ROOT / "data"
+    """The folder with `raw/ records/ cohorts/ bundles/`."""
+
+    ledger: str = ""
+    """SQLAlchemy URL of the ledger; empty: SQLite under `home`."""
+
+    registry: str = ""
+    """MLflow tracking URI; empty: SQLite under `home`."""
+
+    port: int = 8400
+    user: str = ""
+    """Who acts, for the audit; empty: the operating system's user."""
+
+    @cached_property
+    def ledger_url(self) -> str:
+        return self.ledger or f"sqlite:///{self.home / 'ledger.db'}"
+
+    @cached_property
+    def registry_uri(self) -> str:
+        return self.registry or f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
+
+    @property
+    def store(self) -> Path:
+        """The bundle store: one folder a bundle, named by its digest."""
+        return self.home / "bundles"
+
+    @property
+    def reports(self) -> Path:
+        return self.home / "reports"
+
+    @property
+    def actor(self) -> str:
+        if self.user:
+            return self.user
+        import getpass
+
+        return getpass.getuser()
+
+    def private(self, folder: Path) -> Path:
+        """Make `folder` (and the folders above it) readable by its owner alone, and return it."""
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if folder == self.home or self.home in folder.parents:
+            os.chmod(self.home, 0o700)
+            os.chmod(folder, 0o700)
+        return folder
+
+
+def settings() -> Settings:
+    """Read the machine's facts, and switch every library's phone-home off for this process and its children."""
+    for variable, off in PHONE_HOME_OFF.items():
+        os.environ.setdefault(variable, off)
+    try:
+        return Settings()
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        name = "MEDIMIND_" + "_".join(str(part) for part in first["loc"]).upper()
+        raise SpecError(f"{name}: {first['msg']} (got {first['input']!r}).") from exc

@@ -1,0 +1,401 @@
+"""The Spec: one page of YAML that promises everything about one disease.
+
+Strict and frozen; an unknown key is an error that names the file, the key and what was expected. Clinical and release
+facts (ranges, gates, thresholds, splits) have no defaults: what is not written is not promised.
+"""
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+
+from configs.errors import SpecError
+
+NAME = re.compile(r"[a-z][a-z0-9_]*")
+RESERVED_FIELDS = {"patient", "at", "reference", "events"}
+COMPARISON = re.compile(r"\s*(==|!=|>=|<=|>|<)\s*(.+?)\s*")
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+Interval = Annotated[tuple[float, float], BeforeValidator(_as_tuple)]
+Codes = Annotated[tuple[int | float | str, ...], BeforeValidator(_as_tuple)]
+
+
+class Source(Frozen):
+    """Where the rows come from: exactly one of a wheel's member, scikit-learn's own data, a file, or a query."""
+
+    wheel: str | None = None
+    member: str | None = None
+    sha256: str | None = None
+    sklearn: str | None = None
+    csv: str | None = None
+    parquet: str | None = None
+    sql: str | None = None
+    query: str | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        kinds = [kind for kind in ("wheel", "sklearn", "csv", "parquet", "sql") if getattr(self, kind) is not None]
+        if len(kinds) != 1:
+            raise ValueError(f"exactly one of wheel, sklearn, csv, parquet, sql is expected, found {kinds or 'none'}")
+        if self.wheel is not None and (self.member is None or self.sha256 is None):
+            raise ValueError("a wheel needs `member` (the file inside) and that file's `sha256`")
+        if (self.sql is None) != (self.query is None):
+            raise ValueError("`sql` (an SQLAlchemy URL) and `query` go together")
+        if self.member is not None and self.wheel is None:
+            raise ValueError("`member` goes with `wheel`")
+        return self
+
+
+class Column(Frozen):
+    """One column's contract: where it comes from, what it may hold, in which unit, under which code."""
+
+    from_: str | None = Field(default=None, alias="from")
+    type: Literal["number", "category", "boolean"]
+    description: str | None = None
+    unit: str | None = None
+    accepts: Names = ()
+    range: Interval | None = None
+    map: dict[str | int | bool, str] | None = None
+    values: Names = ()
+    missing_if: Codes = ()
+    loinc: str | None = None
+    snomed: str | None = None
+    required: bool = False
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if self.type == "number":
+            if self.range is None:
+                raise ValueError("a number needs a `range` of plausible values, such as [0, 300]")
+            if not self.range[0] < self.range[1]:
+                raise ValueError(f"`range` must rise, got {list(self.range)}")
+            if self.unit is None:
+                raise ValueError('a number needs a `unit` (UCUM; "1" for a plain count or ratio)')
+        elif self.range is not None or self.unit is not None or self.accepts:
+            raise ValueError("`range`, `unit` and `accepts` are for numbers")
+        if self.type == "category" and bool(self.map) == bool(self.values):
+            raise ValueError("a category needs either `map` (source's value: ours) or `values`")
+        if self.type != "category" and (self.map or self.values):
+            raise ValueError("`map` and `values` are for categories")
+        return self
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """Our values of a category, in the order that gives each its index; empty for a number."""
+        if self.type == "boolean":
+            return ("false", "true")
+        return tuple(dict.fromkeys(self.map.values())) if self.map else self.values
+
+
+class Outcome(Frozen):
+    """What is predicted: the source's column and the comparison that makes a patient positive (`> 0`, `== case`)."""
+
+    column: str
+    positive: str
+
+    @model_validator(mode="after")
+    def _comparison(self) -> Self:
+        if COMPARISON.fullmatch(self.positive) is None:
+            raise ValueError(f"`positive` is a comparison such as '> 0' or '== malignant', got {self.positive!r}")
+        return self
+
+
+class Split(Frozen):
+    sites: Names | None = None
+    test_fraction: Annotated[float, Field(gt=0, lt=1)]
+    seed: int
+
+
+class External(Frozen):
+    sites: Names
+
+
+class Bound(Frozen):
+    """A gate's limit on one metric. `by_interval`: it fails only if the 95 % interval lies wholly outside."""
+
+    low: float | None
+    high: float | None
+    by_interval: bool = False
+
+    @property
+    def text(self) -> str:
+        if self.high is None:
+            return f">= {self.low:g}"
+        if self.low is None:
+            return f"<= {self.high:g}"
+        return f"{'interval reaches' if self.by_interval else 'within'} {self.low:g} to {self.high:g}"
+
+
+def _bound(value: Any) -> Any:
+    if isinstance(value, str) and (match := re.fullmatch(r"\s*(>=|<=)\s*(-?\d+(?:\.\d+)?)\s*", value)):
+        limit = float(match[2])
+        return Bound(low=limit, high=None) if match[1] == ">=" else Bound(low=None, high=limit)
+    by_interval = isinstance(value, Mapping) and set(value) == {"reaches"}
+    ends = value["reaches"] if by_interval else value
+    if isinstance(ends, list | tuple) and len(ends) == 2 and all(type(end) in (int, float) for end in ends):
+        if ends[0] < ends[1]:
+            return Bound(low=float(ends[0]), high=float(ends[1]), by_interval=by_interval)
+    raise ValueError(f"expected '>= x', '<= x', [low, high] or {{reaches: [low, high]}}, got {value!r}")
+
+
+Gate = Annotated[Bound, BeforeValidator(_bound)]
+
+
+class Gates(Frozen):
+    """Release criteria, written before the first run. A metric without a gate is reported and not judged."""
+
+    auroc: Gate | None = None
+    auprc: Gate | None = None
+    brier: Gate | None = None
+    log_loss: Gate | None = None
+    observed_over_expected: Gate | None = None
+    calibration_slope: Gate | None = None
+    calibration_intercept: Gate | None = None
+    worst_subgroup_auroc: Gate | None = None
+    not_worse_than: dict[str, float] | None = None
+    """Family: how much lower than that yardstick's AUROC the model's may be, on the same test patients."""
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if not self.model_fields_set:
+            raise ValueError("at least one gate is expected: without one nothing may ever be promoted")
+        return self
+
+
+class OperatingPoint(Frozen):
+    """A threshold named by the figure it has to reach, on out-of-fold predictions of the training part."""
+
+    sensitivity: Annotated[float, Field(gt=0, le=1)] | None = None
+    specificity: Annotated[float, Field(gt=0, le=1)] | None = None
+    ppv: Annotated[float, Field(gt=0, le=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if len(self.model_fields_set) != 1:
+            raise ValueError("exactly one of sensitivity, specificity, ppv is expected")
+        return self
+
+
+class Serving(Frozen):
+    max_batch: Annotated[int, Field(ge=2, le=65536)]
+    deadline_ms: Annotated[int, Field(gt=0)]
+
+
+class Monitoring(Frozen):
+    window: Annotated[int, Field(gt=0)]
+    min_outcomes: Annotated[int, Field(gt=0)]
+
+
+class Retrain(Frozen):
+    """How a retrained model is compared with the champion, on the same newest patients."""
+
+    log_loss: Literal["better"]
+    auroc_drop: Annotated[float, Field(ge=0)]
+    min_events: Annotated[int, Field(gt=0)]
+    min_non_events: Annotated[int, Field(gt=0)]
+
+
+class ChangeControl(Frozen):
+    """What may change without a new review, and how many people must approve a promotion."""
+
+    allowed: Names
+    approvals: Annotated[int, Field(ge=0)]
+    retrain: Retrain | None = None
+
+
+class Spec(Frozen):
+    """The promise about one disease. `document` is the YAML as it was read: what a bundle keeps and digests."""
+
+    name: str
+    title: str
+    owner: str
+    intended_use: str
+    source: Source
+    patient_id: str | None = None
+    """The source's column; absent where the source has none, and then every row is a patient of its own."""
+    at: str | None = None
+    """The source's column with the time of prediction; absent where the source has none."""
+    columns: dict[str, Column]
+    outcome: Outcome
+    attributes: Names
+    features: Names
+    split: Split
+    external: External | None = None
+    candidates: Names
+    gates: Gates
+    operating_points: dict[str, OperatingPoint]
+    serving: Serving
+    monitoring: Monitoring
+    change_control: ChangeControl
+
+    _document: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @property
+    def document(self) -> dict[str, Any]:
+        return self._document
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what is promised: the parsed document, so a comment changes nothing."""
+        return hashlib.sha256(json.dumps(self._document, sort_keys=True).encode()).hexdigest()
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> Self:
+        for name in (self.name, *self.columns):
+            if not NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is not a name: lower-case letters, digits and _ are expected")
+        for key in ("columns", "features", "candidates", "operating_points"):
+            if not getattr(self, key):
+                raise ValueError(f"`{key}` is empty")
+        for key in ("features", "attributes", "candidates"):
+            names = getattr(self, key)
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise ValueError(f"`{key}` names {', '.join(twice)} twice")
+        for reserved in RESERVED_FIELDS & set(self.columns):
+            raise ValueError(f"`columns`: {reserved!r} is a field of every record and cannot be a column")
+        sources = {column.from_ or name for name, column in self.columns.items()}
+        if self.outcome.column in sources:
+            raise ValueError(f"`columns` holds {self.outcome.column!r}, the outcome: a model would learn the answer")
+        chosen = {*(self.split.sites or ()), *(self.external.sites if self.external else ())}
+        if chosen:
+            known = self.columns["site"].categories if "site" in self.columns else ()
+            if unknown := sorted(chosen - set(known)):
+                raise ValueError(f"sites {', '.join(unknown)} are no values of the column `site` ({', '.join(known)})")
+        if self.external and (not self.split.sites or set(self.split.sites) & set(self.external.sites)):
+            raise ValueError("`external.sites` needs `split.sites`, and no site may stand in both")
+        return self
+
+
+def from_document(document: Any, where: str) -> Spec:
+    """The Spec that `document` (parsed YAML or JSON) promises. `where` names the file in errors.
+
+    Raises SpecError with the file, the key, and what was expected.
+    """
+    if not isinstance(document, dict):
+        raise SpecError(f"{where}: expected a mapping of keys such as `name:` and `columns:`, found {_kind(document)}.")
+    try:
+        spec = Spec.model_validate(document)
+    except ValidationError as exc:
+        raise SpecError(f"{where}: {_explain(exc)}") from exc
+    spec._document.update(document)
+    return spec
+
+
+def load_spec(name: str, configs: Path) -> Spec:
+    """The Spec of the disease `name`, from `<configs>/diseases/<name>.yaml`.
+
+    Raises SpecError if there is no such file, or it does not hold together.
+    """
+    path = configs / "diseases" / f"{name}.yaml"
+    shown = f"configs/diseases/{name}.yaml"
+    known = diseases(configs)
+    if name not in known:
+        raise SpecError(f"no disease {name!r}: {shown} does not exist.{_nearest(name, known)} Known: {', '.join(known)}.")
+    spec = from_document(read_yaml(path, shown), shown)
+    if spec.name != name:
+        raise SpecError(f"{shown}: name: {spec.name!r} must be the file's own name, {name!r}.")
+    return spec
+
+
+def diseases(configs: Path) -> list[str]:
+    """Every disease that has a YAML."""
+    return sorted(path.stem for path in (configs / "diseases").glob("*.yaml"))
+
+
+def enabled(configs: Path) -> list[str]:
+    """The released diseases: the lines of `enabled.yaml`, each of which must have a YAML of its own."""
+    names = read_yaml(configs / "enabled.yaml", "configs/enabled.yaml")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise SpecError(f"configs/enabled.yaml: expected a list of diseases, one `- name` a line, found {_kind(names)}.")
+    if missing := [name for name in names if name not in diseases(configs)]:
+        raise SpecError(f"configs/enabled.yaml: {missing[0]!r} has no configs/diseases/{missing[0]}.yaml.")
+    return names
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML that refuses a key written twice, where plain YAML keeps the last one in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands here a second time", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path, shown: str) -> Any:
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
+    except OSError as exc:
+        raise SpecError(f"{shown}: cannot be read ({exc.strerror}).") from exc
+    except UnicodeDecodeError as exc:
+        raise SpecError(f"{shown}: is not UTF-8 text (byte {exc.start}).") from exc
+    except yaml.YAMLError as exc:
+        mark = getattr(exc, "problem_mark", None)
+        line = f" line {mark.line + 1}:" if mark else ""
+        raise SpecError(f"{shown}:{line} {getattr(exc, 'problem', None) or exc}.") from exc
+
+
+def _explain(error: ValidationError) -> str:
+    """Every problem of a document: its key, what was found, what was expected."""
+    said = []
+    for problem in error.errors():
+        location = tuple(part for part in problem["loc"] if part != "[key]")
+        key = ".".join(str(part) for part in location)
+        match problem["type"]:
+            case "extra_forbidden":
+                expected = _keys_at(location[:-1])
+                said.append(
+                    f"{key}: unknown key.{_nearest(str(location[-1]), expected)} Expected one of: {', '.join(expected)}."
+                )
+            case "missing":
+                said.append(f"{key}: is missing.")
+            case "value_error":
+                said.append(f"{key}: {problem['ctx']['error']}." if key else f"{problem['ctx']['error']}.")
+            case _:
+                said.append(f"{key}: {problem['msg'].lower()}, got {problem['input']!r}.")
+    return " ".join(dict.fromkeys(said))
+
+
+def _keys_at(location: tuple[int | str, ...]) -> list[str]:
+    """The keys that the model at this place of the document knows."""
+    model: Any = Spec
+    for part in location:
+        field = next((f for name, f in model.model_fields.items() if part in (name, f.alias)), None)
+        if field is not None:  # otherwise the part is a key of a mapping, such as a column's name
+            model = next(iter(_models(field.annotation)), model)
+    return sorted(field.alias or name for name, field in model.model_fields.items())
+
+
+def _models(annotation: Any) -> list[Any]:
+    if hasattr(annotation, "model_fields"):
+        return [annotation]
+    return [model for arg in getattr(annotation, "__args__", ()) for model in _models(arg)]
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def _kind(value: Any) -> str:
+    return "nothing" if value is None else f"a {type(value).__name__}"

@@ -215,7 +215,7 @@ class ChangeControl(Frozen):
 
     allowed: Names
     approvals: Annotated[int, Field(ge=0)]
-    retrain: Retrain | None = None
+    retrain: Retrain
 
 
 class Spec(Frozen):
@@ -231,6 +231,8 @@ class Spec(Frozen):
     at: str | None = None
     """The source's column with the time of prediction; absent where the source has none."""
     columns: dict[str, Column]
+    duplicate_rows: Literal["drop", "keep"]
+    """Rows alike in every column and the outcome: one patient entered twice, or two patients who happen to agree."""
     outcome: Outcome
     attributes: Names
     features: Names

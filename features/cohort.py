@@ -1,0 +1,187 @@
+"""Whom a model learns from and is judged on: features, outcomes, and the part each patient plays."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from configs.errors import CohortError
+from configs.spec import Spec
+from features.build import Plan, attributes, build
+from features.columns import Records
+from features.definitions import Array
+
+PARTS = ("train", "test", "external")
+FEWEST_OF_A_CLASS = 10
+"""Fewer events or non-events than this in the training part give no cross-validation worth its name; our own choice."""
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """`X` (n, d) float32, `y` (n,) 0 or 1, `part` (n,), `attributes[name]` (n,), `patient` (n,), `at` (n,) seconds.
+
+    `dropped` counts, by reason, the source's rows that are not here.
+    """
+
+    names: tuple[str, ...]
+    X: NDArray[np.float32]
+    y: Array
+    part: NDArray[np.str_]
+    attributes: dict[str, NDArray[np.str_]]
+    patient: NDArray[np.str_]
+    at: Array
+    dropped: dict[str, int]
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def only(self, part: str) -> "Cohort":
+        """The patients of one part: train, test or external."""
+        return self.where(self.part == part)
+
+    def where(self, rows: NDArray[np.bool_]) -> "Cohort":
+        chosen = {name: labels[rows] for name, labels in self.attributes.items()}
+        return Cohort(
+            self.names, self.X[rows], self.y[rows], self.part[rows], chosen, self.patient[rows], self.at[rows], self.dropped
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of what is learned from: names, numbers, outcomes and parts, in order."""
+        digest = hashlib.sha256(json.dumps(self.names).encode())
+        digest.update(np.ascontiguousarray(self.X).tobytes())
+        digest.update(np.ascontiguousarray(self.y).tobytes())
+        digest.update(json.dumps(self.part.tolist()).encode())
+        for name, labels in sorted(self.attributes.items()):
+            digest.update(json.dumps([name, labels.tolist()]).encode())
+        return digest.hexdigest()
+
+
+def prepare(spec: Spec, plan: Plan, records: Records, dropped: Mapping[str, int]) -> Cohort:
+    """The cohort of checked records: duplicates and unknown outcomes left out and counted, the rest split.
+
+    Raises CohortError if nothing is left, a class is too rare to learn, or a feature is missing in all of training.
+    """
+    counts = dict(dropped)
+    kept = ~np.isnan(records.outcome)
+    if unknown := int((~kept).sum()):
+        counts["outcome missing"] = unknown
+    records = records.take(kept)
+    if spec.duplicate_rows == "drop":
+        again = _duplicates(records)
+        if repeated := int(again.sum()):
+            counts["the same as an earlier row"] = repeated
+        records = records.take(~again)
+    part = _split(spec, records)
+    if left_out := int((part == "").sum()):
+        counts["of a site in no part"] = left_out
+    records, part = records.take(part != ""), part[part != ""]
+    cohort = Cohort(
+        plan.names,
+        build(plan, records.values, records.at),
+        records.outcome,
+        part,
+        attributes(plan, records.values, records.at),
+        records.patient,
+        records.at,
+        counts,
+    )
+    _judge(spec, cohort)
+    return cohort
+
+
+def _duplicates(records: Records) -> NDArray[np.bool_]:
+    """Rows whose every value and outcome stands in an earlier row already."""
+    table = np.column_stack([*records.values.values(), records.outcome])
+    seen: set[bytes] = set()
+    again = np.zeros(len(table), bool)
+    for row, values in enumerate(np.where(np.isnan(table), np.inf, table)):  # a NaN has many bit patterns, inf has one
+        key = values.tobytes()
+        again[row] = key in seen
+        seen.add(key)
+    return again
+
+
+def _split(spec: Spec, records: Records) -> NDArray[np.str_]:
+    """Each row's part, `` if its site is in none. Test patients are drawn within every site and outcome alike."""
+    n = len(records)
+    names: tuple[str, ...] = ()
+    site = np.full(n, -1.0)
+    if "site" in spec.columns:
+        names = spec.columns["site"].categories
+        site = np.nan_to_num(records.values["site"], nan=-1.0)
+    part = np.full(n, "", dtype="<U8")
+    learned = np.isin(site, [names.index(name) for name in spec.split.sites]) if spec.split.sites else np.ones(n, bool)
+    part[learned] = "train"
+    if spec.external:
+        part[np.isin(site, [names.index(name) for name in spec.external.sites])] = "external"
+    generator = np.random.default_rng(spec.split.seed)
+    for where, outcome in sorted(set(zip(site[learned], records.outcome[learned], strict=True))):
+        rows = np.flatnonzero(learned & (site == where) & (records.outcome == outcome))
+        drawn = generator.permutation(rows)[: round(spec.split.test_fraction * len(rows))]
+        part[drawn] = "test"
+    return part
+
+
+def _judge(spec: Spec, cohort: Cohort) -> None:
+    if len(cohort) == 0:
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in cohort.dropped.items()) or "the source is empty"
+        raise CohortError(f"{spec.name}: no patient is left ({reasons}).")
+    for part in ("train", "test"):
+        events = int(cohort.only(part).y.sum())
+        non_events = len(cohort.only(part)) - events
+        fewest = FEWEST_OF_A_CLASS if part == "train" else 1
+        if min(events, non_events) < fewest:
+            raise CohortError(
+                f"{spec.name}: the {part} part has {events} events and {non_events} non-events; at least {fewest} of "
+                f"each are needed. Does `outcome.positive: {spec.outcome.positive!r}` mean what the source says?"
+            )
+    empty = np.isnan(cohort.only("train").X).all(axis=0)
+    if empty.any():
+        names = ", ".join(name for name, gone in zip(cohort.names, empty, strict=True) if gone)
+        raise CohortError(f"{spec.name}: nothing to learn from {names}: missing for every patient of the training part.")
+
+
+def save(cohort: Cohort, path: Path) -> None:
+    """Write the cohort as one Parquet file; its counts and fingerprint stand in the file's metadata."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {f"x:{name}": cohort.X[:, position] for position, name in enumerate(cohort.names)}
+    columns |= {f"attribute:{name}": labels for name, labels in cohort.attributes.items()}
+    columns |= {"y": cohort.y, "part": cohort.part, "patient": cohort.patient, "at": cohort.at}
+    table = pa.table({name: pa.array(values) for name, values in columns.items()})
+    about = {"dropped": json.dumps(cohort.dropped, sort_keys=True), "fingerprint": cohort.fingerprint}
+    pq.write_table(table.replace_schema_metadata(about), path)
+
+
+def load(path: Path) -> Cohort:
+    """The cohort that `save` wrote. Raises CohortError if the file is missing or not what its fingerprint says."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as exc:
+        raise CohortError(f"{path.name}: no readable cohort; `medimind prepare {path.stem}` makes it.") from exc
+    found = {name: table[name].to_numpy() for name in table.column_names}
+    inputs = [name for name in found if name.startswith("x:")]
+    cohort = Cohort(
+        names=tuple(name.removeprefix("x:") for name in inputs),
+        X=np.column_stack([found[name] for name in inputs]).astype(np.float32),
+        y=found["y"],
+        part=found["part"].astype(np.str_),
+        attributes={
+            name.removeprefix("attribute:"): found[name].astype(np.str_) for name in found if name.startswith("attribute:")
+        },
+        patient=found["patient"].astype(np.str_),
+        at=found["at"],
+        dropped=json.loads(table.schema.metadata[b"dropped"]),
+    )
+    if cohort.fingerprint != table.schema.metadata[b"fingerprint"].decode():
+        raise CohortError(f"{path.name}: is not what its fingerprint says; `medimind prepare {path.stem}` makes it anew.")
+    return cohort

@@ -1,0 +1,299 @@
+"""The contract, applied: one value, one record, one table, by the same function.
+
+A checked value is a float: a number in its canonical unit, a category's index in its values, NaN for missing. What the
+contract does not allow is refused with the column's name; text that a source holds is never repeated in a message,
+because nobody knows what was typed there.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from configs.errors import ContractError, RecordError
+from configs.spec import RESERVED_FIELDS, Column, Spec
+from features import units
+from features.definitions import Array
+from features.outcomes import observed
+
+MISSING = math.nan
+LONGEST_TEXT = 200
+"""Characters of a caller's own identifier."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One checked record of a request: the contract's values, and what the caller said about it."""
+
+    values: dict[str, float]
+    at: datetime | None
+    patient: str | None
+    reference: str | None
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """One value of a table that breaks the contract. `row` counts data rows from 1; no value, no identifier."""
+
+    row: int
+    column: str
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Records:
+    """Checked rows: `values[column]` (n,), `outcome` (n,) 0, 1 or NaN, `patient` (n,), `at` (n,) seconds since 1970."""
+
+    values: dict[str, Array]
+    outcome: Array
+    patient: NDArray[np.str_]
+    at: Array
+
+    def __len__(self) -> int:
+        return len(self.outcome)
+
+    def take(self, rows: NDArray[Any]) -> "Records":
+        values = {name: array[rows] for name, array in self.values.items()}
+        return Records(values, self.outcome[rows], self.patient[rows], self.at[rows])
+
+
+def check_value(name: str, column: Column, value: Any) -> float:
+    """The value as a float, NaN if it is missing.
+
+    Raises RecordError, naming the field, if it is of the wrong type, unit, range or category, or not finite.
+    """
+    unit = None
+    if isinstance(value, dict):
+        if set(value) != {"value", "unit"}:
+            raise RecordError("malformed", name, f"{name}: expected a value, or {{value, unit}} and nothing else.")
+        value, unit = value["value"], value["unit"]
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return _missing(name, column)
+    if not isinstance(value, bool) and not isinstance(value, list | dict) and value in column.missing_if:
+        return _missing(name, column)
+    if column.type == "number":
+        return _number(name, column, value, unit)
+    if unit is not None:
+        raise RecordError("unit", name, f"{name}: a {column.type} has no unit.")
+    if column.type == "boolean":
+        if not isinstance(value, bool):
+            raise RecordError("not_a_boolean", name, f"{name}: {_shown(value)} is not true or false.")
+        return float(value)
+    try:
+        return float(column.categories.index(value))
+    except ValueError:
+        expected = ", ".join(column.categories)
+        raise RecordError("unknown_category", name, f"{name}: {_shown(value)} is not one of: {expected}.") from None
+
+
+def _missing(name: str, column: Column) -> float:
+    if column.required:
+        raise RecordError("missing_field", name, f"{name}: is required and is missing.")
+    return MISSING
+
+
+def _number(name: str, column: Column, value: Any, unit: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise RecordError("not_a_number", name, f"{name}: {_shown(value)} is not a number.")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise RecordError("not_finite", name, f"{name}: the number is not finite.")
+    assert column.unit is not None and column.range is not None  # the Spec demands both of a number
+    if unit is not None and unit != column.unit:
+        allowed = unit in column.accepts if isinstance(unit, str) else False
+        scale = units.factor(unit, column.unit, column.loinc) if allowed else None
+        if scale is None:
+            expected = ", ".join((column.unit, *column.accepts))
+            raise RecordError("unit", name, f"{name}: {_shown(unit)} is not one of its units: {expected}.")
+        number *= scale
+    low, high = column.range
+    if not low <= number <= high:
+        raise RecordError(
+            "out_of_range", name, f"{name}: {number:g} {column.unit} lies outside {low:g} to {high:g} {column.unit}."
+        )
+    return number
+
+
+def _shown(value: Any) -> str:
+    """A value as a message may repeat it: numbers as they are, text by its length alone."""
+    if isinstance(value, str):
+        return f"a text of {len(value)} characters"
+    if isinstance(value, bool | int | float):
+        return f"{value!r:.40}"
+    return f"a {type(value).__name__}"
+
+
+def check_record(columns: Mapping[str, Column], record: Any) -> Record:
+    """The record of a request, checked: every column of the contract has its float, NaN where nothing was sent.
+
+    Raises RecordError for the first thing that is wrong.
+    """
+    if not isinstance(record, dict):
+        raise RecordError("malformed", None, f"a record is an object of fields, not {_shown(record)}.")
+    for name in record:
+        if name not in columns and name not in RESERVED_FIELDS:
+            shown = name[:60]
+            raise RecordError("unknown_field", shown, f"{shown}: no such field. Known: {', '.join(columns)}.")
+    if record.get("events"):
+        raise RecordError("unknown_field", "events", "events: this model reads no events.")
+    values = {name: check_value(name, column, record.get(name)) for name, column in columns.items()}
+    return Record(values, _time(record.get("at")), _text("patient", record), _text("reference", record))
+
+
+def _text(name: str, record: Mapping[str, Any]) -> str | None:
+    value = record.get(name)
+    if value is not None and not (isinstance(value, str) and 0 < len(value) <= LONGEST_TEXT):
+        raise RecordError("malformed", name, f"{name}: a text of 1 to {LONGEST_TEXT} characters is expected.")
+    return value
+
+
+def _time(value: Any) -> datetime | None:
+    if value is None:
+        return None
+    try:
+        time = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        time = None
+    if time is None or time.tzinfo is None:
+        raise RecordError("malformed", "at", "at: an ISO 8601 time with its offset is expected, 2026-11-23T09:30:00Z.")
+    return time.astimezone(UTC)
+
+
+def translate(column: Column, raw: Any) -> Any:
+    """A source's cell as the contract speaks: mapped to our category, numpy's scalar to Python's, NaN to None.
+
+    A category that the map does not know stays as it is, for check_value to refuse.
+    """
+    if isinstance(raw, np.generic):
+        raw = raw.item()
+    if raw is None or raw != raw or raw in column.missing_if and not isinstance(raw, bool):
+        return None
+    if column.map is not None:
+        return _by_text(column)(raw)
+    if column.type == "category" and not isinstance(raw, str):
+        return _as_text(raw)
+    return raw
+
+
+def _by_text(column: Column) -> Callable[[Any], Any]:
+    assert column.map is not None
+    known = {_as_text(key): value for key, value in column.map.items()}
+    return lambda raw: known.get(_as_text(raw), raw)
+
+
+def _as_text(value: Any) -> str:
+    """A category's key as text, so that 1, 1.0 and "1" of different readers are one key."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def translate_table(spec: Spec, table: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+    """The contract's columns of a source's table, translated cell by cell and not yet checked.
+
+    Raises ContractError if the table lacks a column that the contract names.
+    """
+    wanted = {column.from_ or name for name, column in spec.columns.items()} | {spec.outcome.column}
+    wanted |= {key for key in (spec.patient_id, spec.at) if key}
+    if lacking := sorted(wanted - set(table)):
+        raise ContractError(
+            f"{spec.name}: the source has no column {', '.join(map(repr, lacking))}. It has: {', '.join(map(str, table))}."
+        )
+    return {
+        name: _each(name, table[column.from_ or name], lambda raw, column=column: translate(column, raw))
+        for name, column in spec.columns.items()
+    }
+
+
+def check_table(spec: Spec, table: Mapping[str, Sequence[Any]], cells: Mapping[str, list[Any]]) -> tuple[Records, list[Refusal]]:
+    """The rows of a source's table that keep the contract, and every value that does not.
+
+    `table` is the source's own, `cells` its translated columns. A row with a refused value is left out of the Records.
+    Raises ContractError for an empty table, a column that is missing everywhere, or a patient on two rows.
+    """
+    n = len(table[spec.outcome.column])
+    if n == 0:
+        raise ContractError(f"{spec.name}: the source's table is empty.")
+    refusals: list[Refusal] = []
+    values: dict[str, Array] = {}
+    for name, column in spec.columns.items():
+        found = np.full(n, MISSING)
+        memory: dict[Any, float | RecordError] = {}
+        for row, cell in enumerate(cells[name]):
+            key = (type(cell), cell)
+            if key not in memory:
+                try:
+                    memory[key] = check_value(name, column, cell)
+                except RecordError as exc:
+                    memory[key] = exc
+            checked = memory[key]
+            if isinstance(checked, RecordError):
+                refusals.append(Refusal(row + 1, name, checked.code, str(checked)))
+            else:
+                found[row] = checked
+        if np.isnan(found).all() and not any(refusal.column == name for refusal in refusals):
+            raise ContractError(f"{spec.name}: column {name!r} is missing in all {n} rows; is its source column right?")
+        values[name] = found
+    patient = _patients(spec, table, n)
+    records = Records(values, observed(spec.outcome, table[spec.outcome.column]), patient, _times(spec, table, n))
+    kept = np.ones(n, bool)
+    kept[[refusal.row - 1 for refusal in refusals]] = False
+    return records.take(kept), refusals
+
+
+def _each(name: str, cells: Sequence[Any], function: Callable[[Any], Any]) -> list[Any]:
+    """`function` of each cell, computed once for each distinct one."""
+    memory: dict[Any, Any] = {}
+    out = []
+    for row, cell in enumerate(cells):
+        if isinstance(cell, list | dict | np.ndarray):
+            raise ContractError(f"column {name!r}, row {row + 1}: holds a {type(cell).__name__}; one plain value is expected.")
+        key = (type(cell), cell)
+        if key not in memory:
+            memory[key] = function(cell)
+        out.append(memory[key])
+    return out
+
+
+def _patients(spec: Spec, table: Mapping[str, Sequence[Any]], n: int) -> NDArray[np.str_]:
+    if spec.patient_id is None:
+        return np.array([f"row {row + 1}" for row in range(n)])
+    first: dict[str, int] = {}
+    for row, cell in enumerate(table[spec.patient_id]):
+        if cell is None or cell != cell or str(cell).strip() == "":
+            raise ContractError(f"{spec.name}: {spec.patient_id!r}, the patient's identifier, is missing in row {row + 1}.")
+        key = _as_text(cell.item() if isinstance(cell, np.generic) else cell)
+        if key in first:
+            raise ContractError(
+                f"{spec.name}: {spec.patient_id!r} has the same patient in rows {first[key] + 1} and {row + 1}; "
+                "one row a patient is expected. Remove the older row, or name a column that tells them apart."
+            )
+        first[key] = row
+    return np.array(list(first))
+
+
+def _times(spec: Spec, table: Mapping[str, Sequence[Any]], n: int) -> Array:
+    if spec.at is None:
+        return np.full(n, MISSING)
+    times = np.full(n, MISSING)
+    for row, cell in enumerate(table[spec.at]):
+        try:
+            time = datetime.fromisoformat(str(cell))
+        except ValueError:
+            raise ContractError(f"{spec.name}: {spec.at!r}, the time of prediction, is no ISO 8601 time in row {row + 1}.") from None
+        times[row] = (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+    return times
+
+
+def labels(column: Column, values: Array) -> list[Any]:
+    """Checked floats as people read them: a category's name, true or false, a number; None where missing."""
+    if column.type == "number":
+        return [None if math.isnan(value) else float(value) for value in values]
+    names: Sequence[Any] = (False, True) if column.type == "boolean" else column.categories
+    return [None if math.isnan(value) else names[int(value)] for value in values]

@@ -1,0 +1,1 @@
+"""One file a model family; `candidates: [boosted]` in a Spec is boosted.py here."""

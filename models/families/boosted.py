@@ -1,0 +1,61 @@
+"""Gradient-boosted trees (scikit-learn's HistGradientBoosting), small and slow enough for some hundred patients."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.build import Feature
+from models.encoding import Encoding, encoding
+
+
+@dataclass(frozen=True)
+class Fitted:
+    layout: Encoding
+    width: int
+    model: Any
+
+    def log_odds(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
+        found: NDArray[np.float64] = self.model.decision_function(self.layout.apply(X))
+        return found
+
+    def export(self, path: Path) -> None:
+        from models.onnx import Tree, write_trees
+
+        # _predictors and _baseline_prediction are private; tests/unit/test_models_families.py notices if they go.
+        trees = []
+        for (predictor,) in self.model._predictors:
+            nodes = predictor.nodes
+            trees.append(
+                Tree(
+                    feature=nodes["feature_idx"].astype(np.int64),
+                    threshold=nodes["num_threshold"],
+                    missing_left=nodes["missing_go_to_left"].astype(bool),
+                    left=nodes["left"].astype(np.int64),
+                    right=nodes["right"].astype(np.int64),
+                    leaf=nodes["is_leaf"].astype(bool),
+                    value=nodes["value"],
+                )
+            )
+        write_trees(self.layout, self.width, trees, float(self.model._baseline_prediction.item()), path)
+
+
+def fit(X: NDArray[np.float32], y: NDArray[np.float64], inputs: Sequence[Feature], seed: int) -> Fitted:
+    """Learn from X (n, d) and y (n,). Missing numbers take the branch that suited the training patients."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    layout = encoding(inputs)
+    model = HistGradientBoostingClassifier(
+        learning_rate=0.05,
+        max_iter=120,
+        max_leaf_nodes=6,
+        min_samples_leaf=15,
+        l2_regularization=1.0,
+        early_stopping=False,
+        random_state=seed,
+    )
+    model.fit(layout.apply(X), y)
+    return Fitted(layout, X.shape[1], model)

@@ -253,8 +253,8 @@ class Spec(Frozen):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what is promised: the parsed document, so a comment changes nothing."""
-        return hashlib.sha256(json.dumps(self._document, sort_keys=True).encode()).hexdigest()
+        """SHA-256 of what is promised: the parsed document in its order (which numbers the categories); not its comments."""
+        return hashlib.sha256(json.dumps(self._document).encode()).hexdigest()
 
     @model_validator(mode="after")
     def _holds_together(self) -> Self:

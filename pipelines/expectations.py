@@ -137,10 +137,9 @@ def _unexpected(table: "pd.DataFrame", expectations: list[Expectation]) -> dict[
         result_format={"result_format": "SUMMARY", "partial_unexpected_count": 0},
     )
     return {
-        (result.expectation_config.type, result.expectation_config.kwargs.get("column")): (
-            0 if result.success else result.result.get("unexpected_count")
-        )
+        (asked.type, asked.kwargs.get("column")): 0 if result.success else result.result.get("unexpected_count")
         for result in outcome.results
+        if (asked := result.expectation_config) is not None
     }
 
 

@@ -1,0 +1,1 @@
+"""What is judged and shown. Takes arrays and bundles; knows no server."""

@@ -1,0 +1,119 @@
+"""How good a risk is: discrimination, calibration, and what their 95 % intervals are.
+
+`y` (n,) is 0 or 1, `risk` (n,) a probability. A figure that needs both classes is NaN without them.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Metric = Callable[[Array, Array], float]
+
+RESAMPLES = 1000
+SMALLEST_RISK = 1e-12
+
+
+def auroc(y: Array, risk: Array) -> float:
+    """Share of event/non-event pairs in which the event has the higher risk; a tie counts half."""
+    from scipy.stats import rankdata
+
+    events = float(y.sum())
+    non_events = len(y) - events
+    if not events or not non_events:
+        return float("nan")
+    ranks = rankdata(risk)
+    return float((ranks[y == 1].sum() - events * (events + 1) / 2) / (events * non_events))
+
+
+def auprc(y: Array, risk: Array) -> float:
+    """Area under the precision-recall curve, as average precision."""
+    from sklearn.metrics import average_precision_score
+
+    return float(average_precision_score(y, risk)) if y.any() else float("nan")
+
+
+def brier(y: Array, risk: Array) -> float:
+    """Mean squared distance between risk and outcome; 0 is perfect."""
+    return float(np.mean((risk - y) ** 2))
+
+
+def log_loss(y: Array, risk: Array) -> float:
+    """Mean negative log-likelihood of the outcomes; 0 is perfect."""
+    clipped = np.clip(risk, SMALLEST_RISK, 1 - SMALLEST_RISK)
+    return float(-np.mean(y * np.log(clipped) + (1 - y) * np.log(1 - clipped)))
+
+
+def observed_over_expected(y: Array, risk: Array) -> float:
+    """Events that happened for each one that was predicted; 1 is calibrated in the large."""
+    return float(y.sum() / risk.sum())
+
+
+def calibration_slope(y: Array, risk: Array) -> float:
+    """Slope of the outcome on the risk's log-odds, by maximum likelihood; under 1 the risks are too extreme.
+
+    Source: Cox DR. Two further applications of a model for binary regression. Biometrika 1958;45:562-565.
+    """
+    return _logistic_fit(y, _logit(risk), free_slope=True)[1]
+
+
+def calibration_intercept(y: Array, risk: Array) -> float:
+    """Intercept of the outcome on the risk's log-odds with the slope held at 1; above 0 the risks are too low."""
+    return _logistic_fit(y, _logit(risk), free_slope=False)[0]
+
+
+METRICS: dict[str, Metric] = {
+    "auroc": auroc,
+    "auprc": auprc,
+    "brier": brier,
+    "log_loss": log_loss,
+    "observed_over_expected": observed_over_expected,
+    "calibration_slope": calibration_slope,
+    "calibration_intercept": calibration_intercept,
+}
+
+
+def interval(metric: Metric, y: Array, risk: Array, seed: int) -> tuple[float, float] | None:
+    """The metric's 95 % percentile bootstrap interval over patients; None if too few resamples could be computed."""
+    generator = np.random.default_rng(seed)
+    found = []
+    for _ in range(RESAMPLES):
+        rows = generator.integers(0, len(y), len(y))
+        found.append(metric(y[rows], risk[rows]))
+    finite = np.array(found)[np.isfinite(found)]
+    if len(finite) < RESAMPLES // 2:
+        return None
+    low, high = np.percentile(finite, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _logit(risk: Array) -> Array:
+    clipped = np.clip(risk, SMALLEST_RISK, 1 - SMALLEST_RISK)
+    return np.log(clipped / (1 - clipped))
+
+
+def _logistic_fit(y: Array, x: Array, free_slope: bool) -> tuple[float, float]:
+    """Intercept and slope of y on x by Newton's method; NaN where the likelihood has no maximum."""
+    if not 0 < y.sum() < len(y):
+        return float("nan"), float("nan")
+    intercept, slope = 0.0, 1.0
+    for _ in range(50):
+        p = 1 / (1 + np.exp(-np.clip(intercept + slope * x, -700, 700)))
+        weight = p * (1 - p)
+        if free_slope:
+            gradient = np.array([(y - p).sum(), ((y - p) * x).sum()])
+            cross = (weight * x).sum()
+            hessian = np.array([[weight.sum(), cross], [cross, (weight * x * x).sum()]])
+            if abs(np.linalg.det(hessian)) < 1e-12:
+                return float("nan"), float("nan")
+            step = np.linalg.solve(hessian, gradient)
+        else:
+            if weight.sum() < 1e-12:
+                return float("nan"), float("nan")
+            step = np.array([(y - p).sum() / weight.sum(), 0.0])
+        step = np.clip(step, -2, 2)
+        intercept, slope = intercept + float(step[0]), slope + float(step[1])
+        if np.abs(step).max() < 1e-10:
+            return intercept, slope
+    return float("nan"), float("nan")

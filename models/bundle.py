@@ -1,0 +1,154 @@
+"""What we ship: a folder whose name is its content's SHA-256, and the store that keeps it.
+
+Format 1 holds spec.json, model.onnx, calibration.json, thresholds.json, reference.json, selftest.json, training.json
+and MANIFEST.json with the SHA-256 of each. No clock, path or key is in them, so the same data, spec and code give the
+same digest. SIGNATURE lies beside them, outside the digest. Nothing is ever unpickled.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from configs.errors import BundleError
+from configs.spec import Spec, from_document
+from models.calibration import Calibration
+
+FORMAT = 1
+MANIFEST = "MANIFEST.json"
+SIGNATURE = "SIGNATURE"
+FILES = frozenset(
+    {"spec.json", "model.onnx", "calibration.json", "thresholds.json", "reference.json", "selftest.json", "training.json"}
+)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose files are what its manifest says. `model` is the path of its model.onnx."""
+
+    digest: str
+    folder: Path
+    spec: Spec
+    calibration: Calibration
+    thresholds: dict[str, float]
+    reference: dict[str, Any]
+    selftest: dict[str, Any]
+    training: dict[str, Any]
+
+    @property
+    def model(self) -> Path:
+        return self.folder / "model.onnx"
+
+
+def write(folder: Path, documents: Mapping[str, Any], export: Callable[[Path], None]) -> Bundle:
+    """Make `folder` a bundle of these JSON documents (name without .json) and the model that `export` writes.
+
+    The folder appears whole or not at all, and replaces an earlier one. Raises BundleError if the disk does not take it.
+    """
+    partial: Path | None = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        export(partial / "model.onnx")
+        for name, document in documents.items():
+            (partial / f"{name}.json").write_bytes(_canonical(document))
+        hashes = {path.name: _sha256(path) for path in sorted(partial.iterdir())}
+        (partial / MANIFEST).write_bytes(_canonical({"format": FORMAT, "files": hashes}))
+        load(partial)  # what cannot be read back is not put in place
+        _replace(partial, folder)
+    except OSError as exc:
+        raise BundleError(f"{folder.name}: the bundle could not be written: {exc.strerror}. Nothing was changed.") from exc
+    finally:
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)
+    return load(folder)
+
+
+def load(folder: Path) -> Bundle:
+    """The bundle in `folder`, every file checked against the manifest.
+
+    Raises BundleError, naming the file, if one is missing, added or changed, or the format is unknown.
+    """
+    try:
+        manifest_bytes = (folder / MANIFEST).read_bytes()
+    except OSError as exc:
+        raise BundleError(f"{folder.name}: no bundle: {MANIFEST} cannot be read ({exc.strerror}).") from exc
+    try:
+        manifest = json.loads(manifest_bytes)
+        format_number, hashes = manifest["format"], dict(manifest["files"])
+    except (ValueError, KeyError, TypeError) as exc:
+        raise BundleError(f"{folder.name}: {MANIFEST} is not readable JSON with `format` and `files`.") from exc
+    if format_number != FORMAT:
+        raise BundleError(f"{folder.name}: bundle format {format_number!r}; this release reads format {FORMAT}.")
+    if set(hashes) != FILES:
+        odd = sorted(set(hashes) ^ FILES)
+        raise BundleError(f"{folder.name}: {MANIFEST} does not list the files of format {FORMAT}: {', '.join(odd)}.")
+    present = {path.name for path in folder.iterdir()} - {MANIFEST, SIGNATURE}
+    if present != FILES:
+        odd = sorted(present ^ FILES)
+        raise BundleError(f"{folder.name}: files missing or not in the manifest: {', '.join(odd)}.")
+    for name, expected in sorted(hashes.items()):
+        if _sha256(folder / name) != expected:
+            raise BundleError(f"{folder.name}: {name} is not what the manifest says; the bundle was changed. Not used.")
+    documents = {name.removesuffix(".json"): json.loads((folder / name).read_bytes()) for name in FILES if ".json" in name}
+    return Bundle(
+        digest=hashlib.sha256(manifest_bytes).hexdigest(),
+        folder=folder,
+        spec=from_document(documents["spec"], f"{folder.name}/spec.json"),
+        calibration=Calibration(**documents["calibration"]),
+        thresholds=documents["thresholds"],
+        reference=documents["reference"],
+        selftest=documents["selftest"],
+        training=documents["training"],
+    )
+
+
+def put(folder: Path, store: Path) -> Bundle:
+    """Lay the bundle of `folder` in the store, under its digest, and return it from there."""
+    bundle = load(folder)
+    kept = store / bundle.digest
+    if not kept.exists():
+        try:
+            store.mkdir(parents=True, exist_ok=True, mode=0o700)
+            partial = Path(tempfile.mkdtemp(prefix=".put-", dir=store))
+            try:
+                shutil.copytree(folder, partial, dirs_exist_ok=True)
+                os.replace(partial, kept)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+        except OSError as exc:
+            raise BundleError(f"{bundle.digest[:12]}: the store did not take the bundle: {exc.strerror}.") from exc
+    return get(bundle.digest, store)
+
+
+def get(digest: str, store: Path) -> Bundle:
+    """The store's bundle of that digest. Raises BundleError if it is missing, or is not what its name says."""
+    bundle = load(store / digest)
+    if bundle.digest != digest:
+        raise BundleError(f"{digest[:12]}: the store holds bundle {bundle.digest[:12]} under this name. Not used.")
+    return bundle
+
+
+def _replace(partial: Path, folder: Path) -> None:
+    """Swap the folders; a reader sees the old one or the new one."""
+    if not folder.exists():
+        os.replace(partial, folder)
+        return
+    old = folder.parent / f".{folder.name}-old"
+    shutil.rmtree(old, ignore_errors=True)
+    os.replace(folder, old)
+    os.replace(partial, folder)
+    shutil.rmtree(old)
+
+
+def _canonical(document: Any) -> bytes:
+    return (json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,88 @@
+"""From a record to its risk, compiled once from a bundle: the same functions for score, replay and the server."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from configs.errors import BundleError
+from features import build
+from features.columns import Record, check_record
+from models.bundle import Bundle
+from models.onnx import Session
+from models.thresholds import band
+
+TOLERANCE = 1e-6
+"""How far a risk may lie from the recorded one on another kind of CPU; on the same kind the bits agree."""
+
+Matrix = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One patient's answer. `missing` names the contract's columns that had no value, of those the model reads."""
+
+    risk: float
+    band: str | None
+    missing: list[str]
+
+
+class Predictor:
+    """A bundle ready to answer. Making one replays the bundle's self-test; a bundle that fails raises BundleError."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self.spec = bundle.spec
+        self.plan = build.plan(bundle.spec)
+        self._session = Session(bundle.model)
+        read = {column for feature in self.plan.features for column in feature.reads}
+        self._read = [name for name in self.spec.columns if name in read]
+        self._self_test()
+
+    def check(self, record: Any) -> Record:
+        """The record, checked against the contract. Raises RecordError."""
+        return check_record(self.spec.columns, record)
+
+    def features(self, records: Sequence[Record]) -> Matrix:
+        """The feature matrix (n, d) of checked records, through the same door as the cohort's."""
+        values = {name: np.array([record.values[name] for record in records]) for name in self.spec.columns}
+        at = np.array([record.at.timestamp() if record.at else np.nan for record in records])
+        return build.build(self.plan, values, at)
+
+    def risk(self, X: Matrix) -> NDArray[np.float64]:
+        """The calibrated risk of each row of X (n, d), (n,), at most `serving.max_batch` rows at a time."""
+        step = self.spec.serving.max_batch
+        parts = [self._session.log_odds(X[start : start + step]) for start in range(0, len(X), step)]
+        return self.bundle.calibration.risk(np.concatenate([np.empty(0), *parts]))
+
+    def predictions(self, records: Sequence[Record], risk: NDArray[np.float64]) -> list[Prediction]:
+        """Each record's answer for its risk: the band it reaches and what was missing."""
+        return [
+            Prediction(
+                float(value),
+                band(self.bundle.thresholds, float(value)),
+                [name for name in self._read if np.isnan(record.values[name])],
+            )
+            for record, value in zip(records, risk, strict=True)
+        ]
+
+    def _self_test(self) -> None:
+        """Replay the bundle's own cases at batch 1, 2, 7 and the maximum: recorded values, and the same bits in each."""
+        cases = self.bundle.selftest["cases"]
+        name = f"{self.spec.name} {self.bundle.digest[:12]}"
+        X = self.features([self.check(case["record"]) for case in cases])
+        recorded = np.array([[np.nan if v is None else v for v in case["features"]] for case in cases], np.float32)
+        if not np.allclose(X, recorded, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True):
+            raise BundleError(f"{name}: self-test: this code computes other features than the ones it was trained with.")
+        risk = self.risk(X)
+        expected = np.array([case["risk"] for case in cases])
+        if not np.allclose(risk, expected, rtol=0, atol=TOLERANCE):
+            worst = float(np.abs(risk - expected).max())
+            raise BundleError(f"{name}: self-test: a risk lies {worst:.2g} from the recorded one (limit {TOLERANCE:g}).")
+        for size in {1, 2, 7, self.spec.serving.max_batch}:
+            tiled = np.resize(X, (max(size, len(X)), X.shape[1]))
+            again = [self.risk(tiled[start : start + size]) for start in range(0, len(tiled), size)]
+            if not np.array_equal(np.concatenate(again)[: len(X)], risk):
+                raise BundleError(f"{name}: self-test: batches of {size} give other bits than all at once.")

@@ -1,0 +1,173 @@
+"""The ledger's database: opened, brought to the newest migration, backed up, restored."""
+
+import fcntl
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
+
+from configs.errors import LedgerError
+from configs.settings import Settings
+
+HEAD = "0001"
+"""The newest migration in ledger/migrations/versions."""
+
+BUSY_TIMEOUT_S = 10
+
+
+def now() -> datetime:
+    """This moment, in UTC: every time in the ledger is."""
+    return datetime.now(UTC)
+
+
+def utc(time: datetime) -> datetime:
+    """A time read from the ledger: SQLite drops the offset of what was UTC."""
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+
+
+def connect(settings: Settings) -> sa.Engine:
+    """An engine on the ledger, its schema up to date. Raises LedgerError if it cannot be opened or is a newer release's."""
+    url = sa.make_url(settings.ledger_url)
+    shown = url.render_as_string(hide_password=True)
+    try:
+        settings.private(settings.home)
+        if url.get_backend_name() == "sqlite":
+            assert url.database is not None
+            os.close(os.open(url.database, os.O_CREAT | os.O_RDWR, 0o600))
+            os.chmod(url.database, 0o600)
+        engine = sa.create_engine(url, connect_args=_arguments(url), pool_pre_ping=True)
+        if url.get_backend_name() == "sqlite":
+            sa.event.listen(engine, "connect", _sqlite_pragmas)
+        if _revision(engine) != HEAD:
+            with open(settings.home / "migration.lock", "w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                _migrate(engine, shown)
+    except (OSError, DBAPIError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else str(exc.orig).strip()
+        raise LedgerError(f"the ledger {shown} cannot be opened: {reason}.") from exc
+    return engine
+
+
+@contextmanager
+def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """A transaction; a database that does not take it is a LedgerError, and nothing of it is kept."""
+    try:
+        with engine.begin() as connection:
+            yield connection
+    except sa.exc.IntegrityError:
+        raise
+    except DBAPIError as exc:
+        raise LedgerError(f"the ledger could not be written: {str(exc.orig).strip()}. Nothing of it was kept.") from exc
+
+
+def audit(connection: sa.Connection, actor: str, action: str, detail: str) -> None:
+    """Put on record who did what; `detail` holds no patient data."""
+    from ledger.tables import audit as table
+
+    connection.execute(table.insert().values(at=now(), actor=actor, action=action, detail=detail))
+
+
+def backup(settings: Settings, target: Path) -> None:
+    """Copy a consistent ledger to `target`, readable by its owner alone, while others go on writing."""
+    source = _sqlite_path(settings, "backup")
+    if target.exists():
+        raise LedgerError(f"{target}: exists already; a backup never overwrites. Choose another name.")
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        os.close(os.open(partial, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600))
+        with sqlite3.connect(f"file:{source}?mode=ro", uri=True) as reader, sqlite3.connect(partial) as writer:
+            reader.backup(writer)
+        writer.close()
+        os.replace(partial, target)
+    except (OSError, sqlite3.Error) as exc:
+        raise LedgerError(f"{target}: the backup could not be written ({exc}).") from exc
+    finally:
+        partial.unlink(missing_ok=True)
+    with writing(connect(settings)) as connection:
+        audit(connection, settings.actor, "backup", target.name)
+
+
+def restore(settings: Settings, source: Path) -> Path:
+    """Put the backup `source` in the ledger's place, and return where the replaced ledger was kept.
+
+    Raises LedgerError if `source` is no whole ledger of this release, or a server is writing to the present one.
+    """
+    target = _sqlite_path(settings, "restore")
+    try:
+        with sqlite3.connect(f"file:{source}?mode=ro", uri=True) as reader:
+            sound = reader.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+            revision = reader.execute("SELECT version_num FROM alembic_version").fetchone()
+    except sqlite3.Error as exc:
+        raise LedgerError(f"{source}: is no readable backup of a ledger ({exc}). Nothing was changed.") from exc
+    if not sound or revision != (HEAD,):
+        raise LedgerError(f"{source}: is damaged, or of another release (migration {revision}). Nothing was changed.")
+    kept = target.with_name(f"{target.name}.before-restore-{now():%Y%m%dT%H%M%S}")
+    if target.exists():
+        _nobody_else(target)
+        os.replace(target, kept)
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.copyfile(source, partial)
+    os.chmod(partial, 0o600)
+    os.replace(partial, target)
+    with writing(connect(settings)) as connection:
+        audit(connection, settings.actor, "restore", source.name)
+    return kept
+
+
+def _nobody_else(path: Path) -> None:
+    """Close the write-ahead log, which only works when nobody else has the ledger open."""
+    connection = sqlite3.connect(path, timeout=1)
+    try:
+        connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+        connection.execute("PRAGMA journal_mode=DELETE").fetchone()
+        connection.execute("BEGIN EXCLUSIVE")
+        connection.rollback()
+    except sqlite3.OperationalError as exc:
+        raise LedgerError(f"{path.name}: is in use ({exc}); stop the server first. Nothing was changed.") from exc
+    finally:
+        connection.close()
+
+
+def _sqlite_path(settings: Settings, verb: str) -> Path:
+    url = sa.make_url(settings.ledger_url)
+    if url.get_backend_name() != "sqlite" or not url.database:
+        raise LedgerError(f"{verb}: the ledger is on {url.get_backend_name()}; use its own tools (pg_dump, pg_restore).")
+    return Path(url.database)
+
+
+def _arguments(url: sa.URL) -> dict[str, Any]:
+    return {"timeout": BUSY_TIMEOUT_S} if url.get_backend_name() == "sqlite" else {}
+
+
+def _sqlite_pragmas(connection: sqlite3.Connection, _: Any) -> None:
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _revision(engine: sa.Engine) -> str | None:
+    with engine.connect() as connection:
+        if not sa.inspect(connection).has_table("alembic_version"):
+            return None
+        return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def _migrate(engine: sa.Engine, shown: str) -> None:
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util import CommandError
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    try:
+        with engine.begin() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    except CommandError as exc:
+        raise LedgerError(f"the ledger {shown} is of another release ({exc}); this one knows migration {HEAD}.") from exc

@@ -1,0 +1,266 @@
+"""Which versions there are: the only home of MLflow.
+
+A version's bundle is logged as files with a loader, without code and without pickle. What a reviewer needs stands in
+the version itself: description, tags and aliases; report and plots lie beside its run.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from configs.errors import RegistryError
+from configs.settings import Settings
+from evidence.report import Report
+from ledger.promotions import Promotion
+from models.bundle import Bundle, load
+from models.predict import Predictor
+
+BUNDLE = "bundle"
+REPORT = "report.json"
+CANDIDATE, CHAMPION = "candidate", "champion"
+HTTP_SETTINGS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+
+
+@dataclass(frozen=True)
+class Version:
+    """One registered version. `run` is the MLflow run that holds its report, plots and figures."""
+
+    name: str
+    number: int
+    bundle: str
+    passed: bool
+    run: str
+    aliases: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.number}"
+
+
+def register(
+    settings: Settings, bundle: Bundle, report: Report, pictures: Mapping[str, bytes], commit: str
+) -> tuple[Version, bool]:
+    """The version of this bundle with this report, and whether it is new. Sets `candidate` if the report passes.
+
+    Raises RegistryError if the registry does not answer; a version is then registered whole or not at all.
+    """
+    with _registry(settings) as mlflow:
+        client = mlflow.MlflowClient()
+        for known in _versions(client, report.name):
+            if known.bundle == bundle.digest and _report(client, known) == report:
+                if report.passed and CANDIDATE not in known.aliases:
+                    client.set_registered_model_alias(known.name, CANDIDATE, str(known.number))
+                return known, False
+        mlflow.set_experiment(experiment_id=_experiment(settings, client, report.name))
+        with TemporaryDirectory() as folder, mlflow.start_run(run_name=bundle.digest[:12]) as run:
+            for file, content in {**pictures, REPORT: report.to_json().encode()}.items():
+                Path(folder, file).write_bytes(content)
+            mlflow.log_artifacts(folder)
+            mlflow.log_params(_parameters(bundle))
+            mlflow.log_metrics(_figures(report))
+            info = mlflow.pyfunc.log_model(
+                name=BUNDLE,
+                loader_module="ledger.registry",
+                data_path=str(bundle.folder),
+                pip_requirements=["numpy", "onnxruntime"],
+                signature=_signature(bundle),
+            )
+            tags = {
+                "bundle_digest": bundle.digest,
+                "spec_digest": bundle.spec.digest,
+                "data_fingerprint": report.data,
+                "git_commit": commit,
+                "validation": "passed" if report.passed else "failed",
+            }
+            mlflow.set_tags(tags)
+            _make_model(client, bundle)
+            made = client.create_model_version(
+                report.name, info.model_uri, run.info.run_id, tags=tags, description=describe(bundle, report)
+            )
+        if report.passed:
+            client.set_registered_model_alias(report.name, CANDIDATE, made.version)
+        return find(settings, report.name, int(made.version)), True
+
+
+def find(settings: Settings, name: str, number: int) -> Version:
+    """That version. Raises RegistryError if there is none."""
+    with _registry(settings) as mlflow:
+        versions = _versions(mlflow.MlflowClient(), name)
+    for version in versions:
+        if version.number == number:
+            return version
+    known = ", ".join(str(version) for version in versions) or "none"
+    raise RegistryError(f"{name}@{number} is not registered. Registered: {known}.")
+
+
+def versions(settings: Settings, name: str) -> list[Version]:
+    """Every version of a model, oldest first."""
+    with _registry(settings) as mlflow:
+        return _versions(mlflow.MlflowClient(), name)
+
+
+@contextmanager
+def fetch(settings: Settings, version: Version) -> Iterator[tuple[Path, Report]]:
+    """The version's bundle folder, for as long as the context lasts, and its report."""
+    with TemporaryDirectory() as folder:
+        with _registry(settings) as mlflow:
+            client = mlflow.MlflowClient()
+            model = client.get_model_version(version.name, str(version.number))
+            mlflow.artifacts.download_artifacts(model.source, dst_path=folder)
+            report = _report(client, version)
+        found = next((path.parent for path in Path(folder).rglob("MANIFEST.json")), None)
+        if found is None or report is None:
+            raise RegistryError(f"{version}: the registry holds no {'bundle' if found is None else 'report'} for it.")
+        yield found, report
+
+
+def copy_champion(settings: Settings, promotion: Promotion) -> bool:
+    """Make MLflow's `champion` alias say what the promotion row says; whether it had said something else."""
+    with _registry(settings) as mlflow:
+        client = mlflow.MlflowClient()
+        for version in _versions(client, promotion.model):
+            if CHAMPION in version.aliases and version.number == promotion.version:
+                return False
+        client.set_registered_model_alias(promotion.model, CHAMPION, str(promotion.version))
+        client.set_model_version_tag(promotion.model, str(promotion.version), "promoted_by", promotion.actor)
+        return True
+
+
+def describe(bundle: Bundle, report: Report) -> str:
+    """What a reviewer reads first, in Markdown: what it is for, and every finding with a gate."""
+    lines = [
+        f"**{bundle.spec.title}**. {bundle.spec.intended_use}",
+        "",
+        f"Family `{bundle.training['family']}`, report **{'passed' if report.passed else 'failed'}**.",
+        "",
+        "| code | finding | value | 95 % interval | limit | verdict |",
+        "|---|---|---|---|---|---|",
+    ]
+    for finding in report.findings:
+        value = "" if finding.value is None else f"{finding.value:.4g}"
+        spread = "" if finding.interval is None else f"{finding.interval[0]:.3f} to {finding.interval[1]:.3f}"
+        lines.append(
+            f"| {finding.code} | {finding.title} | {value} | {spread} | {finding.limit or ''} | {finding.verdict} |"
+        )
+    return "\n".join(lines)
+
+
+def _load_pyfunc(data_path: str) -> Any:
+    """MLflow's loader of a version: rows of named features in, risks out."""
+    predictor = Predictor(load(Path(data_path)))
+
+    class Model:
+        def predict(self, rows: Any, params: Any = None) -> Any:
+            return predictor.risk(rows[list(predictor.plan.names)].to_numpy(np.float32))
+
+    return Model()
+
+
+@contextmanager
+def _registry(settings: Settings) -> Iterator[Any]:
+    """The mlflow module, pointed at our registry; whatever it raises becomes a RegistryError."""
+    for variable, value in HTTP_SETTINGS.items():
+        os.environ.setdefault(variable, value)
+    import mlflow
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    if settings.registry_uri.startswith("sqlite:"):
+        settings.private(settings.home / "mlflow")
+    mlflow.set_tracking_uri(settings.registry_uri)
+    mlflow.set_registry_uri(settings.registry_uri)
+    try:
+        yield mlflow
+    except (MlflowException, SQLAlchemyError, OSError) as exc:
+        reason = str(exc).splitlines()[0][:300]
+        raise RegistryError(
+            f"the registry {settings.registry_uri} failed ({type(exc).__name__}: {reason}). Is it up (`make up`)? "
+            "Nothing was promoted."
+        ) from exc
+
+
+def _experiment(settings: Settings, client: Any, name: str) -> str:
+    known = client.get_experiment_by_name(name)
+    if known is not None:
+        return str(known.experiment_id)
+    local = settings.registry_uri.startswith("sqlite:")
+    place = (settings.home / "mlflow" / "artifacts" / name).as_uri() if local else None
+    return str(client.create_experiment(name, artifact_location=place))
+
+
+def _make_model(client: Any, bundle: Bundle) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.get_registered_model(bundle.spec.name)
+    except MlflowException:
+        client.create_registered_model(bundle.spec.name, description=f"{bundle.spec.title}. {bundle.spec.intended_use}")
+
+
+def _versions(client: Any, name: str) -> list[Version]:
+    from mlflow.exceptions import MlflowException
+
+    found = []
+    try:
+        aliases = client.get_registered_model(name).aliases
+    except MlflowException as exc:
+        if exc.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return []
+        raise
+    for model in client.search_model_versions(f"name='{name}'"):
+        number = int(model.version)
+        mine = tuple(sorted(alias for alias, points_to in aliases.items() if int(points_to) == number))
+        passed = model.tags.get("validation") == "passed"
+        found.append(Version(name, number, model.tags.get("bundle_digest", ""), passed, model.run_id, mine))
+    return sorted(found, key=lambda version: version.number)
+
+
+def _report(client: Any, version: Version) -> Report | None:
+    """The report beside the version's run; None if there is none that can be read."""
+    from mlflow.exceptions import MlflowException
+
+    with TemporaryDirectory() as folder:
+        try:
+            text = Path(client.download_artifacts(version.run, REPORT, folder)).read_text(encoding="utf-8")
+        except (MlflowException, OSError):
+            return None
+    return Report.from_json(text)
+
+
+def _parameters(bundle: Bundle) -> dict[str, Any]:
+    training = bundle.training
+    return {
+        "family": training["family"],
+        "candidates": ", ".join(training["candidates"]),
+        "features": len(bundle.spec.features),
+        "seed": bundle.spec.split.seed,
+        "test_fraction": bundle.spec.split.test_fraction,
+        **{f"patients_{part}": count["n"] for part, count in training["patients"].items()},
+        **{f"threshold_{name}": value for name, value in bundle.thresholds.items()},
+        "calibration_slope": bundle.calibration.slope,
+        "calibration_intercept": bundle.calibration.intercept,
+    }
+
+
+def _figures(report: Report) -> dict[str, float]:
+    figures = {}
+    for finding in report.findings:
+        key = f"{finding.code} {finding.title}".translate(str.maketrans("", "", "',()/&"))
+        if finding.value is not None:
+            figures[key] = finding.value
+        if finding.interval is not None:
+            figures[f"{key} low"], figures[f"{key} high"] = finding.interval
+    return figures
+
+
+def _signature(bundle: Bundle) -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    inputs = Schema([ColSpec("double", feature.name) for feature in Predictor(bundle).plan.features])
+    return ModelSignature(inputs=inputs, outputs=Schema([ColSpec("double", "risk")]))

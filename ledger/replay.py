@@ -1,0 +1,51 @@
+"""A prediction on record, computed once more from what came in."""
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from configs.errors import LedgerError, RecordError
+from configs.settings import Settings
+from ledger.predictions import Stored, feature_digest, find
+from models.bundle import get
+from models.predict import TOLERANCE, Predictor
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What was said and what is said now. `agrees`: to the bit, within the tolerance, or differs."""
+
+    stored: Stored
+    same_features: bool
+    risk: float
+    agrees: str
+
+    @property
+    def holds(self) -> bool:
+        return self.same_features and self.agrees != "differs"
+
+
+def replay(engine: sa.Engine, settings: Settings, prediction_id: str) -> Replay:
+    """The prediction of that id, recomputed by the bundle that made it.
+
+    Raises LedgerError if it is unknown or its record was purged, BundleError if its bundle is gone or changed.
+    """
+    stored = find(engine, prediction_id)
+    if stored.record is None:
+        raise LedgerError(
+            f"prediction {prediction_id!r}: its record was purged; only its digest, risk and band are left."
+        )
+    return replay_with(Predictor(get(stored.bundle, settings.store)), stored)
+
+
+def replay_with(predictor: Predictor, stored: Stored) -> Replay:
+    """The same, with a predictor that is loaded already."""
+    try:
+        record = predictor.check(stored.record)
+    except RecordError as exc:
+        raise LedgerError(f"prediction {stored.id!r}: its record no longer keeps the contract: {exc}") from exc
+    X = predictor.features([record])
+    risk = float(predictor.risk(X)[0])
+    gap = abs(risk - stored.risk)
+    agrees = "to the bit" if risk == stored.risk else f"within {TOLERANCE:g}" if gap <= TOLERANCE else "differs"
+    return Replay(stored, feature_digest(X[0]) == stored.feature_digest, risk, agrees)

@@ -1,0 +1,75 @@
+"""The ledger's tables. A change here comes with a migration in ledger/migrations/versions."""
+
+from sqlalchemy import JSON, Column, DateTime, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Table, Text
+
+metadata = MetaData()
+
+# One row a request: its predictions are the positions in its arrays, and a prediction's id is "<request>-<position>".
+requests = Table(
+    "requests",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("model", String, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("bundle", String, nullable=False),
+    Column("received_at", DateTime(timezone=True), nullable=False),
+    Column("n", Integer, nullable=False),
+    Column("risks", LargeBinary, nullable=False),  # n float64
+    Column("feature_digests", LargeBinary, nullable=False),  # n SHA-256, of each row's float32 bytes
+    Column("bands", JSON, nullable=False),  # n names or null
+    Column("features", LargeBinary),  # n x d float32; null once purged
+    Column("records", JSON),  # n records as they were checked; null once purged
+    Column("patients", JSON),  # n keyed hashes or null; null once purged
+    Column("idempotency_key", String),
+    Column("body_digest", String),
+    Column("answer", LargeBinary),  # only beside an idempotency key; null once purged
+    Index("requests_by_model_and_time", "model", "received_at"),
+    Index("requests_by_key", "model", "idempotency_key", unique=True),
+)
+
+references = Table(
+    "references",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("reference", String, nullable=False),
+    Column("request", Integer, ForeignKey("requests.id"), nullable=False),
+    Column("position", Integer, nullable=False),
+    Index("references_by_reference", "reference"),
+)
+
+# Append-only: of two outcomes of one prediction the later row counts, and both stay on record.
+outcomes = Table(
+    "outcomes",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("request", Integer, ForeignKey("requests.id"), nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("value", Integer, nullable=False),
+    Column("observed_at", DateTime(timezone=True), nullable=False),
+    Column("received_at", DateTime(timezone=True), nullable=False),
+    Index("outcomes_by_prediction", "request", "position"),
+)
+
+promotions = Table(
+    "promotions",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("model", String, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("bundle", String, nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False),
+    Column("actor", String, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("report", Text, nullable=False),
+    Index("promotions_by_model", "model", "id"),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", DateTime(timezone=True), nullable=False),
+    Column("actor", String, nullable=False),
+    Column("action", String, nullable=False),
+    Column("detail", Text, nullable=False),
+)

@@ -233,6 +233,8 @@ class Spec(Frozen):
     columns: dict[str, Column]
     duplicate_rows: Literal["drop", "keep"]
     """Rows alike in every column and the outcome: one patient entered twice, or two patients who happen to agree."""
+    refused_rows_at_most: Annotated[float, Field(ge=0, lt=1)]
+    """The share of the source's rows that may break the contract and be left out; more of them stop the ingest."""
     outcome: Outcome
     attributes: Names
     features: Names

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from configs.errors import CohortError
 from configs.spec import Spec
 from features.build import Plan, attributes, build
-from features.columns import Records
 from features.definitions import Array
+from features.records import Records
 
 PARTS = ("train", "test", "external")
 FEWEST_OF_A_CLASS = 10

@@ -19,6 +19,7 @@ from configs.spec import RESERVED_FIELDS, Column, Spec
 from features import units
 from features.definitions import Array
 from features.outcomes import observed
+from features.records import Records
 
 MISSING = math.nan
 LONGEST_TEXT = 200
@@ -43,23 +44,6 @@ class Refusal:
     column: str
     code: str
     message: str
-
-
-@dataclass(frozen=True)
-class Records:
-    """Checked rows: `values[column]` (n,), `outcome` (n,) 0, 1 or NaN, `patient` (n,), `at` (n,) seconds since 1970."""
-
-    values: dict[str, Array]
-    outcome: Array
-    patient: NDArray[np.str_]
-    at: Array
-
-    def __len__(self) -> int:
-        return len(self.outcome)
-
-    def take(self, rows: NDArray[Any]) -> "Records":
-        values = {name: array[rows] for name, array in self.values.items()}
-        return Records(values, self.outcome[rows], self.patient[rows], self.at[rows])
 
 
 def check_value(name: str, column: Column, value: Any) -> float:
@@ -211,7 +195,9 @@ def translate_table(spec: Spec, table: Mapping[str, Sequence[Any]]) -> dict[str,
     }
 
 
-def check_table(spec: Spec, table: Mapping[str, Sequence[Any]], cells: Mapping[str, list[Any]]) -> tuple[Records, list[Refusal]]:
+def check_table(
+    spec: Spec, table: Mapping[str, Sequence[Any]], cells: Mapping[str, list[Any]]
+) -> tuple[Records, list[Refusal]]:
     """The rows of a source's table that keep the contract, and every value that does not.
 
     `table` is the source's own, `cells` its translated columns. A row with a refused value is left out of the Records.
@@ -289,11 +275,3 @@ def _times(spec: Spec, table: Mapping[str, Sequence[Any]], n: int) -> Array:
             raise ContractError(f"{spec.name}: {spec.at!r}, the time of prediction, is no ISO 8601 time in row {row + 1}.") from None
         times[row] = (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
     return times
-
-
-def labels(column: Column, values: Array) -> list[Any]:
-    """Checked floats as people read them: a category's name, true or false, a number; None where missing."""
-    if column.type == "number":
-        return [None if math.isnan(value) else float(value) for value in values]
-    names: Sequence[Any] = (False, True) if column.type == "boolean" else column.categories
-    return [None if math.isnan(value) else names[int(value)] for value in values]

@@ -157,6 +157,9 @@ def draft(name: str, path: Path) -> str:
             *comments,
             "",
             _duplicates_line(table[[column.source for column in (*kept, *([outcome] if outcome else []))]]),
+            _line(
+                "refused_rows_at_most", 0, "TODO owner: the share of rows that may break the contract and be left out"
+            ),
             _outcome_line(outcome, candidates),
             _attributes_line(kept),
             "features:  # TODO clinician: only what is known at the time of prediction",
@@ -279,10 +282,11 @@ def _patient(columns: list[Seen]) -> Seen | None:
 
 def _outcome(columns: list[Seen]) -> tuple[Seen | None, list[str]]:
     """The column that most likely says what happened; failing that, the names of those with two values."""
-    fit = [c for c in columns if 2 <= len(c.spellings) <= 10 and (c.numeric or not _may_identify(c))]
+    fit = [c for c in columns if 2 <= len(c.spellings) <= 10 and not _left_out(c)]
     named = [c for known in OUTCOME_NAMES for c in fit if c.name == known]
     named += [c for c in fit if _outcome_like(c)]
-    two_valued = [c for c in fit if len(c.spellings) == 2 and c.name not in ("sex", "gender")]
+    two_valued = [c for c in fit if c.coded or (not c.numeric and len(c.spellings) == 2)]
+    two_valued = [c for c in two_valued if c.name not in ("sex", "gender")]
     if named or len(two_valued) == 1:
         return [*named, *two_valued][0], []
     return None, [c.source for c in two_valued]
@@ -434,12 +438,17 @@ def _stands_out(code: float, times: int, rest: Mapping[float, int]) -> bool:
 def _plausible(low: float, high: float, whole: bool) -> list[int | float]:
     """The observed range, widened by a quarter on either side and rounded outward; never below 0 if none was."""
     pad = max((high - low) / 4, abs(high) * 1e-9, 1e-9)
-    exponent = math.floor(math.log10(pad))
+    if low < 0:
+        return [_outward(low, -pad, whole), _outward(high, pad, whole)]
+    below = max(min(pad, low / 2), 1e-9)  # a quarter of the range would take cholesterol, 85-603, down to 0
+    return [max(_outward(low, -below, whole), 0), _outward(high, pad, whole)]
+
+
+def _outward(end: float, pad: float, whole: bool) -> int | float:
+    exponent = math.floor(math.log10(abs(pad)))
     exponent = max(exponent, 0) if whole else exponent
-    step = 10.0**exponent
-    floor = round(math.floor((low - pad) / step) * step, -exponent)
-    ceiling = round(math.ceil((high + pad) / step) * step, -exponent)
-    return [_tidy(max(floor, 0.0) if low >= 0 else floor), _tidy(ceiling)]
+    steps = (end + pad) / 10.0**exponent
+    return _tidy(round((math.floor(steps) if pad < 0 else math.ceil(steps)) * 10.0**exponent, -exponent))
 
 
 def _patient_line(patient: Seen | None) -> str:

@@ -1,0 +1,81 @@
+"""Checked rows, on their way from the source to the cohort, and the Parquet file that keeps them."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from configs.errors import ContractError
+from configs.spec import Column
+from features.definitions import Array
+
+
+@dataclass(frozen=True)
+class Records:
+    """`values[column]` (n,) checked floats, `outcome` (n,) 0, 1 or NaN, `patient` (n,), `at` (n,) seconds since 1970."""
+
+    values: dict[str, Array]
+    outcome: Array
+    patient: NDArray[np.str_]
+    at: Array
+
+    def __len__(self) -> int:
+        return len(self.outcome)
+
+    def take(self, rows: NDArray[Any]) -> "Records":
+        values = {name: array[rows] for name, array in self.values.items()}
+        return Records(values, self.outcome[rows], self.patient[rows], self.at[rows])
+
+
+def labels(categories: Sequence[str], values: Array) -> list[Any]:
+    """Checked floats as people read them: a category's name where there are `categories`, else a number; None: missing."""
+    if not categories:
+        return [None if math.isnan(value) else float(value) for value in values]
+    return [None if math.isnan(value) else categories[int(value)] for value in values]
+
+
+def save(records: Records, columns: Mapping[str, Column], dropped: Mapping[str, int], path: Path) -> None:
+    """Write the records as one Parquet file that people can read; `dropped` (reason: rows) stands in its metadata."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = {name: labels(columns[name].categories, values) for name, values in records.values.items()}
+    table |= {"(outcome)": records.outcome, "(patient)": records.patient, "(at)": records.at}
+    types = {name: pa.string() if columns[name].categories else pa.float64() for name in records.values}
+    arrays = {name: pa.array(values, types.get(name)) for name, values in table.items()}
+    pq.write_table(pa.table(arrays).replace_schema_metadata({"dropped": json.dumps(dropped)}), path)
+
+
+def load(columns: Mapping[str, Column], path: Path) -> tuple[Records, dict[str, int]]:
+    """The records that `save` wrote under this contract, and its counts.
+
+    Raises ContractError if the file is missing or was written under another contract.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    again = f"`medimind ingest {path.stem}` makes it"
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as exc:
+        raise ContractError(f"{path.name}: no readable records; {again}.") from exc
+    try:
+        values = {}
+        for name, column in columns.items():
+            cells = table[name].to_pylist()
+            index = {label: float(position) for position, label in enumerate(column.categories)}
+            values[name] = np.array([math.nan if c is None else index[c] if index else float(c) for c in cells])
+    except (KeyError, ValueError) as exc:
+        raise ContractError(f"{path.name}: was written under another contract; {again} anew.") from exc
+    records = Records(
+        values,
+        table["(outcome)"].to_numpy().astype(np.float64),
+        np.array(table["(patient)"].to_pylist(), dtype=np.str_),
+        table["(at)"].to_numpy().astype(np.float64),
+    )
+    return records, json.loads(table.schema.metadata[b"dropped"])

@@ -24,6 +24,10 @@ class SourceError(MediMindError):
     code = "source"
 
 
+class FetchError(SourceError):
+    """The source could not be fetched this time; a later try may succeed."""
+
+
 class ContractError(MediMindError):
     """A table breaks its columns' contract."""
 
@@ -58,6 +62,12 @@ class LedgerError(MediMindError):
     """The ledger cannot be read or written, or does not hold what was asked for."""
 
     code = "ledger"
+
+
+class NotOnRecordError(LedgerError):
+    """The ledger works, and does not hold what was asked for."""
+
+    code = "not_on_record"
 
 
 class ServiceError(MediMindError):

@@ -7,6 +7,7 @@ facts (ranges, gates, thresholds, splits) have no defaults: what is not written 
 import difflib
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -82,6 +83,8 @@ class Column(Frozen):
         if self.type == "number":
             if self.range is None:
                 raise ValueError("a number needs a `range` of plausible values, such as [0, 300]")
+            if not all(math.isfinite(end) for end in self.range):
+                raise ValueError(f"`range` needs two finite ends, got {list(self.range)}")
             if not self.range[0] < self.range[1]:
                 raise ValueError(f"`range` must rise, got {list(self.range)}")
             if self.unit is None:
@@ -172,7 +175,7 @@ class Gates(Frozen):
 
     @model_validator(mode="after")
     def _some(self) -> Self:
-        if not self.model_fields_set:
+        if not any(value for _, value in self):  # `auroc:` with nothing behind it is no gate
             raise ValueError("at least one gate is expected: without one nothing may ever be promoted")
         return self
 
@@ -186,7 +189,7 @@ class OperatingPoint(Frozen):
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        if len(self.model_fields_set) != 1:
+        if sum(figure is not None for _, figure in self) != 1:
             raise ValueError("exactly one of sensitivity, specificity, ppv is expected")
         return self
 
@@ -337,6 +340,8 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key is a plain word or number", key_node.start_mark)
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
@@ -357,6 +362,8 @@ def read_yaml(path: Path, shown: str) -> Any:
         mark = getattr(exc, "problem_mark", None)
         line = f" line {mark.line + 1}:" if mark else ""
         raise SpecError(f"{shown}:{line} {getattr(exc, 'problem', None) or exc}.") from exc
+    except ValueError as exc:  # a date of the thirteenth month, which YAML's reader takes for a date and cannot make
+        raise SpecError(f"{shown}: holds a date or number that is none ({exc}); quote it if it is a text.") from exc
 
 
 def _explain(error: ValidationError) -> str:

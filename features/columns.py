@@ -6,6 +6,7 @@ because nobody knows what was typed there.
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from features.outcomes import observed
 from features.records import Records
 
 MISSING = math.nan
+NUMERAL = re.compile(r"[-+]?\d+(\.\d*)?([eE][-+]?\d+)?")
 LONGEST_TEXT = 200
 """Characters of a caller's own identifier."""
 
@@ -134,8 +136,8 @@ def check_record(columns: Mapping[str, Column], record: Any) -> Record:
 
 def _text(name: str, record: Mapping[str, Any]) -> str | None:
     value = record.get(name)
-    if value is not None and not (isinstance(value, str) and 0 < len(value) <= LONGEST_TEXT):
-        raise RecordError("malformed", name, f"{name}: a text of 1 to {LONGEST_TEXT} characters is expected.")
+    if value is not None and not (isinstance(value, str) and 0 < len(value) <= LONGEST_TEXT and value.isprintable()):
+        raise RecordError("malformed", name, f"{name}: 1 to {LONGEST_TEXT} printable characters are expected.")
     return value
 
 
@@ -164,6 +166,8 @@ def translate(column: Column, raw: Any) -> Any:
         return _by_text(column)(raw)
     if column.type == "category" and not isinstance(raw, str):
         return _as_text(raw)
+    if column.type == "number" and isinstance(raw, str) and NUMERAL.fullmatch(raw.strip()):
+        return float(raw)  # one "?" in a CSV's column makes text of all its numbers
     return raw
 
 

@@ -5,7 +5,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from configs.errors import LedgerError
+from configs.errors import NotOnRecordError
 from ledger import tables
 from ledger.database import now
 from ledger.predictions import parse_id, prediction_id
@@ -25,7 +25,7 @@ class Outcome:
 def record(connection: sa.Connection, outcome: Outcome) -> str:
     """Put the outcome on record and return its prediction's id. An earlier outcome stays; the later row counts.
 
-    Raises LedgerError if no prediction, or no single one, goes by that name.
+    Raises NotOnRecordError if no prediction, or no single one, goes by that name.
     """
     request, position = _place(connection, outcome)
     connection.execute(
@@ -41,7 +41,7 @@ def _place(connection: sa.Connection, outcome: Outcome) -> tuple[int, int]:
     if outcome.prediction_id is not None:
         request, position = parse_id(outcome.prediction_id)
         if connection.execute(sa.select(t.c.id).where(t.c.id == request, t.c.n > position)).one_or_none() is None:
-            raise LedgerError(f"no prediction {outcome.prediction_id!r} is on record.")
+            raise NotOnRecordError(f"no prediction {outcome.prediction_id!r} is on record.")
         return request, position
     query = (
         sa.select(r.c.request, r.c.position, t.c.model)
@@ -53,7 +53,7 @@ def _place(connection: sa.Connection, outcome: Outcome) -> tuple[int, int]:
         query = query.where(t.c.model == outcome.model)
     found = connection.execute(query).all()
     if not found:
-        raise LedgerError("no prediction with this reference is on record.")
+        raise NotOnRecordError("no prediction with this reference is on record.")
     if len(models := sorted({row.model for row in found})) > 1:
-        raise LedgerError(f"this reference names predictions of {' and '.join(models)}; say which with `model`.")
+        raise NotOnRecordError(f"this reference names predictions of {' and '.join(models)}; say which with `model`.")
     return found[0].request, found[0].position

@@ -13,7 +13,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from configs.errors import LedgerError, RecordError
+from configs.errors import LedgerError, NotOnRecordError, RecordError
 from ledger import tables
 from ledger.database import audit, utc, writing
 
@@ -142,7 +142,7 @@ def find(engine: sa.Engine, prediction_id: str) -> Stored:
     with engine.connect() as connection:
         row = connection.execute(sa.select(t).where(t.c.id == request, t.c.n > position)).one_or_none()
     if row is None:
-        raise LedgerError(f"no prediction {prediction_id!r} is on record.")
+        raise NotOnRecordError(f"no prediction {prediction_id!r} is on record.")
     features = None
     if row.features is not None:
         features = np.frombuffer(row.features, np.float32).reshape(row.n, -1)[position]
@@ -227,7 +227,7 @@ def parse_id(prediction_id: str) -> tuple[int, int]:
     """Request and position. Raises LedgerError if the text is no prediction's id."""
     request, _, position = prediction_id.partition("-")
     if not (request.isascii() and request.isdigit() and position.isascii() and position.isdigit() and len(request) < 16):
-        raise LedgerError(f"{prediction_id[:40]!r} is no prediction's id; one looks like '17-0'.")
+        raise NotOnRecordError(f"{prediction_id[:40]!r} is no prediction's id; one looks like '17-0'.")
     return int(request), int(position)
 
 

@@ -5,6 +5,7 @@ the version itself: description, tags and aliases; report and plots lie beside i
 """
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +25,12 @@ from models.predict import Predictor
 BUNDLE = "bundle"
 REPORT = "report.json"
 CANDIDATE, CHAMPION = "candidate", "champion"
-HTTP_SETTINGS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+}
 
 
 @dataclass(frozen=True)
@@ -63,13 +69,15 @@ def register(
             mlflow.log_artifacts(folder)
             mlflow.log_params(_parameters(bundle))
             mlflow.log_metrics(_figures(report))
-            info = mlflow.pyfunc.log_model(
-                name=BUNDLE,
-                loader_module="ledger.registry",
-                data_path=str(bundle.folder),
-                pip_requirements=["numpy", "onnxruntime"],
-                signature=_signature(bundle),
-            )
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=".*input example was not provided")  # the signature is written
+                info = mlflow.pyfunc.log_model(
+                    name=BUNDLE,
+                    loader_module="ledger.registry",
+                    data_path=str(bundle.folder),
+                    pip_requirements=[f"{name}=={number}" for name, number in bundle.training["libraries"].items()],
+                    signature=_signature(bundle),
+                )
             tags = {
                 "bundle_digest": bundle.digest,
                 "spec_digest": bundle.spec.digest,
@@ -164,7 +172,7 @@ def _load_pyfunc(data_path: str) -> Any:
 @contextmanager
 def _registry(settings: Settings) -> Iterator[Any]:
     """The mlflow module, pointed at our registry; whatever it raises becomes a RegistryError."""
-    for variable, value in HTTP_SETTINGS.items():
+    for variable, value in ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
     import mlflow
     from mlflow.exceptions import MlflowException

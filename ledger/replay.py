@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from configs.errors import LedgerError, RecordError
+from configs.errors import LedgerError, NotOnRecordError, RecordError
 from configs.settings import Settings
 from ledger.predictions import Stored, feature_digest, find
 from models.bundle import get
@@ -32,7 +32,7 @@ def replay(engine: sa.Engine, settings: Settings, prediction_id: str) -> Replay:
     """
     stored = find(engine, prediction_id)
     if stored.record is None:
-        raise LedgerError(
+        raise NotOnRecordError(
             f"prediction {prediction_id!r}: its record was purged; only its digest, risk and band are left."
         )
     return replay_with(Predictor(get(stored.bundle, settings.store)), stored)

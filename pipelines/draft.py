@@ -143,7 +143,7 @@ def draft(name: str, path: Path) -> str:
         )
     return "\n".join(
         [
-            f"# Drafted by `medimind new` from {_quoted(path.name)}, {columns[0].rows} rows. Every TODO needs a person.",
+            f"# Drafted by `medimind new` from {_quoted(path.name)}, {columns[0].rows} rows. TODO: needs a person.",
             _line("name", name),
             _line("title", "TODO", "TODO owner: the clinical question, and in whom"),
             _line("owner", "TODO", "TODO owner: the team that answers for this model"),
@@ -152,7 +152,7 @@ def draft(name: str, path: Path) -> str:
             _line("source", {path.suffix.lower()[1:]: str(path)}),
             _patient_line(patient),
             "",
-            "columns:  # TODO clinician: rename to what is measured, in its unit; `required: true` where nobody can judge without",
+            "columns:  # TODO clinician: name what is measured, in which unit; add `required: true` where needed",
             *(line for column in kept for line in _column(column)),
             *comments,
             "",
@@ -173,8 +173,6 @@ def draft(name: str, path: Path) -> str:
 def _look(path: Path, table: Any) -> list[Seen]:
     """Every column of the table, counted."""
     headers = list(table.columns)
-    if twice := [header for header, times in Counter(headers).items() if times > 1]:
-        raise SourceError(f"{path}: several columns are called {_quoted(twice[0])}; give each a name of its own.")
     seen = []
     for position, (header, name) in enumerate(zip(headers, _distinct(map(_clean, headers)), strict=True)):
         series = table.iloc[:, position]
@@ -200,8 +198,10 @@ def _read(path: Path) -> Any:
     try:
         if kind == ".parquet":
             table = pd.read_parquet(path).reset_index(drop=True)
+            names = [str(header) for header in table.columns]
         else:
             table = pd.read_csv(path, dtype=str, keep_default_na=False)
+            names = pd.read_csv(path, dtype=str, keep_default_na=False, header=None, nrows=1).iloc[0].tolist()
     except pd.errors.EmptyDataError:
         raise SourceError(f"{path}: the file is empty; a header and at least one row are expected.") from None
     except UnicodeDecodeError as exc:
@@ -216,6 +216,8 @@ def _read(path: Path) -> Any:
         raise SourceError(f"{path}: its rows have more fields than the header; give every column a name.")
     if len(table.columns) == 1 and re.search(r"[;\t|]", str(table.columns[0])):
         raise SourceError(f"{path}: its fields are not separated by commas; save it again with commas.")
+    if twice := [name for name, times in Counter(names).items() if times > 1]:  # pandas renames a CSV's in silence
+        raise SourceError(f"{path}: several columns are called {_quoted(twice[0])}; give each a name of its own.")
     table.columns = [str(header) for header in table.columns]
     return table
 
@@ -369,7 +371,8 @@ def _column(column: Seen) -> list[str]:
 def _number(column: Seen) -> list[str]:
     measured = column.measured
     low, high = measured[0], measured[-1]
-    span = f"{low:.10g}{'-' if low >= 0 else ' to '}{high:.10g}"
+    digits = ".10g" if column.whole else ".4g"
+    span = f"{low:{digits}}{'-' if low >= 0 else ' to '}{high:{digits}}"
     lines = [
         _line("type", "number"),
         _line("unit", "TODO", 'TODO clinician: the unit in UCUM ("1" for a count), and `loinc:` if it has a code'),
@@ -453,7 +456,7 @@ def _outward(end: float, pad: float, whole: bool) -> int | float:
 
 def _patient_line(patient: Seen | None) -> str:
     if patient is None:
-        return "# patient_id: TODO owner: no column looks like the patient's identifier; without one, every row is a patient"
+        return "# patient_id: TODO owner: none was found; without one, every row is a patient of its own"
     comment = "TODO owner: guessed; is it the patient's own, and a pseudonym?"
     if not patient.unique:
         comment = "TODO owner: guessed; it repeats or is blank somewhere, and one row a patient is expected"

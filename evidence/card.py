@@ -1,0 +1,31 @@
+"""A model's card: what it is for, what it was learned from, and what was found about it. Facts alone."""
+
+from dataclasses import asdict
+from typing import Any
+
+from evidence.report import Report
+from models.bundle import Bundle
+
+
+def card(bundle: Bundle, version: int, report: Report) -> dict[str, Any]:
+    """The card of one version, as JSON."""
+    spec = bundle.spec
+    return {
+        "name": spec.name,
+        "version": version,
+        "title": spec.title,
+        "owner": spec.owner,
+        "intended_use": spec.intended_use,
+        "family": bundle.training["family"],
+        "patients": bundle.training["patients"],
+        "left_out": bundle.training["dropped"],
+        "attributes": list(spec.attributes),
+        "change_control": spec.change_control.model_dump(mode="json"),
+        "findings": [asdict(finding) for finding in report.findings],
+        "digests": {
+            "bundle": bundle.digest,
+            "spec": spec.digest,
+            "data": bundle.training["data"],
+            "code": bundle.training["code"],
+        },
+    }

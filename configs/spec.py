@@ -137,11 +137,9 @@ class Bound(Frozen):
 
     @property
     def text(self) -> str:
-        if self.high is None:
-            return f">= {self.low:g}"
-        if self.low is None:
-            return f"<= {self.high:g}"
-        return f"{'interval reaches' if self.by_interval else 'within'} {self.low:g} to {self.high:g}"
+        ends = f">= {self.low:g}" if self.high is None else f"<= {self.high:g}" if self.low is None else ""
+        ends = ends or f"{self.low:g} to {self.high:g}"
+        return f"interval reaches {ends}" if self.by_interval else ends
 
 
 def _bound(value: Any) -> Any:
@@ -312,7 +310,9 @@ def load_spec(name: str, configs: Path) -> Spec:
     shown = f"configs/diseases/{name}.yaml"
     known = diseases(configs)
     if name not in known:
-        raise SpecError(f"no disease {name!r}: {shown} does not exist.{_nearest(name, known)} Known: {', '.join(known)}.")
+        raise SpecError(
+            f"no disease {name!r}: {shown} does not exist.{_nearest(name, known)} Known: {', '.join(known)}."
+        )
     spec = from_document(read_yaml(path, shown), shown)
     if spec.name != name:
         raise SpecError(f"{shown}: name: {spec.name!r} must be the file's own name, {name!r}.")
@@ -328,7 +328,9 @@ def enabled(configs: Path) -> list[str]:
     """The released diseases: the lines of `enabled.yaml`, each of which must have a YAML of its own."""
     names = read_yaml(configs / "enabled.yaml", "configs/enabled.yaml")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise SpecError(f"configs/enabled.yaml: expected a list of diseases, one `- name` a line, found {_kind(names)}.")
+        raise SpecError(
+            f"configs/enabled.yaml: expected a list of diseases, one `- name` a line, found {_kind(names)}."
+        )
     if missing := [name for name in names if name not in diseases(configs)]:
         raise SpecError(f"configs/enabled.yaml: {missing[0]!r} has no configs/diseases/{missing[0]}.yaml.")
     return names
@@ -341,7 +343,9 @@ class _StrictLoader(yaml.SafeLoader):
         seen = set()
         for key_node, _ in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, "a key is a plain word or number", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a key is a plain word or number", key_node.start_mark
+                )
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.constructor.ConstructorError(

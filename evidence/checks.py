@@ -67,7 +67,9 @@ def gated(
 ) -> Finding:
     """A figure against its gate; without a gate it is shown as it is."""
     if bound is None:
-        return Finding(code, title, "not applicable", value, None, f"no gate in the spec; shown as it is: {about}", spread)
+        return Finding(
+            code, title, "not applicable", value, None, f"no gate in the spec; shown as it is: {about}", spread
+        )
     low, high = (spread or (value, value)) if bound.by_interval else (value, value)
     inside = (bound.low is None or high >= bound.low) and (bound.high is None or low <= bound.high)
     return Finding(code, title, "passed" if inside else "failed", value, bound.text, about, spread)
@@ -77,7 +79,10 @@ def worst_subgroup(groups: list[Subgroup], bound: Bound | None) -> Finding:
     """The lowest AUROC among the subgroups that are large enough to be judged."""
     judged = [group for group in groups if group.auroc is not None]
     if not judged:
-        why = "; ".join(f"{group.attribute} {group.label}: {group.why}" for group in groups) or "the spec has no attributes"
+        why = (
+            "; ".join(f"{group.attribute} {group.label}: {group.why}" for group in groups)
+            or "the spec has no attributes"
+        )
         limit = bound.text if bound else None
         return Finding("MM008", "worst subgroup's AUROC", "not applicable", None, limit, why)
     worst = min(judged, key=lambda group: group.auroc or 0.0)

@@ -71,7 +71,9 @@ def _missingness(
     p = p_value([known["missing"], n - known["missing"]], [int(gone.sum()), int((~gone).sum())])
     if gone.all() and known["missing"] < n:
         return Finding("MW002", title, "failed", now, f"p >= {alpha:.2g}", f"missing in every record; {about}")
-    return Finding("MW002", title, "failed" if p < alpha else "passed", now, f"p >= {alpha:.2g}", f"{about}; p = {p:.2g}")
+    return Finding(
+        "MW002", title, "failed" if p < alpha else "passed", now, f"p >= {alpha:.2g}", f"{about}; p = {p:.2g}"
+    )
 
 
 def _drift(name: str, known: dict[str, Any], present: Array, alpha: float) -> Finding:
@@ -93,7 +95,9 @@ def _score(bundle: Bundle, risk: Array) -> Finding:
     alpha = FALSE_ALARMS / (2 * len(bundle.reference["features"]) + 1)
     p = p_value(known["counts"], histogram(risk, known["edges"]))
     about = f"mean risk {risk.mean():.2f}, in training {known['mean']:.2f}; chi-square p = {p:.2g}"
-    return Finding("MW004", "drift: risk", "failed" if p < alpha else "passed", float(risk.mean()), f"p >= {alpha:.2g}", about)
+    return Finding(
+        "MW004", "drift: risk", "failed" if p < alpha else "passed", float(risk.mean()), f"p >= {alpha:.2g}", about
+    )
 
 
 def _skew(skewed: int, n: int) -> Finding:
@@ -114,7 +118,9 @@ def _performance(bundle: Bundle, risk: Array, outcomes: Array, attributes: Mappi
         return [Finding(code, title, "not applicable", None, None, why) for code, title in titles.items()]
     share = float(y.mean())
     alpha = FALSE_ALARMS
-    p = p_value([bundle.reference["events"], bundle.reference["n"] - bundle.reference["events"]], [y.sum(), (1 - y).sum()])
+    p = p_value(
+        [bundle.reference["events"], bundle.reference["n"] - bundle.reference["events"]], [y.sum(), (1 - y).sum()]
+    )
     groups = _by_group(y == 1, {name: labels[known] for name, labels in attributes.items()})
     about = f"{share:.2f} in {len(y)} outcomes, {trained:.2f} in training{groups}; p = {p:.2g}"
     verdict = "failed" if p < alpha else "passed"
@@ -143,7 +149,9 @@ def _by_group(rows: NDArray[np.bool_], attributes: Mapping[str, NDArray[np.str_]
     told = []
     for site in sorted(set(sites.tolist())):
         here = rows[sites == site]
-        told.append(f"{site} {here.mean():.0%}" if len(here) >= SMALLEST_CELL else f"{site}: fewer than {SMALLEST_CELL}")
+        told.append(
+            f"{site} {here.mean():.0%}" if len(here) >= SMALLEST_CELL else f"{site}: fewer than {SMALLEST_CELL}"
+        )
     return f" ({', '.join(told)})"
 
 

@@ -21,7 +21,9 @@ def draw(title: str, y: Array, risk: Array) -> dict[str, bytes]:
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
         paint(axes)
-        axes.set(title=f"{title}\n{name}, {len(y)} test patients", xlabel=xlabel, ylabel=ylabel, xlim=(0, 1), ylim=(0, 1.02))
+        axes.set(
+            title=f"{title}\n{name}, {len(y)} test patients", xlabel=xlabel, ylabel=ylabel, xlim=(0, 1), ylim=(0, 1.02)
+        )
         axes.legend(loc="best")
         out = BytesIO()
         figure.savefig(out, format="png", dpi=110, metadata={"Software": None})
@@ -39,7 +41,9 @@ def draw(title: str, y: Array, risk: Array) -> dict[str, bytes]:
 
     def calibration(axes: Any) -> None:
         groups = np.array_split(np.argsort(risk, kind="stable"), CALIBRATION_GROUPS)
-        axes.plot([risk[g].mean() for g in groups if len(g)], [y[g].mean() for g in groups if len(g)], "o-", label="tenths")
+        axes.plot(
+            [risk[g].mean() for g in groups if len(g)], [y[g].mean() for g in groups if len(g)], "o-", label="tenths"
+        )
         axes.plot([0, 1], [0, 1], "--", color="grey", label="ideal")
 
     return {

@@ -86,12 +86,16 @@ def _resolve(spec: Spec, key: str, name: str) -> Feature:
         return Feature(name, (name,), None, spec.columns[name].categories)
     topic, _, called = name.rpartition(".")
     if not topic:
-        raise SpecError(f"{where}: {name!r} is no column. Columns: {', '.join(spec.columns)}; a function is 'topic.name'.")
-    if find_spec(f"features.definitions.{topic}") is None:
+        raise SpecError(
+            f"{where}: {name!r} is no column. Columns: {', '.join(spec.columns)}; a function is 'topic.name'."
+        )
+    if not topic.isidentifier() or find_spec(f"features.definitions.{topic}") is None:
         raise SpecError(f"{where}: {name!r}: features/definitions/{topic}.py does not exist.")
     module = import_module(f"features.definitions.{topic}")
     known = sorted(
-        member for member, value in vars(module).items() if inspect.isfunction(value) and value.__module__ == module.__name__
+        member
+        for member, value in vars(module).items()
+        if inspect.isfunction(value) and value.__module__ == module.__name__
     )
     if called not in known:
         raise SpecError(f"{where}: {name!r} does not exist. features/definitions/{topic}.py has: {', '.join(known)}.")

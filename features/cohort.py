@@ -46,7 +46,14 @@ class Cohort:
     def where(self, rows: NDArray[np.bool_]) -> "Cohort":
         chosen = {name: labels[rows] for name, labels in self.attributes.items()}
         return Cohort(
-            self.names, self.X[rows], self.y[rows], self.part[rows], chosen, self.patient[rows], self.at[rows], self.dropped
+            self.names,
+            self.X[rows],
+            self.y[rows],
+            self.part[rows],
+            chosen,
+            self.patient[rows],
+            self.at[rows],
+            self.dropped,
         )
 
     @property
@@ -143,7 +150,9 @@ def _judge(spec: Spec, cohort: Cohort) -> None:
     empty = np.isnan(cohort.only("train").X).all(axis=0)
     if empty.any():
         names = ", ".join(name for name, gone in zip(cohort.names, empty, strict=True) if gone)
-        raise CohortError(f"{spec.name}: nothing to learn from {names}: missing for every patient of the training part.")
+        raise CohortError(
+            f"{spec.name}: nothing to learn from {names}: missing for every patient of the training part."
+        )
 
 
 def save(cohort: Cohort, path: Path) -> None:
@@ -168,20 +177,31 @@ def load(path: Path) -> Cohort:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as exc:
         raise CohortError(f"{path.name}: no readable cohort; `medimind prepare {path.stem}` makes it.") from exc
+    metadata = table.schema.metadata or {}
     found = {name: table[name].to_numpy() for name in table.column_names}
     inputs = [name for name in found if name.startswith("x:")]
+    if (
+        not inputs
+        or not {"y", "part", "patient", "at"} <= set(found)
+        or not {b"dropped", b"fingerprint"} <= set(metadata)
+    ):
+        raise CohortError(f"{path.name}: is not a cohort; `medimind prepare {path.stem}` makes one.")
     cohort = Cohort(
         names=tuple(name.removeprefix("x:") for name in inputs),
         X=np.column_stack([found[name] for name in inputs]).astype(np.float32),
         y=found["y"],
         part=found["part"].astype(np.str_),
         attributes={
-            name.removeprefix("attribute:"): found[name].astype(np.str_) for name in found if name.startswith("attribute:")
+            name.removeprefix("attribute:"): found[name].astype(np.str_)
+            for name in found
+            if name.startswith("attribute:")
         },
         patient=found["patient"].astype(np.str_),
         at=found["at"],
-        dropped=json.loads(table.schema.metadata[b"dropped"]),
+        dropped=json.loads(metadata[b"dropped"]),
     )
-    if cohort.fingerprint != table.schema.metadata[b"fingerprint"].decode():
-        raise CohortError(f"{path.name}: is not what its fingerprint says; `medimind prepare {path.stem}` makes it anew.")
+    if cohort.fingerprint != metadata[b"fingerprint"].decode():
+        raise CohortError(
+            f"{path.name}: is not what its fingerprint says; `medimind prepare {path.stem}` makes it anew."
+        )
     return cohort

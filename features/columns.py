@@ -24,6 +24,7 @@ from features.records import Records
 
 MISSING = math.nan
 NUMERAL = re.compile(r"[-+]?\d+(\.\d*)?([eE][-+]?\d+)?")
+LARGEST_SHOWN = 10**40
 LONGEST_TEXT = 200
 """Characters of a caller's own identifier."""
 
@@ -105,13 +106,15 @@ def _number(name: str, column: Column, value: Any, unit: Any) -> float:
         raise RecordError(
             "out_of_range", name, f"{name}: {number:g} {column.unit} lies outside {low:g} to {high:g} {column.unit}."
         )
-    return number
+    return number + 0.0  # minus zero becomes zero: equal values have equal bits
 
 
 def _shown(value: Any) -> str:
     """A value as a message may repeat it: numbers as they are, text by its length alone."""
     if isinstance(value, str):
         return f"a text of {len(value)} characters"
+    if isinstance(value, int) and abs(value) >= LARGEST_SHOWN:  # Python refuses to write out an int of 4,300 digits
+        return "an enormous number"
     if isinstance(value, bool | int | float):
         return f"{value!r:.40}"
     return f"a {type(value).__name__}"
@@ -146,11 +149,11 @@ def _time(value: Any) -> datetime | None:
         return None
     try:
         time = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        time = None
-    if time is None or time.tzinfo is None:
-        raise RecordError("malformed", "at", "at: an ISO 8601 time with its offset is expected, 2026-11-23T09:30:00Z.")
-    return time.astimezone(UTC)
+        if time.tzinfo is not None:
+            return time.astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):  # overflow: in UTC it is before year 1 or after year 9999
+        pass
+    raise RecordError("malformed", "at", "at: an ISO 8601 time with its offset is expected, 2026-11-23T09:30:00Z.")
 
 
 def translate(column: Column, raw: Any) -> Any:
@@ -173,8 +176,14 @@ def translate(column: Column, raw: Any) -> Any:
 
 def _by_text(column: Column) -> Callable[[Any], Any]:
     assert column.map is not None
-    known = {_as_text(key): value for key, value in column.map.items()}
-    return lambda raw: known.get(_as_text(raw), raw)
+    known = {_as_key(key): value for key, value in column.map.items()}
+    return lambda raw: known.get(_as_key(raw), raw)
+
+
+def _as_key(value: Any) -> str:
+    """A map's key as text; YAML's true, JSON's "true" and a reader's True or "TRUE" are one key."""
+    text = _as_text(value)
+    return text.lower() if text.lower() in ("true", "false") else text
 
 
 def _as_text(value: Any) -> str:
@@ -243,7 +252,9 @@ def _each(name: str, cells: Sequence[Any], function: Callable[[Any], Any]) -> li
     out = []
     for row, cell in enumerate(cells):
         if isinstance(cell, list | dict | np.ndarray):
-            raise ContractError(f"column {name!r}, row {row + 1}: holds a {type(cell).__name__}; one plain value is expected.")
+            raise ContractError(
+                f"column {name!r}, row {row + 1}: holds a {type(cell).__name__}; one plain value is expected."
+            )
         key = (type(cell), cell)
         if key not in memory:
             memory[key] = function(cell)
@@ -257,7 +268,9 @@ def _patients(spec: Spec, table: Mapping[str, Sequence[Any]], n: int) -> NDArray
     first: dict[str, int] = {}
     for row, cell in enumerate(table[spec.patient_id]):
         if cell is None or cell != cell or str(cell).strip() == "":
-            raise ContractError(f"{spec.name}: {spec.patient_id!r}, the patient's identifier, is missing in row {row + 1}.")
+            raise ContractError(
+                f"{spec.name}: {spec.patient_id!r}, the patient's identifier, is missing in row {row + 1}."
+            )
         key = _as_text(cell.item() if isinstance(cell, np.generic) else cell)
         if key in first:
             raise ContractError(
@@ -276,6 +289,8 @@ def _times(spec: Spec, table: Mapping[str, Sequence[Any]], n: int) -> Array:
         try:
             time = datetime.fromisoformat(str(cell))
         except ValueError:
-            raise ContractError(f"{spec.name}: {spec.at!r}, the time of prediction, is no ISO 8601 time in row {row + 1}.") from None
+            raise ContractError(
+                f"{spec.name}: {spec.at!r}, the time of prediction, is no ISO 8601 time in row {row + 1}."
+            ) from None
         times[row] = (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
     return times

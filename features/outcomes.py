@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,13 +36,18 @@ def observed(outcome: Outcome, cells: Sequence[Any]) -> NDArray[np.float64]:
     for row, cell in enumerate(cells):
         if cell is None or cell != cell:
             continue
-        if number is not None and not isinstance(cell, str):
+        if number is not None and isinstance(cell, SupportsFloat):
             found[row] = compare(float(cell), number)
         elif number is None and match[1] in ("==", "!="):
-            found[row] = compare(str(cell), limit)
+            found[row] = compare(*_texts(cell, limit))
         else:
             raise ContractError(
                 f"outcome {outcome.column!r}, row {row + 1}: a {type(cell).__name__} cannot be compared "
                 f"with {outcome.positive!r}."
             )
     return found
+
+
+def _texts(cell: Any, limit: str) -> tuple[str, str]:
+    """Both as texts; a boolean is the same however it is written, True or true."""
+    return (str(cell).lower(), limit.lower()) if isinstance(cell, bool | np.bool_) else (str(cell), limit)

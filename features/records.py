@@ -70,12 +70,12 @@ def load(columns: Mapping[str, Column], path: Path) -> tuple[Records, dict[str, 
             cells = table[name].to_pylist()
             index = {label: float(position) for position, label in enumerate(column.categories)}
             values[name] = np.array([math.nan if c is None else index[c] if index else float(c) for c in cells])
+        records = Records(
+            values,
+            table["(outcome)"].to_numpy().astype(np.float64),
+            np.array(table["(patient)"].to_pylist(), dtype=np.str_),
+            table["(at)"].to_numpy().astype(np.float64),
+        )
+        return records, json.loads((table.schema.metadata or {})[b"dropped"])
     except (KeyError, ValueError) as exc:
         raise ContractError(f"{path.name}: was written under another contract; {again} anew.") from exc
-    records = Records(
-        values,
-        table["(outcome)"].to_numpy().astype(np.float64),
-        np.array(table["(patient)"].to_pylist(), dtype=np.str_),
-        table["(at)"].to_numpy().astype(np.float64),
-    )
-    return records, json.loads(table.schema.metadata[b"dropped"])

@@ -17,7 +17,7 @@ def draw(columns: Mapping[str, Column], n: int, seed: int) -> list[dict[str, Any
     for _ in range(n):
         record = {}
         for name, column in columns.items():
-            place, left_out = generator.random(2)
+            place, left_out = generator.random(2).tolist()
             if column.required or left_out >= SHARE_MISSING:
                 record[name] = _value(column, place)
         records.append(record)
@@ -38,6 +38,10 @@ def _value(column: Column, place: float) -> Any:
         assert column.range is not None  # the Spec demands it of a number
         low, high = column.range
         value = round(low + place * (high - low), 2)
-        return value if low <= value <= high and value not in column.missing_if else (low + high) / 2
-    choices = (False, True) if column.type == "boolean" else column.categories
+        inside = (low + (high - low) / part for part in range(2, len(column.missing_if) + 3))  # one more than the codes
+        return next(value for value in (value, *inside) if low <= value <= high and value not in column.missing_if)
+    if column.type == "boolean":
+        choices: tuple[Any, ...] = (False, True)
+    else:
+        choices = tuple(category for category in column.categories if category not in column.missing_if)
     return choices[min(int(place * len(choices)), len(choices) - 1)]

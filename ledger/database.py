@@ -138,7 +138,9 @@ def _nobody_else(path: Path) -> None:
 def _sqlite_path(settings: Settings, verb: str) -> Path:
     url = sa.make_url(settings.ledger_url)
     if url.get_backend_name() != "sqlite" or not url.database:
-        raise LedgerError(f"{verb}: the ledger is on {url.get_backend_name()}; use its own tools (pg_dump, pg_restore).")
+        raise LedgerError(
+            f"{verb}: the ledger is on {url.get_backend_name()}; use its own tools (pg_dump, pg_restore)."
+        )
     return Path(url.database)
 
 
@@ -170,4 +172,6 @@ def _migrate(engine: sa.Engine, shown: str) -> None:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
     except CommandError as exc:
-        raise LedgerError(f"the ledger {shown} is of another release ({exc}); this one knows migration {HEAD}.") from exc
+        raise LedgerError(
+            f"the ledger {shown} is of another release ({exc}); this one knows migration {HEAD}."
+        ) from exc

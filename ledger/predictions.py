@@ -226,7 +226,9 @@ def prediction_id(request: int, position: int) -> str:
 def parse_id(prediction_id: str) -> tuple[int, int]:
     """Request and position. Raises LedgerError if the text is no prediction's id."""
     request, _, position = prediction_id.partition("-")
-    if not (request.isascii() and request.isdigit() and position.isascii() and position.isdigit() and len(request) < 16):
+    if not (
+        request.isascii() and request.isdigit() and position.isascii() and position.isdigit() and len(request) < 16
+    ):
         raise NotOnRecordError(f"{prediction_id[:40]!r} is no prediction's id; one looks like '17-0'.")
     return int(request), int(position)
 
@@ -252,7 +254,9 @@ def patient_key(home: Path) -> bytes:
         pass
     key = path.read_bytes()
     if len(key) != 32:
-        raise LedgerError(f"{path.name}: is not a key of 32 bytes; restore it from a backup, or patients lose their hashes.")
+        raise LedgerError(
+            f"{path.name}: is not a key of 32 bytes; restore it from a backup, or patients lose their hashes."
+        )
     return key
 
 
@@ -274,4 +278,3 @@ def since(text: str) -> datetime:
     except ValueError as exc:
         raise LedgerError(f"{text!r} is no ISO 8601 time; 2026-11-23 or 2026-11-23T09:30:00Z is expected.") from exc
     return utc(time)
-

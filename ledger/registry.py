@@ -70,7 +70,9 @@ def register(
             mlflow.log_params(_parameters(bundle))
             mlflow.log_metrics(_figures(report))
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message=".*input example was not provided")  # the signature is written
+                warnings.filterwarnings(
+                    "ignore", message=".*input example was not provided"
+                )  # the signature is written
                 info = mlflow.pyfunc.log_model(
                     name=BUNDLE,
                     loader_module="ledger.registry",

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from configs.errors import BundleError
+from configs.errors import BundleError, SpecError
 from configs.spec import Spec, from_document
 from models.calibration import Calibration
 
@@ -23,7 +23,15 @@ FORMAT = 1
 MANIFEST = "MANIFEST.json"
 SIGNATURE = "SIGNATURE"
 FILES = frozenset(
-    {"spec.json", "model.onnx", "calibration.json", "thresholds.json", "reference.json", "selftest.json", "training.json"}
+    {
+        "spec.json",
+        "model.onnx",
+        "calibration.json",
+        "thresholds.json",
+        "reference.json",
+        "selftest.json",
+        "training.json",
+    }
 )
 
 
@@ -62,7 +70,9 @@ def write(folder: Path, documents: Mapping[str, Any], export: Callable[[Path], N
         load(partial)  # what cannot be read back is not put in place
         _replace(partial, folder)
     except OSError as exc:
-        raise BundleError(f"{folder.name}: the bundle could not be written: {exc.strerror}. Nothing was changed.") from exc
+        raise BundleError(
+            f"{folder.name}: the bundle could not be written: {exc.strerror}. Nothing was changed."
+        ) from exc
     finally:
         if partial is not None:
             shutil.rmtree(partial, ignore_errors=True)
@@ -92,15 +102,29 @@ def load(folder: Path) -> Bundle:
     if present != FILES:
         odd = sorted(present ^ FILES)
         raise BundleError(f"{folder.name}: files missing or not in the manifest: {', '.join(odd)}.")
+    documents: dict[str, Any] = {}
     for name, expected in sorted(hashes.items()):
-        if _sha256(folder / name) != expected:
+        try:
+            content = (folder / name).read_bytes()
+        except OSError as exc:
+            raise BundleError(f"{folder.name}: {name} cannot be read ({exc.strerror}).") from exc
+        if hashlib.sha256(content).hexdigest() != expected:
             raise BundleError(f"{folder.name}: {name} is not what the manifest says; the bundle was changed. Not used.")
-    documents = {name.removesuffix(".json"): json.loads((folder / name).read_bytes()) for name in FILES if ".json" in name}
+        if name.endswith(".json"):
+            documents[name.removesuffix(".json")] = _parsed(f"{folder.name}: {name}", content)
+    try:
+        spec = from_document(documents["spec"], f"{folder.name}: spec.json")
+    except SpecError as exc:
+        raise BundleError(str(exc)) from exc
+    try:
+        calibration = Calibration(**documents["calibration"])
+    except TypeError as exc:
+        raise BundleError(f"{folder.name}: calibration.json is not a slope and an intercept.") from exc
     return Bundle(
         digest=hashlib.sha256(manifest_bytes).hexdigest(),
         folder=folder,
-        spec=from_document(documents["spec"], f"{folder.name}/spec.json"),
-        calibration=Calibration(**documents["calibration"]),
+        spec=spec,
+        calibration=calibration,
         thresholds=documents["thresholds"],
         reference=documents["reference"],
         selftest=documents["selftest"],
@@ -117,8 +141,12 @@ def put(folder: Path, store: Path) -> Bundle:
             store.mkdir(parents=True, exist_ok=True, mode=0o700)
             partial = Path(tempfile.mkdtemp(prefix=".put-", dir=store))
             try:
-                shutil.copytree(folder, partial, dirs_exist_ok=True)
+                for path in folder.iterdir():
+                    shutil.copyfile(path, partial / path.name)
                 os.replace(partial, kept)
+            except OSError:
+                if not kept.exists():  # else another process was faster with the same bytes, which get() verifies
+                    raise
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
         except OSError as exc:
@@ -135,15 +163,29 @@ def get(digest: str, store: Path) -> Bundle:
 
 
 def _replace(partial: Path, folder: Path) -> None:
-    """Swap the folders; a reader sees the old one or the new one."""
+    """Swap the folders: a reader finds the old one, the new one or, between two renames, none; never half of one."""
     if not folder.exists():
         os.replace(partial, folder)
         return
     old = folder.parent / f".{folder.name}-old"
     shutil.rmtree(old, ignore_errors=True)
     os.replace(folder, old)
-    os.replace(partial, folder)
-    shutil.rmtree(old)
+    try:
+        os.replace(partial, folder)
+    except OSError:
+        os.replace(old, folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _parsed(shown: str, content: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(content)
+    except ValueError as exc:
+        raise BundleError(f"{shown} is not readable JSON.") from exc
+    if not isinstance(document, dict):
+        raise BundleError(f"{shown} is not a JSON object.")
+    return document
 
 
 def _canonical(document: Any) -> bytes:

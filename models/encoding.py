@@ -24,8 +24,10 @@ class Encoding:
         return len(self.numbers) + len(self.choices)
 
     def apply(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
-        """X (n, d) as (n, width); a missing number stays NaN, a missing category is 0 in all of its columns."""
-        chosen = [X[:, position] == index for position, index in self.choices]
+        """X (n, d) as (n, width); a missing number stays NaN, and a missing category is NaN in all of its columns."""
+        chosen = [
+            np.where(np.isnan(X[:, position]), np.nan, X[:, position] == index) for position, index in self.choices
+        ]
         return np.column_stack([X[:, list(self.numbers)], *chosen]).astype(np.float32)
 
 
@@ -33,8 +35,6 @@ def encoding(inputs: Sequence[Feature]) -> Encoding:
     """How these features are laid out."""
     numbers = tuple(position for position, feature in enumerate(inputs) if not feature.categories)
     choices = tuple(
-        (position, index)
-        for position, feature in enumerate(inputs)
-        for index in range(len(feature.categories))
+        (position, index) for position, feature in enumerate(inputs) for index in range(len(feature.categories))
     )
     return Encoding(numbers, choices)

@@ -53,7 +53,9 @@ class Graph:
             positions, indexes = np.array(encoding.choices, np.int64).T
             gathered = self.node("Gather", ["X", self.constant(positions)], axis=1)
             equal = self.node("Equal", [gathered, self.constant(indexes.astype(np.float32)[None, :])])
-            parts.append(self.node("Cast", [equal], to=TensorProto.FLOAT))
+            chosen = self.node("Cast", [equal], to=TensorProto.FLOAT)
+            unknown = self.constant(np.array([[np.nan]], np.float32))
+            parts.append(self.node("Where", [self.node("IsNaN", [gathered]), unknown, chosen]))
         return parts[0] if len(parts) == 1 else self.node("Concat", parts, axis=1)
 
     def save(self, output: str, double: bool, path: Path) -> None:
@@ -82,7 +84,7 @@ def write_linear(
     intercept: float,
     path: Path,
 ) -> None:
-    """A linear model in float64: missing numbers take `filled_with` (k,), and columns `flagged` add a missing flag.
+    """A linear model in float64: missing columns take `filled_with` (k,), and columns `flagged` add a missing flag.
 
     `weights` (k + len(flagged),) act on the filled columns and then on the flags.
     """
@@ -116,7 +118,9 @@ class Tree:
 def write_trees(encoding: Encoding, width: int, trees: Sequence[Tree], baseline: float, path: Path) -> None:
     """A sum of trees over the encoded columns, plus `baseline`."""
     graph = Graph(width)
-    nodes: dict[str, list[Any]] = {name: [] for name in ("tree", "id", "mode", "feature", "value", "true", "false", "missing")}
+    nodes: dict[str, list[Any]] = {
+        name: [] for name in ("tree", "id", "mode", "feature", "value", "true", "false", "missing")
+    }
     leaves: dict[str, list[Any]] = {name: [] for name in ("tree", "id", "weight")}
     for number, tree in enumerate(trees):
         inner = ~tree.leaf
@@ -160,7 +164,8 @@ def round_down(values: NDArray[np.float64]) -> NDArray[np.float32]:
     """The largest float32 not above each value: a float32 input is <= the one exactly when it is <= the other."""
     with np.errstate(over="ignore"):
         nearest = values.astype(np.float32)
-    return np.where(nearest > values, np.nextafter(nearest, np.float32(-np.inf)), nearest)
+        below = np.nextafter(nearest, np.float32(-np.inf))
+    return np.where(nearest > values, below, nearest)
 
 
 class Session:

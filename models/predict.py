@@ -70,17 +70,28 @@ class Predictor:
 
     def _self_test(self) -> None:
         """Replay the bundle's own cases at batch 1, 2, 7 and the maximum: recorded values, and the same bits in each."""
-        cases = self.bundle.selftest["cases"]
         name = f"{self.spec.name} {self.bundle.digest[:12]}"
-        X = self.features([self.check(case["record"]) for case in cases])
-        recorded = np.array([[np.nan if v is None else v for v in case["features"]] for case in cases], np.float32)
+        try:
+            cases = self.bundle.selftest["cases"]
+            X = self.features([self.check(case["record"]) for case in cases])
+            recorded = np.array([[np.nan if v is None else v for v in case["features"]] for case in cases], np.float32)
+            expected = np.array([float(case["risk"]) for case in cases])
+            risk = self.risk(X)
+        except Exception as exc:  # whatever a malformed self-test or model raises, ONNX Runtime's own errors among it
+            raise BundleError(f"{name}: self-test: cannot be run ({type(exc).__name__}: {exc!s:.200}).") from exc
+        if not cases or recorded.shape != X.shape:
+            raise BundleError(
+                f"{name}: self-test: {len(cases)} cases of features {recorded.shape}; {X.shape} is expected."
+            )
         if not np.allclose(X, recorded, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True):
-            raise BundleError(f"{name}: self-test: this code computes other features than the ones it was trained with.")
-        risk = self.risk(X)
-        expected = np.array([case["risk"] for case in cases])
+            raise BundleError(
+                f"{name}: self-test: this code computes other features than the ones it was trained with."
+            )
         if not np.allclose(risk, expected, rtol=0, atol=TOLERANCE):
             worst = float(np.abs(risk - expected).max())
-            raise BundleError(f"{name}: self-test: a risk lies {worst:.2g} from the recorded one (limit {TOLERANCE:g}).")
+            raise BundleError(
+                f"{name}: self-test: a risk lies {worst:.2g} from the recorded one (limit {TOLERANCE:g})."
+            )
         for size in {1, 2, 7, self.spec.serving.max_batch}:
             tiled = np.resize(X, (max(size, len(X)), X.shape[1]))
             again = [self.risk(tiled[start : start + size]) for start in range(0, len(tiled), size)]

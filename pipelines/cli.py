@@ -112,7 +112,9 @@ def run(names: Annotated[list[str], typer.Argument(help="Diseases.")]) -> None:
         check(name, settings)
     flows = _flows()
     if refused := flows.run(names):
-        raise PromotionError(f"{', '.join(refused)}: not promoted, a gate failed; the version is registered with its report.")
+        raise PromotionError(
+            f"{', '.join(refused)}: not promoted, a gate failed; the version is registered with its report."
+        )
 
 
 @app.command()
@@ -242,7 +244,9 @@ def serve(
     names: Annotated[list[str] | None, typer.Argument(help="Diseases; default: the released ones.")] = None,
     port: Annotated[int | None, typer.Option(help="Default: MEDIMIND_PORT, or 8400.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that answer.")] = 1,
-    host: Annotated[str, typer.Option(help="Another address than loopback needs --allow-unauthenticated.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Another address than loopback needs --allow-unauthenticated.")
+    ] = "127.0.0.1",
     allow_unauthenticated: Annotated[bool, typer.Option(help="Serve beyond this machine, to anybody.")] = False,
 ) -> None:
     """Serve the champions over HTTP, until interrupted."""
@@ -339,3 +343,7 @@ def _flows():  # type: ignore[no-untyped-def]  # a module; importing it imports 
     from pipelines import flows
 
     return flows
+
+
+if __name__ == "__main__":
+    main()

@@ -104,7 +104,9 @@ def _reference(bundle: Bundle, settings: Settings) -> tuple["pd.DataFrame | None
         return None, f"It has no reference: {exc}"
     if patients.fingerprint != bundle.training["data"]:
         return None, "It has no reference: the cohort on this machine is not the one this version was trained on."
-    return _frame(build.plan(bundle.spec), patients.only("train").X), "Its reference is the training part of the cohort."
+    return _frame(
+        build.plan(bundle.spec), patients.only("train").X
+    ), "Its reference is the training part of the cohort."
 
 
 def _frame(plan: build.Plan, X: NDArray[np.float32]) -> "pd.DataFrame":
@@ -115,5 +117,3 @@ def _frame(plan: build.Plan, X: NDArray[np.float32]) -> "pd.DataFrame":
         column = X[:, position].astype(np.float64) if len(X) else np.empty(0)
         columns[feature.name] = labels(feature.categories, column) if feature.categories else column
     return pd.DataFrame(columns)
-
-

@@ -31,7 +31,9 @@ def promote(name: str, number: int, reason: str, settings: Settings) -> Promoted
     with registry.fetch(settings, version) as (folder, report):
         judged = bundles.load(folder)
         if judged.digest != report.bundle or judged.spec.name != name:
-            raise PromotionError(f"{version}: its report is about bundle {report.bundle[:12]}, not {judged.digest[:12]}.")
+            raise PromotionError(
+                f"{version}: its report is about bundle {report.bundle[:12]}, not {judged.digest[:12]}."
+            )
         if judged.spec.change_control.approvals:
             asked = judged.spec.change_control.approvals
             raise PromotionError(f"{version}: its spec asks for {asked} approvals, and this release cannot record any.")

@@ -51,7 +51,9 @@ def trained(bundle: "Bundle") -> None:
     )
     points = ", ".join(f"{name} from {threshold:.3f}" for name, threshold in bundle.thresholds.items())
     say(f"[bold]train[/]     out of fold: {compared}")
-    say(f"          [bold]{bundle.training['family']}[/] is chosen and calibrated; {points}; bundle {bundle.digest[:12]}")
+    say(
+        f"          [bold]{bundle.training['family']}[/] is chosen and calibrated; {points}; bundle {bundle.digest[:12]}"
+    )
 
 
 def validated(done: "Validated") -> None:
@@ -80,7 +82,9 @@ def replayed(done: "Replay") -> None:
     stored = done.stored
     say(f"prediction {stored.id} of {stored.model}@{stored.version}, {stored.received_at:%Y-%m-%d %H:%M:%S} UTC")
     say(f"  risk then {stored.risk!r}, now {done.risk!r}: {done.agrees}")
-    say(f"  features {'the same digest' if done.same_features else '[red]another digest[/]'} {stored.feature_digest[:12]}")
+    say(
+        f"  features {'the same digest' if done.same_features else '[red]another digest[/]'} {stored.feature_digest[:12]}"
+    )
 
 
 def findings(shown: list[Finding]) -> None:

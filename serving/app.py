@@ -1,5 +1,7 @@
 """The HTTP routes of the contract, in front of BentoML's own."""
 
+import logging
+import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
 from time import monotonic
 from typing import Any
@@ -22,6 +24,8 @@ from serving.schemas import PredictBody
 LARGEST_BODY = 8 * 1024 * 1024
 RETRY_AFTER_S = "1"
 
+log = logging.getLogger("bentoml.medimind")
+
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -34,8 +38,15 @@ def front(runtime: Runtime, inner: App) -> App:
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
-        mine = scope["type"] == "http" and (path.startswith("/v1/") or path in ("/v1", "/readyz", "/openapi.json"))
-        await (ours if mine else inner)(scope, receive, send)
+        if not (scope["type"] == "http" and (path.startswith("/v1/") or path in ("/v1", "/readyz", "/openapi.json"))):
+            return await inner(scope, receive, send)
+        try:
+            await ours(scope, receive, send)
+        except (
+            Exception
+        ) as exc:  # answered with a 500 already; the message may quote a record, so only the place is logged
+            place = traceback.extract_tb(exc.__traceback__)[-1]
+            log.error("%s in %s line %s", type(exc).__name__, place.name, place.lineno)
 
     return app
 
@@ -76,7 +87,9 @@ def routes(runtime: Runtime) -> App:
         body = await _body(request)
         asked = _decode(body, PredictBody)
         if asked.explain:
-            raise Refused(422, "explain_unavailable", "explain: this release gives no contributions; leave it out.", "explain")
+            raise Refused(
+                422, "explain_unavailable", "explain: this release gives no contributions; leave it out.", "explain"
+            )
         if not asked.records:
             raise Refused(422, "malformed", "records: at least one record is expected.", "records")
         if len(asked.records) > MOST_RECORDS:
@@ -136,17 +149,27 @@ async def _body(request: Request) -> bytes:
 
 def _decode(body: bytes, kind: Any) -> Any:
     try:
-        return msgspec.json.decode(body, type=kind)
+        try:
+            return msgspec.json.decode(body, type=kind)
+        except msgspec.ValidationError as exc:
+            if "out of range" not in str(exc):
+                raise
+        # A number like 1e999 is JSON: it becomes infinite here, and costs its own record alone.
+        return msgspec.convert(msgspec.json.Decoder(float_hook=float).decode(body), kind)
     except msgspec.ValidationError as exc:
         raise Refused(422, "malformed", f"the body: {exc}.") from exc
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        raise Refused(400, "not_json", f"the body is not JSON: {exc}. NaN and Infinity are not JSON; missing is null.") from exc
+        raise Refused(
+            400, "not_json", f"the body is not JSON: {exc}. NaN and Infinity are not JSON; missing is null."
+        ) from exc
 
 
 def _key(request: Request) -> str | None:
     key = request.headers.get("idempotency-key")
     if key is not None and not (0 < len(key) <= LONGEST_TEXT and key.isprintable()):
-        raise Refused(422, "malformed", f"Idempotency-Key: 1 to {LONGEST_TEXT} characters are expected.", "Idempotency-Key")
+        raise Refused(
+            422, "malformed", f"Idempotency-Key: 1 to {LONGEST_TEXT} characters are expected.", "Idempotency-Key"
+        )
     return key
 
 
@@ -170,14 +193,22 @@ async def _explained(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, MediMindError)
     status = 404 if isinstance(exc, NotOnRecordError) else 422 if isinstance(exc, RecordError) else 503
     if isinstance(exc, LedgerError) and status == 503:
-        return _json({"error": {"code": "ledger", "message": "the ledger does not answer; ask again.", "field": None}}, 503)
+        return _json(
+            {"error": {"code": "ledger", "message": "the ledger does not answer; ask again.", "field": None}}, 503
+        )
     return _json(error_body(exc), status)
 
 
 async def _no_route(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, HTTPException)
     code = {404: "not_found", 405: "method_not_allowed"}.get(exc.status_code, "http")
-    body = {"error": {"code": code, "message": f"{request.method}: no such path; GET /openapi.json lists them.", "field": None}}
+    body = {
+        "error": {
+            "code": code,
+            "message": f"{request.method}: no such path; GET /openapi.json lists them.",
+            "field": None,
+        }
+    }
     return Response(msgspec.json.encode(body), exc.status_code, exc.headers, "application/json")
 
 

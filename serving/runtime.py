@@ -72,7 +72,9 @@ class Runtime:
         """The champion and its predictor. Raises Refused if the model is not served, or not ready."""
         found = self.models.get(name)
         if found is None:
-            raise Refused(404, "unknown_model", f"no model {name[:60]!r} is served here: {', '.join(self.models)}.", "name")
+            raise Refused(
+                404, "unknown_model", f"no model {name[:60]!r} is served here: {', '.join(self.models)}.", "name"
+            )
         if found.predictor is None or found.champion is None:
             raise Refused(503, "not_ready", f"{name} is not ready: {found.why}")
         return found.champion, found.predictor
@@ -99,7 +101,9 @@ class Runtime:
         allowed = deadline_ms or predictor.spec.serving.deadline_ms
         if (monotonic() - began) * 1000 > allowed:
             self.counters.refused(name, "deadline")
-            raise Refused(503, "deadline", f"the deadline of {allowed} ms passed before the model ran.", "X-Deadline-Ms")
+            raise Refused(
+                503, "deadline", f"the deadline of {allowed} ms passed before the model ran.", "X-Deadline-Ms"
+            )
         features = predictor.features(good)
         risks = predictor.risk(features)
         said = predictor.predictions(good, risks)
@@ -163,7 +167,9 @@ class Runtime:
             "bundle": stored.bundle,
             "received_at": stored.received_at.isoformat(),
             "record": stored.record,
-            "features": None if stored.features is None else [None if np.isnan(v) else float(v) for v in stored.features],
+            "features": None
+            if stored.features is None
+            else [None if np.isnan(v) else float(v) for v in stored.features],
             "feature_digest": stored.feature_digest,
             "risk": stored.risk,
             "band": stored.band,

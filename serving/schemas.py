@@ -78,7 +78,10 @@ def _field(column: Column) -> dict[str, Any]:
         missing: list[Any] = [None, *column.missing_if]
         values.append({"enum": missing, "description": "missing"})
     about = [column.description, f"in {column.unit}" if column.unit else None]
-    about += [f"LOINC {column.loinc}" if column.loinc else None, f"SNOMED CT {column.snomed}" if column.snomed else None]
+    about += [
+        f"LOINC {column.loinc}" if column.loinc else None,
+        f"SNOMED CT {column.snomed}" if column.snomed else None,
+    ]
     said = ", ".join(part for part in about if part)
     return {"anyOf": values, **({"description": said} if said else {})}
 
@@ -141,9 +144,18 @@ def openapi(specs: Mapping[str, Spec]) -> dict[str, Any]:
         },
     }
     name = {"name": "name", "in": "path", "required": True, "schema": {"type": "string", "enum": list(specs)}}
-    key = {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "minLength": 1, "maxLength": LONGEST_TEXT}}
+    key = {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "schema": {"type": "string", "minLength": 1, "maxLength": LONGEST_TEXT},
+    }
     deadline = {"name": "X-Deadline-Ms", "in": "header", "schema": {"type": "integer", "minimum": 1}}
-    identifier = {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "pattern": "^[0-9]+-[0-9]+$"}}
+    identifier = {
+        "name": "id",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[0-9]+-[0-9]+$"},
+    }
     again = {"name": "replay", "in": "query", "schema": {"type": "boolean", "default": False}}
     return {
         "openapi": "3.1.0",
@@ -157,13 +169,18 @@ def openapi(specs: Mapping[str, Spec]) -> dict[str, Any]:
             "/readyz": {"get": _operation("Is every model ready, and if not, why", {"type": "object"}, codes=("503",))},
             "/v1/models": {"get": _operation("The models, their versions, ready or why not", {"type": "object"})},
             "/v1/models/{name}": {
-                "get": _operation("Card, contract and operating points", {"type": "object"}, [name], codes=("404", "503"))
+                "get": _operation(
+                    "Card, contract and operating points", {"type": "object"}, [name], codes=("404", "503")
+                )
             },
             "/v1/models/{name}/schema": {
                 "get": _operation("JSON Schema of one record", {"type": "object"}, [name], codes=("404", "503"))
             },
             "/v1/models/{name}/predict": {
-                "post": {**_operation("Risks", answer, [name, key, deadline], tuple(ERROR_CODES)), "requestBody": _json(body)}
+                "post": {
+                    **_operation("Risks", answer, [name, key, deadline], tuple(ERROR_CODES)),
+                    "requestBody": _json(body),
+                }
             },
             "/v1/outcomes": {
                 "post": {
@@ -172,7 +189,9 @@ def openapi(specs: Mapping[str, Spec]) -> dict[str, Any]:
                 }
             },
             "/v1/predictions/{id}": {
-                "get": _operation("What a prediction saw and said", {"type": "object"}, [identifier, again], ("404", "503"))
+                "get": _operation(
+                    "What a prediction saw and said", {"type": "object"}, [identifier, again], ("404", "503")
+                )
             },
         },
         "components": {"schemas": {**records, "error": error, "prediction": prediction, "outcome": outcome}},

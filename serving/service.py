@@ -45,7 +45,10 @@ def _counters() -> runtime.Counters:
         "medimind_refusals_total", "Records refused, by the reason's code.", labelnames=["model", "code"]
     )
     took = bentoml.metrics.Histogram(
-        "medimind_predict_seconds", "Time from the request to its answer.", labelnames=["model"], buckets=LATENCY_BUCKETS_S
+        "medimind_predict_seconds",
+        "Time from the request to its answer.",
+        labelnames=["model"],
+        buckets=LATENCY_BUCKETS_S,
     )
     return runtime.Counters(
         lambda model, version, n: answered.labels(model, str(version)).inc(n),

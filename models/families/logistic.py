@@ -1,4 +1,9 @@
-"""Logistic regression: medians and missing flags for numbers, one column a category, ridge penalty."""
+"""Logistic regression with a ridge penalty; what is missing counts as average.
+
+A missing number takes the training median and a missing category the training shares, so that an unknown value moves
+the risk neither up nor down. Only a column that was often missing in training gets a flag of its own: the weight of a
+flag learned from a handful of patients would be noise, and would move every later patient without that value.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,39 +16,60 @@ from numpy.typing import NDArray
 from features.build import Feature
 from models.encoding import Encoding, encoding
 
+FEWEST_MISSING = 20
+"""Training patients without a value, and with one, before its absence is learned from; our own convention."""
+
 
 @dataclass(frozen=True)
 class Fitted:
+    """`filled_with` (k,) stands in for missing encoded columns, `flagged` (m,) are those that add a missing flag."""
+
     layout: Encoding
     width: int
+    filled_with: NDArray[np.float64]
+    flagged: NDArray[np.int64]
     pipeline: Any
 
     def log_odds(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
-        found: NDArray[np.float64] = self.pipeline.decision_function(self.layout.apply(X).astype(np.float64))
+        encoded = self.layout.apply(X).astype(np.float64)
+        found: NDArray[np.float64] = self.pipeline.decision_function(_terms(encoded, self.filled_with, self.flagged))
         return found
 
     def export(self, path: Path) -> None:
         from models.onnx import write_linear
 
-        imputer, scaler, model = (step for _, step in self.pipeline.steps)
+        scaler, model = (step for _, step in self.pipeline.steps)
         weights = model.coef_[0] / scaler.scale_
         intercept = float(model.intercept_[0] - (scaler.mean_ * weights).sum())
-        flagged = imputer.indicator_.features_
-        write_linear(self.layout, self.width, imputer.statistics_, flagged, weights, intercept, path)
+        write_linear(self.layout, self.width, self.filled_with, self.flagged, weights, intercept, path)
 
 
 def fit(X: NDArray[np.float32], y: NDArray[np.float64], inputs: Sequence[Feature], seed: int) -> Fitted:
-    """Learn from X (n, d) and y (n,). A number that is never missing here is filled with its median all the same."""
-    from sklearn.impute import SimpleImputer
+    """Learn from X (n, d), NaN where missing, and y (n,) 0 or 1."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     layout = encoding(inputs)
-    pipeline = make_pipeline(
-        SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True),
-        StandardScaler(),
-        LogisticRegression(C=1.0, max_iter=2000, tol=1e-8, random_state=seed),
-    )
-    pipeline.fit(layout.apply(X).astype(np.float64), y)
-    return Fitted(layout, X.shape[1], pipeline)
+    encoded = layout.apply(X).astype(np.float64)
+    missing = np.isnan(encoded)
+    numbers = len(layout.numbers)
+    filled_with = np.zeros(layout.width)
+    for column in range(layout.width):
+        present = encoded[~missing[:, column], column]
+        if len(present):  # a column without any value is 0 throughout, and learns nothing
+            filled_with[column] = np.median(present) if column < numbers else present.mean()
+    often = (missing.sum(axis=0) >= FEWEST_MISSING) & ((~missing).sum(axis=0) >= FEWEST_MISSING)
+    once = [*range(numbers), *(numbers + place for place, (_, index) in enumerate(layout.choices) if index == 0)]
+    flagged = np.array([column for column in once if often[column]], np.int64)
+    pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=2000, tol=1e-8, random_state=seed))
+    pipeline.fit(_terms(encoded, filled_with, flagged), y)
+    return Fitted(layout, X.shape[1], filled_with, flagged, pipeline)
+
+
+def _terms(
+    encoded: NDArray[np.float64], filled_with: NDArray[np.float64], flagged: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """What the linear model sees: encoded columns without gaps, then the flags."""
+    missing = np.isnan(encoded)
+    return np.column_stack([np.where(missing, filled_with, encoded), missing[:, flagged]])

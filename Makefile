@@ -1,0 +1,78 @@
+# MediMind's commands. `make demo` and `make test` set up what they need.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+# Nothing here phones home.
+export MLFLOW_DISABLE_TELEMETRY := true
+export BENTOML_DO_NOT_TRACK := True
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export GX_ANALYTICS_ENABLED := false
+export DVC_NO_ANALYTICS := 1
+export DO_NOT_TRACK := 1
+
+.PHONY: help setup lock data demo up down serve check test tools clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
+
+# Keyed by what is installed: a second `make setup` does nothing.
+setup: ## a virtual environment in .venv with everything pinned
+	@key=$$(cat requirements.lock pyproject.toml Makefile | sha256sum | cut -d' ' -f1)
+	if [ "$$(cat $(STAMP) 2>/dev/null)" = "$$key" ]; then exit 0; fi
+	echo "setting up .venv: torch by pip, the rest from requirements.lock by uv (about 90 s the first time)"
+	[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv || python3 -m venv .venv
+	$(BIN)/python -c 'import sys; sys.exit(0 if sys.version_info[:2] == (3, 11) else "MediMind needs Python 3.11, found %d.%d; make setup PYTHON=/path/to/python3.11" % sys.version_info[:2])'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep -E '^uv==' requirements.lock || echo uv)" torch==2.13.0
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	$(BIN)/uv pip check --quiet --python $(BIN)/python
+	echo "$$key" > $(STAMP)
+
+lock: setup ## make requirements.lock anew from pyproject.toml, keeping the pins that still fit
+	$(BIN)/uv pip compile pyproject.toml --quiet --all-extras --override overrides.txt --python-version 3.11 --no-header --output-file requirements.lock
+	rm -f $(STAMP)
+	$(MAKE) setup
+
+data: setup ## fetch and check the released diseases' data
+	@for name in heart_disease breast_cancer; do $(BIN)/medimind ingest $$name; done
+
+demo: setup ## the main job on real patients, told as a story
+	@$(BIN)/python -m pipelines.demo
+
+up: setup ## start the registry's and Prefect's servers here and print their addresses
+	@deploy/local.sh up
+
+down: ## stop what `make up` started
+	@deploy/local.sh down
+
+serve: setup ## serve the released champions on 127.0.0.1
+	@$(BIN)/medimind serve
+
+check: setup ## style, types, layers, lock: what the pre-commit hook runs
+	@$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m pytest -q tests/layout
+
+test: check data ## all the tests, with the line coverage of the packages
+	@rm -f .coverage .coverage.*
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+tools: ## what browser tests need, from Debian's packages
+	@command -v chromium >/dev/null && exit 0
+	if ! command -v apt-get >/dev/null; then echo "make tools: no apt-get here; install chromium yourself" >&2; exit 1; fi
+	sudo=$$(command -v sudo || true)
+	$$sudo apt-get update -qq
+	$$sudo apt-get install -qq -y --no-install-recommends chromium >/dev/null
+
+clean: ## remove the environment and every cache; data/ and var/ stay
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* *.egg-info

@@ -1,0 +1,305 @@
+"""Whom a model learns from: every source row is accounted for once, and a seed is a promise."""
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+
+from configs.errors import CohortError
+from configs.settings import ROOT
+from configs.spec import Split, from_document, load_spec
+from features import cohort
+from features.build import plan
+from features.columns import check_table, translate_table
+from features.records import Records
+
+NAN = float("nan")
+
+
+@pytest.fixture
+def toy(toy_document):
+    return from_document(toy_document, "toy.yaml")
+
+
+@pytest.fixture
+def prepared(toy, toy_table):
+    """The cohort of a toy table, by a Spec of one's own if need be."""
+
+    def prepare(table=None, spec=toy):
+        table = toy_table(400, 1) if table is None else table
+        records, _ = check_table(spec, table, translate_table(spec, table))
+        return cohort.prepare(spec, plan(spec), records, {})
+
+    return prepare
+
+
+@pytest.fixture(scope="session")
+def heart(heart_table):
+    spec = load_spec("heart_disease", ROOT / "configs")
+    records, refusals = check_table(spec, heart_table, translate_table(spec, heart_table))
+    return spec, records, refusals
+
+
+def numbers_of(part, outcome):
+    """Records of the toy columns with this part of the split by site and these outcomes, all else alike."""
+    n = len(outcome)
+    site = {"learn": 0.0, "external": 2.0, "nowhere": NAN}
+    rest = ["age_years", "cholesterol_mg_dl", "max_heart_rate_bpm", "sex", "pain", "smoker"]
+    values = {name: np.full(n, 1.0) for name in rest} | {"site": np.array([site[name] for name in part])}
+    values["age_years"] = 20 + np.arange(n) * 0.01  # no two rows alike
+    return Records(values, np.array(outcome, dtype=np.float64), np.array([f"P{i}" for i in range(n)]), np.full(n, NAN))
+
+
+def test_the_real_heart_file_is_what_was_published(heart, heart_table):
+    _, records, refusals = heart
+    site = [heart_table["dataset"].count(name) for name in ("Cleveland", "Hungary", "Switzerland", "VA Long Beach")]
+
+    assert site == [304, 293, 123, 200]
+    assert refusals == []
+    assert len(records) == 920
+    assert records.outcome.sum() == 509
+    swiss = records.values["site"] == 2
+    assert swiss.sum() == 123
+    assert np.isnan(records.values["cholesterol_mg_dl"][swiss]).all()
+
+
+def test_the_real_heart_cohort_is_split_as_promised(heart):
+    spec, records, _ = heart
+
+    found = cohort.prepare(spec, plan(spec), records, {})
+
+    assert found.dropped == {"the same as an earlier row": 2}
+    counts = {part: (len(found.only(part)), int(found.only(part).y.sum())) for part in cohort.PARTS}
+    assert counts == {"train": (446, 184), "test": (149, 62), "external": (323, 263)}
+    assert set(found.only("external").attributes["site"]) == {"switzerland", "long_beach"}
+    assert set(found.only("train").attributes["site"]) == {"cleveland", "hungary"}
+    assert (found.X.shape, found.X.dtype) == ((918, 11), np.float32)
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["learn", "learn", "external", "nowhere"]), st.sampled_from([0, 1, NAN])), max_size=40
+    ),
+    st.integers(min_value=0, max_value=2**32),
+)
+def test_every_row_is_in_one_part_or_counted_as_dropped(toy_spec, rows, seed):
+    anchors = [("learn", 0), ("learn", 1)] * 20  # enough to learn from, whatever else is drawn
+    part, outcome = zip(*anchors, *rows, strict=True)
+    records = numbers_of(part, outcome)
+    spec = toy_spec.model_copy(
+        update={"split": Split(sites=("north", "south"), test_fraction=0.25, seed=seed), "attributes": ()}
+    )
+
+    found = cohort.prepare(spec, plan(spec), records, {"age_years: out of range": 3})
+
+    assert len(found) + sum(found.dropped.values()) == len(records) + 3
+    parts = {name: set(found.only(name).patient) for name in cohort.PARTS}
+    assert sum(len(patients) for patients in parts.values()) == len(set().union(*parts.values())) == len(found)
+    assert set(found.y) <= {0, 1}
+    known = ~np.isnan(records.outcome)
+    assert len(parts["external"]) == (known & (np.array(part) == "external")).sum()
+    assert found.dropped.get("outcome missing", 0) == (~known).sum()
+    assert found.dropped.get("of a site in no part", 0) == (known & (np.array(part) == "nowhere")).sum()
+
+
+@pytest.fixture(scope="session")
+def toy_spec():
+    """The heart's Spec cut down to what a split looks at, for properties (which take no fixture made for each test)."""
+    heart = load_spec("heart_disease", ROOT / "configs")
+    site = heart.columns["site"].model_copy(update={"map": {"N": "north", "S": "south", "E": "east"}})
+    columns = {"age_years": heart.columns["age_years"], "site": site}
+    external = heart.external.model_copy(update={"sites": ("east",)})
+    return heart.model_copy(update={"columns": columns, "features": ("age_years",), "external": external})
+
+
+def test_the_same_seed_is_the_same_split_and_another_is_another(prepared, toy_document):
+    toy_document["split"]["seed"] += 1
+    other = from_document(toy_document, "toy.yaml")
+
+    assert_array_equal(prepared().part, prepared().part)
+    assert prepared().fingerprint == prepared().fingerprint
+    assert (prepared(spec=other).part != prepared().part).any()
+
+
+def test_test_patients_are_drawn_within_every_site_and_outcome_alike(prepared):
+    found = prepared()
+
+    for site in ("north", "south"):
+        for outcome in (0, 1):
+            rows = found.part[(found.attributes["site"] == site) & (found.y == outcome)]
+            assert (rows == "test").mean() == pytest.approx(0.25, abs=0.02)
+    assert (found.part[found.attributes["site"] == "east"] == "external").all()
+
+
+def test_without_sites_everybody_is_learned_from_or_tested(prepared, toy_document, toy_table):
+    del toy_document["split"]["sites"], toy_document["external"], toy_document["columns"]["site"]
+    toy_document["attributes"] = []
+
+    found = prepared(spec=from_document(toy_document, "toy.yaml"))
+
+    assert set(found.part) == {"train", "test"}
+    assert found.attributes == {}
+
+
+def test_rows_alike_are_dropped_or_kept_as_the_spec_says(prepared, toy_document, toy_table):
+    table = toy_table(400, 1)
+    chosen = next(row for row in range(400) if table["rate"][row] is None)  # missing is alike to missing
+    for cells in table.values():
+        cells.append(cells[chosen])
+    table["id"][-1] = "P0401"
+    toy_document["duplicate_rows"] = "keep"
+
+    dropping, keeping = prepared(table), prepared(table, from_document(toy_document, "toy.yaml"))
+
+    assert dropping.dropped == {"the same as an earlier row": 1}
+    assert "P0401" not in dropping.patient
+    assert table["id"][chosen] in dropping.patient
+    assert (keeping.dropped, len(keeping)) == ({}, 401)
+
+
+def test_rows_alike_with_another_outcome_are_two_patients(prepared, toy_table):
+    table = toy_table(400, 1)
+    for cells in table.values():
+        cells.append(cells[0])
+    table["id"][-1], table["sick"][-1] = "P0401", 1 - table["sick"][0]
+
+    assert prepared(table).dropped == {}
+
+
+@pytest.mark.parametrize("outcome", [0, 1])
+def test_one_class_alone_cannot_be_learned(prepared, toy_table, outcome):
+    table = toy_table(400, 1)
+    table["sick"] = [outcome] * 400
+
+    with pytest.raises(CohortError, match=r"train part has \d+ events and \d+ non-events.*'== 1'"):
+        prepared(table)
+
+
+def test_too_few_events_cannot_be_learned(prepared, toy_table):
+    table = toy_table(400, 1)
+    table["sick"] = [int(row < 12) for row in range(400)]
+
+    with pytest.raises(CohortError, match="at least 10"):
+        prepared(table)
+
+
+def test_a_test_part_without_events_is_refused(toy):
+    records = numbers_of(["learn"] * 40, [0, 1] * 20)
+    spec = toy.model_copy(update={"split": Split(sites=("north",), test_fraction=0.01, seed=1)})
+
+    with pytest.raises(CohortError, match="the test part has 0 events"):
+        cohort.prepare(spec, plan(spec), records, {})
+
+
+def test_no_patient_left_says_where_they_went(toy):
+    records = numbers_of(["nowhere", "nowhere", "learn"], [0, 1, NAN])
+
+    with pytest.raises(CohortError) as refused:
+        cohort.prepare(toy, plan(toy), records, {"age_years: out of range": 5})
+
+    assert str(refused.value) == (
+        "toy: no patient is left (age_years: out of range: 5, outcome missing: 1, of a site in no part: 2)."
+    )
+
+
+def test_no_records_at_all_are_refused(toy):
+    with pytest.raises(CohortError, match="no patient is left"):
+        cohort.prepare(toy, plan(toy), numbers_of([], []), {})
+
+
+def test_a_feature_missing_in_all_of_training_is_refused_by_name(toy):
+    records = numbers_of(["learn"] * 60 + ["external"] * 5, [0, 1] * 30 + [0] * 5)
+    records.values["smoker"][:60] = NAN
+
+    with pytest.raises(CohortError, match="nothing to learn from smoker: missing for every patient"):
+        cohort.prepare(toy, plan(toy), records, {})
+
+
+def test_a_refusal_never_names_a_patient(prepared, toy_table):
+    table = toy_table(400, 1)
+    table["sick"] = [0] * 400
+
+    with pytest.raises(CohortError) as refused:
+        prepared(table)
+
+    assert "P0" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda found: {"names": ("renamed", *found.names[1:])},
+        lambda found: {"X": np.where(np.arange(found.X.size).reshape(found.X.shape) == 0, 99, found.X).astype(np.float32)},
+        lambda found: {"y": np.where(np.arange(len(found)) == 7, 1 - found.y, found.y)},
+        lambda found: {"part": np.where(np.arange(len(found)) == 7, "other", found.part)},
+        lambda found: {"attributes": found.attributes | {"sex": np.roll(found.attributes["sex"], 1)}},
+        lambda found: {"attributes": {"sex": found.attributes["sex"]}},
+        lambda found: {name: getattr(found, name)[::-1] for name in ("X", "y", "part")},
+    ],
+    ids=["names", "X", "y", "part", "attribute", "attributes", "order"],
+)
+def test_the_fingerprint_hears_every_change_in_what_is_learned_from(prepared, change):
+    found = prepared()
+
+    assert replace(found, **change(found)).fingerprint != found.fingerprint
+
+
+def test_the_fingerprint_does_not_hear_who_the_patients_are(prepared):
+    found = prepared()
+
+    assert replace(found, patient=found.patient[::-1], dropped={"x": 1}).fingerprint == found.fingerprint
+
+
+def test_a_cohort_comes_back_from_its_file_as_it_went(prepared, tmp_path):
+    found = prepared()
+
+    cohort.save(found, tmp_path / "toy.parquet")
+    again = cohort.load(tmp_path / "toy.parquet")
+
+    assert again.fingerprint == found.fingerprint
+    assert (again.names, again.dropped) == (found.names, found.dropped)
+    assert again.X.tobytes() == found.X.tobytes()
+    for key in ("y", "part", "patient", "at"):
+        assert_array_equal(getattr(again, key), getattr(found, key))
+    assert list(again.attributes) == list(found.attributes)
+    for name in found.attributes:
+        assert_array_equal(again.attributes[name], found.attributes[name])
+
+
+def test_a_cohort_file_that_is_not_there_says_which_command_makes_it(tmp_path):
+    with pytest.raises(CohortError, match="toy.parquet: no readable cohort; `medimind prepare toy` makes it"):
+        cohort.load(tmp_path / "toy.parquet")
+
+
+def test_a_cohort_file_that_was_touched_is_refused(prepared, tmp_path):
+    path = tmp_path / "toy.parquet"
+    cohort.save(prepared(), path)
+    table = pq.read_table(path)
+    flipped = [1 - outcome for outcome in table["y"].to_pylist()]
+    position = table.column_names.index("y")
+    pq.write_table(table.set_column(position, table.schema.field("y"), [flipped]), path)
+
+    with pytest.raises(CohortError, match="is not what its fingerprint says"):
+        cohort.load(path)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda table: table.replace_schema_metadata({}),
+        lambda table: table.drop_columns(["y"]),
+        lambda table: table.select(["y", "part", "patient", "at"]),
+    ],
+    ids=["no metadata", "no outcomes", "no features"],
+)
+def test_a_parquet_file_that_is_no_cohort_is_refused(prepared, tmp_path, spoil):
+    path = tmp_path / "toy.parquet"
+    cohort.save(prepared(), path)
+    pq.write_table(spoil(pq.read_table(path)), path)
+
+    with pytest.raises(CohortError):
+        cohort.load(path)

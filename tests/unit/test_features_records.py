@@ -1,0 +1,133 @@
+"""Records come back from their file as they went, or the file is refused."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from numpy.testing import assert_array_equal
+
+from configs.errors import ContractError
+from configs.spec import from_document
+from features import records
+from features.columns import check_table, translate_table
+
+
+@pytest.fixture
+def spec(toy_document):
+    return from_document(toy_document, "toy.yaml")
+
+
+@pytest.fixture
+def found(spec, toy_table):
+    table = toy_table(60, 2)
+    return check_table(spec, table, translate_table(spec, table))[0]
+
+
+def assert_same(one, other):
+    assert list(one.values) == list(other.values)
+    for name in one.values:
+        assert one.values[name].dtype == other.values[name].dtype == np.float64
+        assert_array_equal(one.values[name], other.values[name])
+    for key in ("outcome", "patient", "at"):
+        assert_array_equal(getattr(one, key), getattr(other, key))
+
+
+def test_records_come_back_to_the_bit_with_their_counts(found, spec, tmp_path):
+    records.save(found, spec.columns, {"age_years: out of range": 2}, tmp_path / "toy.parquet")
+
+    again, dropped = records.load(spec.columns, tmp_path / "toy.parquet")
+
+    assert_same(again, found)
+    assert dropped == {"age_years: out of range": 2}
+
+
+def test_no_records_at_all_come_back_too(found, spec, tmp_path):
+    records.save(found.take(np.zeros(len(found), bool)), spec.columns, {}, tmp_path / "toy.parquet")
+
+    again, dropped = records.load(spec.columns, tmp_path / "toy.parquet")
+
+    assert (len(again), dropped) == (0, {})
+    assert list(again.values) == list(spec.columns)
+
+
+def test_people_can_read_the_file(found, spec, tmp_path):
+    records.save(found, spec.columns, {}, tmp_path / "toy.parquet")
+
+    table = pq.read_table(tmp_path / "toy.parquet")
+
+    assert set(table["sex"].to_pylist()) == {"female", "male"}
+    assert set(table["pain"].to_pylist()) == {"none", "exertion", "rest", None}
+
+
+def test_labels_are_what_people_read():
+    values = np.array([1.0, np.nan, 0.0])
+
+    assert records.labels(("no", "yes"), values) == ["yes", None, "no"]
+    assert records.labels((), values) == [1.0, None, 0.0]
+
+
+def test_some_rows_are_taken_whole_and_in_the_order_asked_for(found):
+    taken = found.take(np.array([5, 2]))
+
+    assert taken.patient.tolist() == [found.patient[5], found.patient[2]]
+    assert taken.values["age_years"].tolist() == [found.values["age_years"][5], found.values["age_years"][2]]
+
+
+def test_a_file_that_is_not_there_says_which_command_makes_it(spec, tmp_path):
+    with pytest.raises(ContractError, match=r"toy.parquet: no readable records; `medimind ingest toy` makes it"):
+        records.load(spec.columns, tmp_path / "toy.parquet")
+
+
+def test_a_file_that_is_broken_is_refused(found, spec, tmp_path):
+    path = tmp_path / "toy.parquet"
+    records.save(found, spec.columns, {}, path)
+    path.write_bytes(path.read_bytes()[:-100])
+
+    with pytest.raises(ContractError, match="no readable records"):
+        records.load(spec.columns, path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"weight_kg": {"type": "number", "unit": "kg", "range": [20, 300]}},
+        {"sex": {"type": "category", "map": {"F": "woman", "M": "man"}}},
+        {"sex": {"type": "number", "unit": "1", "range": [0, 1]}},
+        {"age_years": {"type": "category", "values": ["old", "young"]}},
+    ],
+)
+def test_a_file_of_another_contract_is_refused(found, spec, tmp_path, toy_document, change):
+    records.save(found, spec.columns, {}, tmp_path / "toy.parquet")
+    toy_document["columns"] |= change
+
+    with pytest.raises(ContractError, match="written under another contract"):
+        records.load(from_document(toy_document, "toy.yaml").columns, tmp_path / "toy.parquet")
+
+
+def test_a_parquet_file_that_we_did_not_write_is_refused(found, spec, tmp_path):
+    path = tmp_path / "toy.parquet"
+    records.save(found, spec.columns, {}, path)
+    pq.write_table(pq.read_table(path).drop_columns(["(outcome)"]), path)
+
+    with pytest.raises(ContractError):
+        records.load(spec.columns, path)
+
+
+def test_a_parquet_file_without_counts_is_refused(found, spec, tmp_path):
+    path = tmp_path / "toy.parquet"
+    records.save(found, spec.columns, {}, path)
+    pq.write_table(pq.read_table(path).replace_schema_metadata({}), path)
+
+    with pytest.raises(ContractError):
+        records.load(spec.columns, path)
+
+
+def test_a_renumbered_category_follows_its_name(found, spec, tmp_path, toy_document):
+    records.save(found, spec.columns, {}, tmp_path / "toy.parquet")
+    toy_document["columns"]["sex"]["map"] = {"M": "male", "F": "female"}
+    columns = from_document(toy_document, "toy.yaml").columns
+
+    again, _ = records.load(columns, tmp_path / "toy.parquet")
+
+    assert_array_equal(again.values["sex"], 1 - found.values["sex"])
+    assert pa.types.is_string(pq.read_schema(tmp_path / "toy.parquet").field("sex").type)

@@ -1,0 +1,177 @@
+"""One battery for every model family: what models/family.py promises."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+
+from configs.errors import SpecError
+from configs.settings import ROOT
+from models.family import family
+from models.onnx import Session, round_down
+
+FAMILIES = sorted(path.stem for path in (ROOT / "models" / "families").glob("[a-z]*.py"))
+FLOAT32 = np.finfo(np.float32)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def patients(disease):
+    return disease.cohort.only("train")
+
+
+@pytest.fixture(scope="module")
+def fitted(name, patients, disease):
+    return family(name).fit(patients.X, patients.y, disease.plan.features, 17)
+
+
+@pytest.fixture(scope="module")
+def session(fitted, tmp_path_factory):
+    path = tmp_path_factory.mktemp("family") / "model.onnx"
+    fitted.export(path)
+    return Session(path)
+
+
+def risk(log_odds):
+    return 1 / (1 + np.exp(-np.clip(log_odds, -700, 700)))
+
+
+def random_rows(plan, n, seed, scale=300.0):
+    """float32 numbers from far below to far above what a patient has, valid categories, and a fifth of it missing."""
+    dice = np.random.default_rng(seed)
+    X = dice.uniform(-scale, scale, (n, len(plan.features))).astype(np.float32)
+    for position, feature in enumerate(plan.features):
+        if feature.categories:
+            X[:, position] = dice.integers(0, len(feature.categories), n)
+    X[dice.random(X.shape) < 0.2] = np.nan
+    return X
+
+
+def assert_agrees(session, fitted, X):
+    assert np.abs(risk(session.log_odds(X)) - risk(fitted.log_odds(X))).max() <= 1e-6
+
+
+def test_the_families_are_the_files_of_their_folder():
+    assert {"logistic", "boosted"} <= set(FAMILIES)
+
+
+@pytest.mark.parametrize("wrong", ["booosted", "", "../logistic", "logistic.fit", "onnx"])
+def test_a_family_that_does_not_exist_is_refused_with_those_that_do(wrong):
+    with pytest.raises(SpecError, match="Known: boosted, logistic"):
+        family(wrong)
+
+
+def test_fit_twice_equals_fit_once_to_the_bit(name, fitted, patients, disease, tmp_path):
+    again = family(name).fit(patients.X.copy(), patients.y.copy(), disease.plan.features, 17)
+    fitted.export(tmp_path / "once.onnx")
+    again.export(tmp_path / "twice.onnx")
+
+    assert_array_equal(again.log_odds(patients.X), fitted.log_odds(patients.X))
+    assert (tmp_path / "once.onnx").read_bytes() == (tmp_path / "twice.onnx").read_bytes()
+
+
+def test_fit_changes_nothing_that_it_was_given(name, patients, disease):
+    X, y = patients.X.copy(), patients.y.copy()
+
+    family(name).fit(X, y, disease.plan.features, 17)
+
+    assert_array_equal(X, patients.X)
+    assert_array_equal(y, patients.y)
+
+
+def test_the_export_agrees_with_the_library_on_the_training_rows(session, fitted, patients):
+    assert_agrees(session, fitted, patients.X)
+
+
+@pytest.mark.parametrize("scale", [1.0, 300.0, 1e6, 1e30])
+def test_the_export_agrees_with_the_library_on_random_rows(session, fitted, disease, scale):
+    assert_agrees(session, fitted, random_rows(disease.plan, 5000, 3, scale))
+
+
+def test_the_export_agrees_on_a_trees_threshold_and_one_ulp_either_side(disease, patients, tmp_path):
+    fitted = family("boosted").fit(patients.X, patients.y, disease.plan.features, 17)
+    fitted.export(tmp_path / "boosted.onnx")
+    rows = []
+    for (tree,) in fitted.model._predictors:
+        for node in tree.nodes[tree.nodes["is_leaf"] == 0]:
+            if node["feature_idx"] >= len(fitted.layout.numbers):
+                continue  # a category's column holds 0 or 1
+            position = fitted.layout.numbers[node["feature_idx"]]
+            nearest = np.float32(node["num_threshold"])
+            for value in (nearest, np.nextafter(nearest, FLOAT32.min), np.nextafter(nearest, FLOAT32.max)):
+                row = patients.X[len(rows) % len(patients)].copy()
+                row[position] = value
+                rows.append(row)
+    assert len(rows) > 500
+
+    assert_agrees(Session(tmp_path / "boosted.onnx"), fitted, np.array(rows))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 16, 64])
+def test_one_row_equals_a_batch_to_the_bit(session, disease, patients, size):
+    X = np.concatenate([patients.X, random_rows(disease.plan, 200, 5)])
+
+    pieces = [session.log_odds(X[start : start + size]) for start in range(0, len(X), size)]
+
+    assert_array_equal(np.concatenate(pieces), session.log_odds(X))
+
+
+def test_a_row_with_everything_missing_has_a_risk(session, fitted, disease):
+    X = np.full((1, len(disease.plan.features)), np.nan, np.float32)
+
+    assert 0 < risk(session.log_odds(X))[0] < 1
+    assert_agrees(session, fitted, X)
+
+
+@pytest.mark.parametrize("index", [3, -1, 0.5, 1e30])
+def test_a_category_never_seen_has_a_risk(session, fitted, disease, patients, index):
+    (pain,) = (place for place, feature in enumerate(disease.plan.features) if feature.name == "pain")
+    unseen = patients.X.copy()
+    unseen[:, pain] = index  # the contract knows 0, 1 and 2
+
+    assert np.isfinite(session.log_odds(unseen)).all()
+    assert_agrees(session, fitted, unseen)
+
+
+@pytest.mark.parametrize("kept", [["age_years", "max_heart_rate_bpm"], ["pain", "smoker"]])
+def test_numbers_alone_and_categories_alone_can_be_learned(name, disease, patients, tmp_path, kept):
+    places = [place for place, feature in enumerate(disease.plan.features) if feature.name in kept]
+    inputs, X = [disease.plan.features[place] for place in places], np.ascontiguousarray(patients.X[:, places])
+    alone = family(name).fit(X, patients.y, inputs, 17)
+    alone.export(tmp_path / "alone.onnx")
+
+    assert_agrees(Session(tmp_path / "alone.onnx"), alone, np.concatenate([X, np.full((1, 2), np.nan, np.float32)]))
+
+
+def test_a_column_never_missing_in_training_may_be_missing_later(name, disease, patients, tmp_path):
+    complete = np.where(np.isnan(patients.X), np.float32(1), patients.X)
+    learned = family(name).fit(complete, patients.y, disease.plan.features, 17)
+    learned.export(tmp_path / "complete.onnx")
+
+    assert_agrees(Session(tmp_path / "complete.onnx"), learned, random_rows(disease.plan, 2000, 9))
+
+
+@given(x=st.floats(width=32, allow_nan=False), t=st.floats(allow_nan=False))
+def test_a_float32_is_at_most_a_threshold_exactly_if_it_is_at_most_the_rounded_one(x, t):
+    (rounded,) = round_down(np.array([t]))
+
+    assert rounded.dtype == np.float32
+    assert (np.float32(x) <= rounded) == (x <= t)
+
+
+@given(x=st.floats(width=32, allow_nan=False, allow_infinity=False), ulps=st.integers(-2, 2), nudge=st.integers(-2, 2))
+def test_so_it_is_close_to_the_threshold(x, ulps, nudge):
+    t = float(x)
+    with np.errstate(over="ignore"):
+        for _ in range(abs(ulps)):
+            t = float(np.nextafter(np.float32(t), np.float32(np.copysign(np.inf, ulps))))
+        for _ in range(abs(nudge)):
+            t = float(np.nextafter(t, np.copysign(np.inf, nudge)))
+    (rounded,) = round_down(np.array([t]))
+
+    assert (np.float32(x) <= rounded) == (np.float64(x) <= t)

@@ -1,0 +1,192 @@
+"""From a record to a risk, the same way for one and for many; a bundle that fails its self-test answers nobody."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from configs.errors import BundleError, RecordError
+from features.synthetic import draw, edges
+from models.bundle import load
+from models.predict import Prediction, Predictor
+
+PATIENT = {"age_years": 61, "max_heart_rate_bpm": 140, "cholesterol_mg_dl": 232.0, "pain": "rest", "smoker": True}
+
+
+@pytest.fixture
+def forge(trained, reseal, tmp_path):
+    """`forge(name, change)`: the trained bundle with one JSON changed and every hash made to agree again."""
+
+    def make(name, change):
+        folder = Path(shutil.copytree(trained.folder, tmp_path / "forged"))
+        document = json.loads((folder / name).read_text())
+        changed = change(document)
+        (folder / name).write_text(json.dumps(document if changed is None else changed))
+        reseal(folder)
+        return load(folder)
+
+    return make
+
+
+def records(predictor, n=60, seed=4):
+    columns = predictor.spec.columns
+    return [predictor.check(record) for record in [*edges(columns), *draw(columns, n, seed)]]
+
+
+def test_a_patients_answer(predictor, trained):
+    record = predictor.check(PATIENT)
+    risk = predictor.risk(predictor.features([record]))
+
+    (answer,) = predictor.predictions([record], risk)
+
+    assert answer == Prediction(float(risk[0]), "alert", [])
+    assert answer.risk >= trained.thresholds["alert"]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 16, 17, 64])
+def test_batches_equal_one_by_one_to_the_bit(predictor, size):
+    checked = records(predictor)
+    X = predictor.features(checked)
+    one_by_one = np.concatenate([predictor.risk(predictor.features([record])) for record in checked])
+
+    assert_array_equal(np.concatenate([predictor.risk(X[start : start + size]) for start in range(0, len(X), size)]), one_by_one)
+
+
+def test_the_features_of_a_request_are_those_of_the_cohort(predictor, disease):
+    patients = disease.cohort.only("test")
+    asked = [
+        predictor.check(
+            {
+                "age_years": float(row[0]),
+                "max_heart_rate_bpm": None if np.isnan(row[1]) else float(row[1]),
+                "cholesterol_mg_dl": None if np.isnan(row[2]) else float(row[2]),
+                "pain": None if np.isnan(row[4]) else ["none", "exertion", "rest"][int(row[4])],
+                "smoker": None if np.isnan(row[5]) else bool(row[5]),
+            }
+        )
+        for row in patients.X
+    ]
+    assert_array_equal(predictor.features(asked), patients.X)
+
+
+def test_no_records_have_no_risks(predictor):
+    assert predictor.risk(np.empty((0, 6), np.float32)).shape == (0,)
+
+
+def test_an_answer_names_what_was_missing_of_what_the_model_reads(predictor):
+    record = predictor.check({"age_years": 61, "cholesterol_mg_dl": 0})
+
+    (answer,) = predictor.predictions([record], predictor.risk(predictor.features([record])))
+
+    assert answer.missing == ["max_heart_rate_bpm", "cholesterol_mg_dl", "pain", "smoker"]  # and not `site`
+
+
+def test_another_unit_gives_the_same_risk(predictor):
+    plain = predictor.check(PATIENT)
+    other = predictor.check({**PATIENT, "cholesterol_mg_dl": {"value": 6.0003, "unit": "mmol/L"}})
+    written = predictor.check({**PATIENT, "cholesterol_mg_dl": {"value": 232.0, "unit": "mg/dL"}})
+
+    risk = predictor.risk(predictor.features([plain, written, other]))
+    assert risk[0] == risk[1]
+    assert risk[2] == pytest.approx(risk[0], abs=1e-3)
+
+
+def test_a_record_that_breaks_the_contract_is_refused(predictor):
+    with pytest.raises(RecordError, match="lactate"):
+        predictor.check({**PATIENT, "lactate": 2})
+
+
+def test_the_bundle_passes_its_own_self_test(trained):
+    assert len(trained.selftest["cases"]) >= 10
+    Predictor(trained)
+
+
+def test_a_recorded_risk_that_was_changed_is_refused(forge):
+    def change(selftest):
+        selftest["cases"][3]["risk"] += 1e-5
+
+    with pytest.raises(BundleError, match=r"self-test: a risk lies 1e-05 from the recorded one"):
+        Predictor(forge("selftest.json", change))
+
+
+def test_a_recorded_feature_that_was_changed_is_refused(forge):
+    def change(selftest):
+        selftest["cases"][3]["features"][0] += 1
+
+    with pytest.raises(BundleError, match="self-test: this code computes other features"):
+        Predictor(forge("selftest.json", change))
+
+
+def test_a_calibration_that_was_changed_is_refused(forge):
+    with pytest.raises(BundleError, match="self-test"):
+        Predictor(forge("calibration.json", lambda found: {**found, "intercept": found["intercept"] + 0.01}))
+
+
+def test_a_spec_that_was_changed_is_refused(forge):
+    with pytest.raises(BundleError, match="self-test"):
+        Predictor(forge("spec.json", lambda spec: spec["features"].reverse()))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda selftest: selftest["cases"].clear(),
+        lambda selftest: selftest.pop("cases"),
+        lambda selftest: selftest["cases"][0].pop("risk"),
+        lambda selftest: selftest["cases"][0]["record"].update(age_years=999),
+        lambda selftest: selftest["cases"][0]["features"].pop(),
+        lambda selftest: selftest["cases"][0].update(risk=None),
+        lambda selftest: selftest["cases"][0].update(risk=float("nan")),
+        lambda selftest: [],
+    ],
+    ids=["no cases", "no list", "no risk", "impossible record", "a feature short", "null risk", "NaN risk", "another shape"],
+)
+def test_a_self_test_that_tests_nothing_or_cannot_be_run_is_refused(forge, change):
+    with pytest.raises(BundleError):
+        Predictor(forge("selftest.json", lambda selftest: [] if change(selftest) == [] else selftest))
+
+
+def test_a_model_that_is_no_onnx_is_refused(trained, reseal, tmp_path):
+    folder = Path(shutil.copytree(trained.folder, tmp_path / "forged"))
+    (folder / "model.onnx").write_bytes(b"\x80\x04not a model")
+    reseal(folder)
+
+    with pytest.raises(BundleError, match=r"model\.onnx: ONNX Runtime cannot load it"):
+        Predictor(load(folder))
+
+
+def test_a_model_of_other_inputs_is_refused(trained, reseal, tmp_path):
+    from models.onnx import Graph
+
+    folder = Path(shutil.copytree(trained.folder, tmp_path / "forged"))
+    graph = Graph(2)
+    graph.save(graph.node("Gather", ["X", graph.constant(np.array([0]))], axis=1), False, folder / "model.onnx")
+    reseal(folder)
+
+    with pytest.raises(BundleError):
+        Predictor(load(folder))
+
+
+def test_a_model_that_answers_by_batch_size_is_refused(trained, reseal, tmp_path):
+    """A graph whose answer holds its batch's mean: what a server would say depends on who else asks."""
+    from models.onnx import Graph
+
+    folder = Path(shutil.copytree(trained.folder, tmp_path / "forged"))
+    graph = Graph(6)
+    age = graph.node("Gather", ["X", graph.constant(np.array([0]))], axis=1)
+    mean = graph.node("ReduceMean", [age, graph.constant(np.array([0]))], keepdims=1)
+    graph.save(graph.node("Sub", [age, mean]), False, folder / "model.onnx")
+    cases = json.loads((folder / "selftest.json").read_text())
+    from models.onnx import Session
+
+    X = np.array([[np.nan if v is None else v for v in case["features"]] for case in cases["cases"]], np.float32)
+    for case, value in zip(cases["cases"], trained.calibration.risk(Session(folder / "model.onnx").log_odds(X)), strict=True):
+        case["risk"] = float(value)
+    (folder / "selftest.json").write_text(json.dumps(cases))
+    reseal(folder)
+
+    with pytest.raises(BundleError, match="self-test: batches of|from the recorded one"):
+        Predictor(load(folder))

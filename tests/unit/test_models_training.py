@@ -1,0 +1,211 @@
+"""Training: the same in, the same out; it never looks at the test part's outcomes and keeps no patient."""
+
+import dataclasses
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from configs.errors import BundleError, TrainingError
+from features import cohort as cohorts
+from models import training
+from models.onnx import Session
+from models.training import FOLDS, histogram, out_of_fold, train
+
+TRAIN = """
+import json, sys
+from pathlib import Path
+from configs.errors import MediMindError
+from configs.spec import from_document
+from features import build, cohort
+from models.training import train
+spec = from_document(json.loads(Path(sys.argv[1]).read_text()), "angina.yaml")
+try:
+    print(train(spec, build.plan(spec), cohort.load(Path(sys.argv[2])), Path(sys.argv[3])).digest)
+except MediMindError as exc:
+    print("refused:", exc)
+"""
+
+
+@pytest.fixture
+def laid_out(disease, tmp_path):
+    """The spec and the cohort as files, for another process to read."""
+    (tmp_path / "spec.json").write_text(json.dumps(disease.spec.document))
+    cohorts.save(disease.cohort, tmp_path / "angina.parquet")
+    return tmp_path / "spec.json", tmp_path / "angina.parquet"
+
+
+def with_y(cohort, y):
+    return dataclasses.replace(cohort, y=y)
+
+
+def test_another_process_makes_the_same_bundle(trained, laid_out, child, tmp_path):
+    at_once = [child(TRAIN, *laid_out, tmp_path / f"b{seed}", PYTHONHASHSEED=seed, TZ=f"UTC{seed}") for seed in "12"]
+
+    assert [process.communicate(timeout=120)[0].strip() for process in at_once] == [trained.digest] * 2
+
+
+def test_a_disk_that_fills_up_while_training_leaves_nothing_behind(trained, laid_out, child, tmp_path):
+    largest = (trained.folder / "selftest.json").stat().st_size - 1
+
+    said, _ = child(TRAIN, *laid_out, tmp_path / "out" / "angina", largest_file=largest).communicate(timeout=120)
+
+    assert said.startswith("refused: angina: the bundle could not be written: File too large. Nothing was changed.")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_outcomes_outside_the_training_part_are_not_read(trained, disease, tmp_path):
+    outside = disease.cohort.part != "train"
+    flipped = with_y(disease.cohort, np.where(outside, 1 - disease.cohort.y, disease.cohort.y))
+
+    other = train(disease.spec, disease.plan, flipped, tmp_path / "flipped")
+
+    for name in ("model.onnx", "calibration.json", "thresholds.json", "reference.json", "selftest.json", "spec.json"):
+        assert (other.folder / name).read_bytes() == (trained.folder / name).read_bytes(), name
+    changed = {key for key in trained.training if trained.training[key] != other.training[key]}
+    assert changed == {"data", "patients"}
+
+
+def test_outcomes_that_mean_nothing_give_no_model_or_one_like_chance(disease, tmp_path):
+    dice = np.random.default_rng(5)
+    for attempt in range(3):
+        noise = with_y(disease.cohort, dice.permutation(disease.cohort.y))
+        try:
+            bundle = train(disease.spec, disease.plan, noise, tmp_path / str(attempt))
+        except TrainingError:
+            continue
+        assert 0.4 < bundle.training["candidates"][bundle.training["family"]]["auroc"] < 0.6
+
+
+def test_the_candidate_with_the_lower_out_of_fold_log_loss_is_chosen(trained):
+    compared = trained.training["candidates"]
+    assert set(compared) == {"logistic", "boosted"}
+    assert trained.training["family"] == min(compared, key=lambda name: compared[name]["log_loss"])
+
+
+def test_a_candidate_that_learned_nothing_does_not_stop_the_other(disease, tmp_path, monkeypatch):
+    """As with an effect that has no slope: no linear model finds it, trees do."""
+    real = training.family
+    backwards = SimpleNamespace(
+        fit=lambda X, y, inputs, seed: SimpleNamespace(log_odds=lambda rows: 50.0 - rows[:, 0].astype(float))
+    )
+    monkeypatch.setattr(training, "family", lambda name: backwards if name == "logistic" else real(name))
+
+    assert train(disease.spec, disease.plan, disease.cohort, tmp_path / "angina").training["family"] == "boosted"
+
+
+def test_operating_points_in_the_wrong_order_are_refused(disease, disease_of, document, tmp_path):
+    points = {"alert": {"specificity": 0.9}, "rule_out": {"sensitivity": 0.95}}
+    wrong = disease_of({**document, "operating_points": points}, 500, 1)
+
+    with pytest.raises(TrainingError, match=r"operating_points\.rule_out: .*below 'alert'"):
+        train(wrong.spec, wrong.plan, wrong.cohort, tmp_path / "angina")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("gap", [0.01, np.nan], ids=["a shift", "NaN"])
+def test_an_export_that_says_something_else_is_refused(disease, tmp_path, monkeypatch, gap):
+    """On one row alone, and none of the self-test's: the oldest patient's."""
+    oldest = disease.cohort.X[:, 0].max()
+    real = training.fit_family
+
+    def shifted(name, plan, patients, seed):
+        fitted = real(name, plan, patients, seed)
+        return SimpleNamespace(
+            export=fitted.export, log_odds=lambda X: fitted.log_odds(X) + np.where(X[:, 0] == oldest, gap, 0)
+        )
+
+    monkeypatch.setattr(training, "fit_family", shifted)
+    monkeypatch.setattr(training, "out_of_fold", lambda name, plan, patients, seed: real(name, plan, patients, seed).log_odds(patients.X))
+
+    with pytest.raises(TrainingError, match=r"as ONNX gives risks .* from its own \(limit 1e-06\)"):
+        train(disease.spec, disease.plan, disease.cohort, tmp_path / "angina")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bundle_that_cannot_be_written_is_a_bundle_error(disease, tmp_path):
+    (tmp_path / "a file").write_text("")
+    with pytest.raises(BundleError, match="could not be written"):
+        train(disease.spec, disease.plan, disease.cohort, tmp_path / "a file" / "angina")
+
+
+def test_no_patient_and_no_row_stands_in_the_bundle(disease, marker, tmp_path):
+    """A value that only one patient has: neither it nor anyone's identifier is found in any file."""
+    rare = 234.5675
+    patients = dataclasses.replace(disease.cohort, X=disease.cohort.X.copy())
+    (row, *_) = np.flatnonzero(patients.part == "train")
+    patients.X[row, 2] = rare
+    assert all(marker in patient for patient in patients.patient)
+
+    bundle = train(disease.spec, disease.plan, patients, tmp_path / "angina")
+
+    for path in bundle.folder.iterdir():
+        content = path.read_bytes()
+        assert marker.encode() not in content, path.name
+        assert b"234.567" not in content, path.name
+        assert np.float32(rare).tobytes() not in content and np.float64(rare).tobytes() not in content, path.name
+
+
+def test_the_reference_holds_counts_of_the_training_part(trained, disease):
+    patients = disease.cohort.only("train")
+    reference = trained.reference
+
+    assert reference["n"] == len(patients) and reference["events"] == patients.y.sum()
+    assert list(reference["features"]) == list(disease.plan.names)
+    for position, name in enumerate(disease.plan.names):
+        feature = reference["features"][name]
+        assert sum(feature["counts"]) + feature["missing"] == len(patients)
+        assert feature["missing"] == np.isnan(patients.X[:, position]).sum()
+    assert sum(reference["score"]["counts"]) == len(patients)
+
+
+def test_every_case_of_the_self_test_is_invented(trained, disease):
+    known = {row.tobytes() for row in disease.cohort.X}
+    for case in trained.selftest["cases"]:
+        row = np.array([np.nan if value is None else value for value in case["features"]], np.float32)
+        assert row.tobytes() not in known
+
+
+def test_out_of_fold_predictions_are_of_models_that_never_saw_the_patient(disease, monkeypatch):
+    patients = disease.cohort.only("train")
+    marked = dataclasses.replace(patients, X=np.arange(len(patients), dtype=np.float32)[:, None].repeat(6, axis=1))
+    seen_by = []
+
+    def remembers(name, plan, learned, seed):
+        mine = set(learned.X[:, 0].tolist())
+        seen_by.append(mine)
+        return SimpleNamespace(log_odds=lambda X: np.array([float(value in mine) for value in X[:, 0].tolist()]))
+
+    monkeypatch.setattr(training, "fit_family", remembers)
+
+    assert out_of_fold("any", disease.plan, marked, 17).tolist() == [0.0] * len(patients)
+    assert len(seen_by) == FOLDS
+
+
+def test_a_patients_rows_stay_in_one_fold(disease, monkeypatch):
+    patients = disease.cohort.only("train")
+    twice = patients.where(np.arange(len(patients)).repeat(2))  # every patient has two rows
+    number = np.unique(twice.patient, return_inverse=True)[1].astype(np.float32)
+    marked = dataclasses.replace(twice, X=number[:, None].repeat(6, axis=1))
+
+    def remembers(name, plan, learned, seed):
+        mine = set(learned.X[:, 0].tolist())
+        return SimpleNamespace(log_odds=lambda X: np.array([float(value in mine) for value in X[:, 0].tolist()]))
+
+    monkeypatch.setattr(training, "fit_family", remembers)
+    assert not out_of_fold("any", disease.plan, marked, 17).any()
+
+
+def test_a_histograms_outermost_bins_are_open():
+    assert histogram(np.array([-99.0, 0.0, 0.5, 1.0, 99.0]), [0.0, 1.0]) == [1, 2, 2]
+    assert histogram(np.empty(0), [0.0, 1.0]) == [0, 0, 0]
+
+
+def test_the_exported_model_is_the_one_that_was_fitted(trained, disease):
+    patients = disease.cohort.only("train")
+    fitted = training.fit_family(trained.training["family"], disease.plan, patients, 17)
+    gap = np.abs(Session(trained.model).log_odds(disease.cohort.X) - fitted.log_odds(disease.cohort.X))
+
+    assert gap.max() < 1e-5
+    assert trained.training["parity"] < 1e-6

@@ -148,9 +148,9 @@ def _bound(value: Any) -> Any:
         return Bound(low=limit, high=None) if match[1] == ">=" else Bound(low=None, high=limit)
     by_interval = isinstance(value, Mapping) and set(value) == {"reaches"}
     ends = value["reaches"] if by_interval else value
-    if isinstance(ends, list | tuple) and len(ends) == 2 and all(type(end) in (int, float) for end in ends):
-        if ends[0] < ends[1]:
-            return Bound(low=float(ends[0]), high=float(ends[1]), by_interval=by_interval)
+    two = isinstance(ends, list | tuple) and len(ends) == 2 and all(type(end) in (int, float) for end in ends)
+    if two and ends[0] < ends[1]:
+        return Bound(low=float(ends[0]), high=float(ends[1]), by_interval=by_interval)
     raise ValueError(f"expected '>= x', '<= x', [low, high] or {{reaches: [low, high]}}, got {value!r}")
 
 
@@ -256,7 +256,7 @@ class Spec(Frozen):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what is promised: the parsed document in its order (which numbers the categories); not its comments."""
+        """SHA-256 of what is promised: the parsed document in its order (which numbers the categories)."""
         return hashlib.sha256(json.dumps(self._document).encode()).hexdigest()
 
     @model_validator(mode="after")
@@ -326,10 +326,11 @@ def diseases(configs: Path) -> list[str]:
 
 def enabled(configs: Path) -> list[str]:
     """The released diseases: the lines of `enabled.yaml`, each of which must have a YAML of its own."""
-    names = read_yaml(configs / "enabled.yaml", "configs/enabled.yaml")
+    document = read_yaml(configs / "enabled.yaml", "configs/enabled.yaml")
+    names = document.get("enabled") if isinstance(document, dict) and len(document) == 1 else None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise SpecError(
-            f"configs/enabled.yaml: expected a list of diseases, one `- name` a line, found {_kind(names)}."
+            "configs/enabled.yaml: expected `enabled:` and under it a list of diseases, one `- name` a line."
         )
     if missing := [name for name in names if name not in diseases(configs)]:
         raise SpecError(f"configs/enabled.yaml: {missing[0]!r} has no configs/diseases/{missing[0]}.yaml.")
@@ -352,12 +353,13 @@ class _StrictLoader(yaml.SafeLoader):
                     None, None, f"the key {key!r} stands here a second time", key_node.start_mark
                 )
             seen.add(key)
-        return super().construct_mapping(node, deep)
+        built: dict[Any, Any] = super().construct_mapping(node, deep)
+        return built
 
 
 def read_yaml(path: Path, shown: str) -> Any:
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506  # a SafeLoader
     except OSError as exc:
         raise SpecError(f"{shown}: cannot be read ({exc.strerror}).") from exc
     except UnicodeDecodeError as exc:
@@ -379,9 +381,8 @@ def _explain(error: ValidationError) -> str:
         match problem["type"]:
             case "extra_forbidden":
                 expected = _keys_at(location[:-1])
-                said.append(
-                    f"{key}: unknown key.{_nearest(str(location[-1]), expected)} Expected one of: {', '.join(expected)}."
-                )
+                nearest = _nearest(str(location[-1]), expected)
+                said.append(f"{key}: unknown key.{nearest} Expected one of: {', '.join(expected)}.")
             case "missing":
                 said.append(f"{key}: is missing.")
             case "value_error":

@@ -101,8 +101,11 @@ def _not_worse(name: str, margin: float, y: Array, risk: Array, yardstick: Array
     other = auroc(y, yardstick)
     gap = auroc(y, risk) - other
     title = f"AUROC against {name}"
+    bound = Bound(low=-margin, high=None)
+    if not np.isfinite(gap):
+        return Finding("MM010", title, "failed", None, bound.text, f"cannot be computed on {len(y)} test patients")
     about = f"{name}, fitted on the same patients, reaches {other:.3f} on the same test patients"
-    return gated("MM010", title, gap, None, Bound(low=-margin, high=None), about)
+    return gated("MM010", title, gap, None, bound, about)
 
 
 def _parity(parity: float) -> Finding:

@@ -31,7 +31,7 @@ def auprc(y: Array, risk: Array) -> float:
     """Area under the precision-recall curve, as average precision."""
     from sklearn.metrics import average_precision_score
 
-    return float(average_precision_score(y, risk)) if y.any() else float("nan")
+    return float(average_precision_score(y, risk)) if 0 < y.sum() < len(y) else float("nan")
 
 
 def brier(y: Array, risk: Array) -> float:
@@ -46,8 +46,9 @@ def log_loss(y: Array, risk: Array) -> float:
 
 
 def observed_over_expected(y: Array, risk: Array) -> float:
-    """Events that happened for each one that was predicted; 1 is calibrated in the large."""
-    return float(y.sum() / risk.sum())
+    """Events that happened for each one that was predicted; 1 is calibrated in the large. NaN if none was predicted."""
+    expected = float(risk.sum())
+    return float(y.sum()) / expected if expected else float("nan")
 
 
 def calibration_slope(y: Array, risk: Array) -> float:

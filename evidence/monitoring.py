@@ -65,45 +65,42 @@ def _inputs(bundle: Bundle, X: NDArray[np.float32], attributes: Mapping[str, NDA
 def _missingness(
     name: str, known: dict[str, Any], n: int, gone: NDArray[np.bool_], alpha: float, attributes: Mapping[str, Any]
 ) -> Finding:
-    title = f"missing: {name}"
     before, now = known["missing"] / n, float(gone.mean())
-    about = f"{now:.0%} missing in the window, {before:.0%} in training{_by_group(gone, attributes)}"
+    about = f"{now:.0%} missing in the window, {before:.0%} in training{_by_site(gone, attributes)}"
+    if gone.all():
+        about = f"missing in every record; {about}"
     p = p_value([known["missing"], n - known["missing"]], [int(gone.sum()), int((~gone).sum())])
-    if gone.all() and known["missing"] < n:
-        return Finding("MW002", title, "failed", now, f"p >= {alpha:.2g}", f"missing in every record; {about}")
-    return Finding(
-        "MW002", title, "failed" if p < alpha else "passed", now, f"p >= {alpha:.2g}", f"{about}; p = {p:.2g}"
-    )
+    everywhere = bool(gone.all()) and known["missing"] < n
+    return _tested("MW002", f"missing: {name}", 0.0 if everywhere else p, alpha, about)
 
 
 def _drift(name: str, known: dict[str, Any], present: Array, alpha: float) -> Finding:
-    title = f"drift: {name}"
     if not len(present):
-        return Finding("MW003", title, "not applicable", None, f"p >= {alpha:.2g}", "no value in the window to compare")
+        why = "no value in the window to compare"
+        return Finding("MW003", f"drift: {name}", "not applicable", None, f"p >= {alpha:.2g}", why)
     if "categories" in known:
         counts = [int((present == index).sum()) for index in range(len(known["categories"]))]
     else:
         counts = histogram(present, known["edges"])
-    p = p_value(known["counts"], counts)
-    shift = stability_index(known["counts"], counts)
-    about = f"{len(present)} values, chi-square p = {p:.2g}; `value` is the population stability index"
-    return Finding("MW003", title, "failed" if p < alpha else "passed", shift, f"p >= {alpha:.2g}", about)
+    about = f"{len(present)} values, population stability index {stability_index(known['counts'], counts):.2f}"
+    return _tested("MW003", f"drift: {name}", p_value(known["counts"], counts), alpha, about)
 
 
 def _score(bundle: Bundle, risk: Array) -> Finding:
     known = bundle.reference["score"]
     alpha = FALSE_ALARMS / (2 * len(bundle.reference["features"]) + 1)
-    p = p_value(known["counts"], histogram(risk, known["edges"]))
-    about = f"mean risk {risk.mean():.2f}, in training {known['mean']:.2f}; chi-square p = {p:.2g}"
-    return Finding(
-        "MW004", "drift: risk", "failed" if p < alpha else "passed", float(risk.mean()), f"p >= {alpha:.2g}", about
-    )
+    about = f"mean risk {risk.mean():.2f}, in training {known['mean']:.2f}"
+    return _tested("MW004", "drift: risk", p_value(known["counts"], histogram(risk, known["edges"])), alpha, about)
+
+
+def _tested(code: str, title: str, p: float, alpha: float, about: str) -> Finding:
+    """A test's p value against its share of the false alarms."""
+    return Finding(code, title, "failed" if p < alpha else "passed", p, f"p >= {alpha:.2g}", about)
 
 
 def _skew(skewed: int, n: int) -> Finding:
     about = f"{n} predictions computed again from what is on record"
-    verdict = gated("MW005", "training-serving skew", float(skewed), None, Bound(low=None, high=0.0), about)
-    return verdict
+    return gated("MW005", "training-serving skew", float(skewed), None, Bound(low=None, high=0.0), about)
 
 
 def _performance(bundle: Bundle, risk: Array, outcomes: Array, attributes: Mapping[str, Any]) -> list[Finding]:
@@ -111,20 +108,14 @@ def _performance(bundle: Bundle, risk: Array, outcomes: Array, attributes: Mappi
     known = ~np.isnan(outcomes)
     y, said = outcomes[known], risk[known]
     fewest = spec.monitoring.min_outcomes
-    trained = bundle.reference["events"] / bundle.reference["n"]
     titles = {"MW006": "prevalence", "MW007": "AUROC", "MW008": "observed / expected events"}
     if len(y) < fewest:
         why = f"{len(y)} outcomes are known, {fewest} are needed"
         return [Finding(code, title, "not applicable", None, None, why) for code, title in titles.items()]
-    share = float(y.mean())
-    alpha = FALSE_ALARMS
-    p = p_value(
-        [bundle.reference["events"], bundle.reference["n"] - bundle.reference["events"]], [y.sum(), (1 - y).sum()]
-    )
-    groups = _by_group(y == 1, {name: labels[known] for name, labels in attributes.items()})
-    about = f"{share:.2f} in {len(y)} outcomes, {trained:.2f} in training{groups}; p = {p:.2g}"
-    verdict = "failed" if p < alpha else "passed"
-    found = [Finding("MW006", titles["MW006"], verdict, share, f"p >= {alpha:.2g}", about)]  # type: ignore[arg-type]
+    before = [bundle.reference["events"], bundle.reference["n"] - bundle.reference["events"]]
+    groups = _by_site(y == 1, {name: labels[known] for name, labels in attributes.items()})
+    about = f"{y.mean():.2f} in {len(y)} outcomes, {before[0] / sum(before):.2f} in training{groups}"
+    found = [_tested("MW006", titles["MW006"], p_value(before, [y.sum(), (1 - y).sum()]), FALSE_ALARMS, about)]
     counted = f"{len(y)} outcomes, {int(y.sum())} events"
     for code, metric, bound in (
         ("MW007", auroc, spec.gates.auroc),
@@ -141,7 +132,7 @@ def _performance(bundle: Bundle, risk: Array, outcomes: Array, attributes: Mappi
     return found
 
 
-def _by_group(rows: NDArray[np.bool_], attributes: Mapping[str, NDArray[np.str_]]) -> str:
+def _by_site(rows: NDArray[np.bool_], attributes: Mapping[str, NDArray[np.str_]]) -> str:
     """How the share differs between sites, where a window holds several."""
     sites = attributes.get("site")
     if sites is None:
@@ -156,7 +147,7 @@ def _by_group(rows: NDArray[np.bool_], attributes: Mapping[str, NDArray[np.str_]
 
 
 def p_value(before: Any, now: Any) -> float:
-    """Chance of counts at least this unlike if both came from one source (chi-square; Fisher's exact for two by two)."""
+    """Chance of counts at least this unlike if one source gave both (chi-square; Fisher's exact for two by two)."""
     from scipy.stats import chi2_contingency, fisher_exact
 
     table = np.array([before, now], float)

@@ -30,14 +30,18 @@ def utility(y: Array, risk: Array, threshold: float) -> Utility:
     true_positive, false_positive = float(y[alert].sum()), float((1 - y[alert]).sum())
     events = float(y.sum())
     odds = threshold / (1 - threshold) if threshold < 1 else np.inf
+
+    def net_benefit(found: float, false_alarms: float) -> float:
+        return (found - (false_alarms * odds if false_alarms else 0)) / n
+
     return Utility(
         sensitivity=_share(true_positive, events),
         specificity=_share(n - events - false_positive, n - events),
         ppv=_share(true_positive, true_positive + false_positive),
         npv=_share(n - events - false_positive, n - true_positive - false_positive),
         alerts_per_100=100 * float(alert.mean()),
-        net_benefit=(true_positive - false_positive * odds) / n if false_positive else true_positive / n,
-        net_benefit_treat_all=(events - (n - events) * odds) / n,
+        net_benefit=net_benefit(true_positive, false_positive),
+        net_benefit_treat_all=net_benefit(events, n - events),
     )
 
 

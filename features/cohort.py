@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,7 +148,7 @@ def _judge(spec: Spec, cohort: Cohort) -> None:
                 f"{spec.name}: the {part} part has {events} events and {non_events} non-events; at least {fewest} of "
                 f"each are needed. Does `outcome.positive: {spec.outcome.positive!r}` mean what the source says?"
             )
-    empty = np.isnan(cohort.only("train").X).all(axis=0)
+    empty: NDArray[np.bool_] = np.all(np.isnan(cohort.only("train").X), axis=0)
     if empty.any():
         names = ", ".join(name for name, gone in zip(cohort.names, empty, strict=True) if gone)
         raise CohortError(
@@ -160,7 +161,7 @@ def save(cohort: Cohort, path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = {f"x:{name}": cohort.X[:, position] for position, name in enumerate(cohort.names)}
+    columns: dict[str, Any] = {f"x:{name}": cohort.X[:, position] for position, name in enumerate(cohort.names)}
     columns |= {f"attribute:{name}": labels for name, labels in cohort.attributes.items()}
     columns |= {"y": cohort.y, "part": cohort.part, "patient": cohort.patient, "at": cohort.at}
     table = pa.table({name: pa.array(values) for name, values in columns.items()})

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -163,7 +164,7 @@ def translate(column: Column, raw: Any) -> Any:
     """
     if isinstance(raw, np.generic):
         raw = raw.item()
-    if raw is None or raw != raw or raw in column.missing_if and not isinstance(raw, bool):
+    if raw is None or raw != raw or (raw in column.missing_if and not isinstance(raw, bool)):
         return None
     if column.map is not None:
         return _by_text(column)(raw)
@@ -199,11 +200,10 @@ def translate_table(spec: Spec, table: Mapping[str, Sequence[Any]]) -> dict[str,
     wanted = {column.from_ or name for name, column in spec.columns.items()} | {spec.outcome.column}
     wanted |= {key for key in (spec.patient_id, spec.at) if key}
     if lacking := sorted(wanted - set(table)):
-        raise ContractError(
-            f"{spec.name}: the source has no column {', '.join(map(repr, lacking))}. It has: {', '.join(map(str, table))}."
-        )
+        has = ", ".join(map(str, table))
+        raise ContractError(f"{spec.name}: the source has no column {', '.join(map(repr, lacking))}. It has: {has}.")
     return {
-        name: _each(name, table[column.from_ or name], lambda raw, column=column: translate(column, raw))
+        name: _each(name, table[column.from_ or name], partial(translate, column))
         for name, column in spec.columns.items()
     }
 

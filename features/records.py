@@ -17,7 +17,7 @@ from features.definitions import Array
 
 @dataclass(frozen=True)
 class Records:
-    """`values[column]` (n,) checked floats, `outcome` (n,) 0, 1 or NaN, `patient` (n,), `at` (n,) seconds since 1970."""
+    """`values[column]` (n,) checked floats, `outcome` (n,) 0, 1 or NaN, `patient` (n,), `at` (n,) epoch seconds."""
 
     values: dict[str, Array]
     outcome: Array
@@ -33,7 +33,7 @@ class Records:
 
 
 def labels(categories: Sequence[str], values: Array) -> list[Any]:
-    """Checked floats as people read them: a category's name where there are `categories`, else a number; None: missing."""
+    """Checked floats as people read them: a category's name where there are `categories`, a number, None if missing."""
     if not categories:
         return [None if math.isnan(value) else float(value) for value in values]
     return [None if math.isnan(value) else categories[int(value)] for value in values]
@@ -44,7 +44,7 @@ def save(records: Records, columns: Mapping[str, Column], dropped: Mapping[str, 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = {name: labels(columns[name].categories, values) for name, values in records.values.items()}
+    table: dict[str, Any] = {name: labels(columns[name].categories, values) for name, values in records.values.items()}
     table |= {"(outcome)": records.outcome, "(patient)": records.patient, "(at)": records.at}
     types = {name: pa.string() if columns[name].categories else pa.float64() for name in records.values}
     arrays = {name: pa.array(values, types.get(name)) for name, values in table.items()}

@@ -1,4 +1,4 @@
-"""Invented records that keep the contract: for self-tests, examples in the docs, and parity checks. No patient in them."""
+"""Invented records that keep the contract: for self-tests, examples and parity checks. No patient is in them."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -5,7 +5,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,10 @@ def utc(time: datetime) -> datetime:
 
 
 def connect(settings: Settings) -> sa.Engine:
-    """An engine on the ledger, its schema up to date. Raises LedgerError if it cannot be opened or is a newer release's."""
+    """An engine on the ledger, its schema up to date.
+
+    Raises LedgerError if it cannot be opened or is of a newer release.
+    """
     url = sa.make_url(settings.ledger_url)
     shown = url.render_as_string(hide_password=True)
     try:
@@ -48,7 +51,8 @@ def connect(settings: Settings) -> sa.Engine:
         if _revision(engine) != HEAD:
             with open(settings.home / "migration.lock", "w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                _migrate(engine, shown)
+                if _revision(engine) != HEAD:  # another process may have done it meanwhile
+                    _migrate(engine, shown)
     except (OSError, DBAPIError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else str(exc.orig).strip()
         raise LedgerError(f"the ledger {shown} cannot be opened: {reason}.") from exc
@@ -82,43 +86,65 @@ def backup(settings: Settings, target: Path) -> None:
     partial = target.with_name(f".{target.name}.partial")
     try:
         os.close(os.open(partial, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600))
-        with sqlite3.connect(f"file:{source}?mode=ro", uri=True) as reader, sqlite3.connect(partial) as writer:
+        reading = f"{source.resolve().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(reading, uri=True)) as reader, closing(sqlite3.connect(partial)) as writer:
             reader.backup(writer)
-        writer.close()
         os.replace(partial, target)
     except (OSError, sqlite3.Error) as exc:
         raise LedgerError(f"{target}: the backup could not be written ({exc}).") from exc
     finally:
-        partial.unlink(missing_ok=True)
-    with writing(connect(settings)) as connection:
-        audit(connection, settings.actor, "backup", target.name)
+        with suppress(OSError):
+            partial.unlink()
+    _note(settings, "backup", target.name)
 
 
 def restore(settings: Settings, source: Path) -> Path:
-    """Put the backup `source` in the ledger's place, and return where the replaced ledger was kept.
+    """Put the backup `source` in the ledger's place, and return where the replaced ledger, if any, was kept.
 
     Raises LedgerError if `source` is no whole ledger of this release, or a server is writing to the present one.
     """
     target = _sqlite_path(settings, "restore")
+    kept = target.with_name(f"{target.name}.before-restore-{now():%Y%m%dT%H%M%S%f}")
+    partial = target.with_name(f".{target.name}.partial")
     try:
-        with sqlite3.connect(f"file:{source}?mode=ro", uri=True) as reader:
+        settings.private(settings.home)
+        os.close(os.open(partial, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600))
+        shutil.copyfile(source, partial)
+        _whole(partial, source)
+        if target.exists():
+            _nobody_else(target)
+            os.link(target, kept)
+        os.replace(partial, target)  # at no moment is there no ledger: a server would begin an empty one
+    except OSError as exc:
+        raise LedgerError(f"{source}: could not be restored ({exc.strerror}). Nothing was changed.") from exc
+    finally:
+        for leftover in (partial, *(partial.with_name(f"{partial.name}-{end}") for end in ("wal", "shm", "journal"))):
+            with suppress(OSError):
+                leftover.unlink()
+    _note(settings, "restore", source.name)
+    return kept
+
+
+def _note(settings: Settings, action: str, detail: str) -> None:
+    """Put it on record, and leave no connection open: an open one would stand in a later restore's way."""
+    engine = connect(settings)
+    try:
+        with writing(engine) as connection:
+            audit(connection, settings.actor, action, detail)
+    finally:
+        engine.dispose()
+
+
+def _whole(copy: Path, source: Path) -> None:
+    """Raise LedgerError unless `copy` is a whole ledger of this release. (The copy, because SQLite writes beside it.)"""
+    try:
+        with closing(sqlite3.connect(copy)) as reader:
             sound = reader.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
             revision = reader.execute("SELECT version_num FROM alembic_version").fetchone()
     except sqlite3.Error as exc:
         raise LedgerError(f"{source}: is no readable backup of a ledger ({exc}). Nothing was changed.") from exc
     if not sound or revision != (HEAD,):
         raise LedgerError(f"{source}: is damaged, or of another release (migration {revision}). Nothing was changed.")
-    kept = target.with_name(f"{target.name}.before-restore-{now():%Y%m%dT%H%M%S}")
-    if target.exists():
-        _nobody_else(target)
-        os.replace(target, kept)
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.copyfile(source, partial)
-    os.chmod(partial, 0o600)
-    os.replace(partial, target)
-    with writing(connect(settings)) as connection:
-        audit(connection, settings.actor, "restore", source.name)
-    return kept
 
 
 def _nobody_else(path: Path) -> None:
@@ -169,6 +195,8 @@ def _migrate(engine: sa.Engine, shown: str) -> None:
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     try:
         with engine.begin() as connection:
+            if engine.dialect.name == "sqlite":  # else Python's driver commits each CREATE TABLE for itself
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
     except CommandError as exc:

@@ -165,7 +165,7 @@ def _load_pyfunc(data_path: str) -> Any:
     predictor = Predictor(load(Path(data_path)))
 
     class Model:
-        def predict(self, rows: Any, params: Any = None) -> Any:
+        def predict(self, rows: Any) -> Any:
             return predictor.risk(rows[list(predictor.plan.names)].to_numpy(np.float32))
 
     return Model()

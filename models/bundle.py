@@ -56,7 +56,7 @@ class Bundle:
 def write(folder: Path, documents: Mapping[str, Any], export: Callable[[Path], None]) -> Bundle:
     """Make `folder` a bundle of these JSON documents (name without .json) and the model that `export` writes.
 
-    The folder appears whole or not at all, and replaces an earlier one. Raises BundleError if the disk does not take it.
+    The folder appears whole or not at all, and replaces an earlier one. Raises BundleError if the disk refuses it.
     """
     partial: Path | None = None
     try:

@@ -169,7 +169,7 @@ def round_down(values: NDArray[np.float64]) -> NDArray[np.float32]:
 
 
 class Session:
-    """A loaded model.onnx. One thread, and never a lone row, so that a batch and its rows one by one agree to the bit."""
+    """A loaded model.onnx. One thread and never a lone row: a batch and its rows one by one agree to the bit."""
 
     def __init__(self, path: Path) -> None:
         import onnxruntime as ort

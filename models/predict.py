@@ -69,7 +69,7 @@ class Predictor:
         ]
 
     def _self_test(self) -> None:
-        """Replay the bundle's own cases at batch 1, 2, 7 and the maximum: recorded values, and the same bits in each."""
+        """Replay the bundle's own cases: recorded values, and the same bits at batch 1, 2, 7 and the maximum."""
         name = f"{self.spec.name} {self.bundle.digest[:12]}"
         try:
             cases = self.bundle.selftest["cases"]

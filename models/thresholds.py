@@ -29,7 +29,7 @@ def operating_points(
             reached = thresholds[events_from / y.sum() >= point.sensitivity][-1:]
         elif point.specificity is not None:
             reached = thresholds[non_events_below / (len(y) - y.sum()) >= point.specificity][:1]
-        else:
+        elif point.ppv is not None:
             reached = thresholds[events_from / alerts >= point.ppv][:1]
         if not len(reached):
             raise TrainingError(f"operating_points.{name}: no threshold reaches {_said(point)} in the training part.")

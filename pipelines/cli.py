@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="medimind",
-    help="One page of YAML about a clinical question becomes a risk model: trained, judged, registered, served, watched.",
+    help="One page of YAML about a clinical question becomes a risk model, trained, judged, served and watched.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -121,7 +121,8 @@ def run(names: Annotated[list[str], typer.Argument(help="Diseases.")]) -> None:
 def ingest(name: Name, flow: AsFlow = False) -> None:
     """Read the source, check every row against the contract, keep the records."""
     if _as_flow(flow):
-        return _flows().ingest(name)
+        _flows().ingest(name)
+        return
     from pipelines import story
     from pipelines.ingest import ingest
 
@@ -132,11 +133,12 @@ def ingest(name: Name, flow: AsFlow = False) -> None:
 def prepare(name: Name, flow: AsFlow = False) -> None:
     """Turn records into a cohort: features, outcomes, split."""
     if _as_flow(flow):
-        return _flows().prepare(name)
+        _flows().prepare(name)
+        return
     from pipelines import story
     from pipelines.prepare import prepare
 
-    story.prepared(name, prepare(name, _settings()))
+    story.prepared(prepare(name, _settings()))
 
 
 @app.command()
@@ -147,7 +149,8 @@ def train(name: Name, flow: AsFlow = False) -> None:
     settings = _settings()
     check(name, settings)
     if _as_flow(flow):
-        return _flows().train(name)
+        _flows().train(name)
+        return
     from pipelines import story
     from pipelines.train import train
 
@@ -177,7 +180,8 @@ def promote(
 
     name, number = parse_version(version)
     if _as_flow(flow):
-        return _flows().promote(name, number, reason)
+        _flows().promote(name, number, reason)
+        return
     from pipelines import story
 
     story.promoted(promote(name, number, reason, _settings()))
@@ -232,7 +236,8 @@ def monitor(
 
     begin = parse(since) if since else None
     if _as_flow(flow):
-        return _flows().monitor(name, begin)
+        _flows().monitor(name, begin)
+        return
     from pipelines import story
     from pipelines.monitor import monitor
 
@@ -333,7 +338,7 @@ def _as_flow(asked: bool) -> bool:
     return asked or "PREFECT_API_URL" in os.environ
 
 
-def _flows():  # type: ignore[no-untyped-def]  # a module; importing it imports prefect
+def _flows() -> Any:
     """The flows' module, with Prefect's state under our home and its own noise off."""
     settings = _settings()
     os.environ.setdefault("PREFECT_HOME", str(settings.private(settings.home / "prefect")))

@@ -106,7 +106,7 @@ class Seen:
     def coded(self) -> bool:
         """Two small whole numbers and nothing else: they stand for something."""
         ends = self.measured
-        return self.numeric and self.whole and not self.texts and len(ends) == 2 and 0 <= ends[0] and ends[1] <= 9
+        return self.numeric and self.whole and not self.texts and len(ends) == 2 and ends[0] >= 0 and ends[1] <= 9
 
     @property
     def unique(self) -> bool:
@@ -277,7 +277,7 @@ def _free(name: str, taken: Iterable[str]) -> str:
 def _patient(columns: list[Seen]) -> Seen | None:
     """The column that most likely says whose row it is. A patient's number that repeats is one all the same."""
     named = [c for c in columns if PATIENT_NAME.fullmatch(c.name.removesuffix("_value")) and c.filled and not c.boolean]
-    named = [c for c in named if c.unique or len(c.spellings) > MOST_CATEGORIES and (not c.numbers or c.whole)]
+    named = [c for c in named if c.unique or (len(c.spellings) > MOST_CATEGORIES and (not c.numbers or c.whole))]
     named.sort(key=lambda c: not c.unique)
     return next(iter([*named, *(c for c in columns if ID_NAME.fullmatch(c.name) and c.unique)]), None)
 

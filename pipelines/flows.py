@@ -3,6 +3,7 @@
 A task is tried again only where that helps: a download that failed, a registry that did not answer.
 """
 
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -50,7 +51,7 @@ def ingest(name: str) -> None:
 @flow(name="prepare")
 def prepare(name: str) -> None:
     """Records to cohort."""
-    story.prepared(name, preparing.prepare(name, settings()))
+    story.prepared(preparing.prepare(name, settings()))
 
 
 @flow(name="train")
@@ -98,15 +99,12 @@ def run(names: list[str]) -> list[str]:
 
 def deploy(names: list[str]) -> list[str]:
     """Deploy each disease's flows to the Prefect server at PREFECT_API_URL; the deployments' names."""
-    with get_client(sync_client=True) as client:
-        try:
-            client.create_work_pool(WorkPoolCreate(name=WORK_POOL, type="process"))
-        except ObjectAlreadyExists:
-            pass
+    with get_client(sync_client=True) as client, suppress(ObjectAlreadyExists):
+        client.create_work_pool(WorkPoolCreate(name=WORK_POOL, type="process"))
     made = []
     for name in names:
         for work, parameters, cron in ((run, {"names": [name]}, None), (monitor, {"name": name}, MONITOR_AT)):
-            deployment = work.to_deployment(  # type: ignore[attr-defined]
+            deployment = work.to_deployment(
                 name=name,
                 parameters=parameters,
                 cron=cron,

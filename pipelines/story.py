@@ -34,7 +34,7 @@ def ingested(done: "Ingested") -> None:
         f"Great Expectations: {done.expectations} expectations met")  # fmt: skip
 
 
-def prepared(name: str, cohort: "Cohort") -> None:
+def prepared(cohort: "Cohort") -> None:
     parts = []
     for part in ("train", "test", "external"):
         chosen = cohort.only(part)
@@ -51,9 +51,8 @@ def trained(bundle: "Bundle") -> None:
     )
     points = ", ".join(f"{name} from {threshold:.3f}" for name, threshold in bundle.thresholds.items())
     say(f"[bold]train[/]     out of fold: {compared}")
-    say(
-        f"          [bold]{bundle.training['family']}[/] is chosen and calibrated; {points}; bundle {bundle.digest[:12]}"
-    )
+    chosen = bundle.training["family"]
+    say(f"          [bold]{chosen}[/] is chosen and calibrated; {points}; bundle {bundle.digest[:12]}")
 
 
 def validated(done: "Validated") -> None:
@@ -82,9 +81,8 @@ def replayed(done: "Replay") -> None:
     stored = done.stored
     say(f"prediction {stored.id} of {stored.model}@{stored.version}, {stored.received_at:%Y-%m-%d %H:%M:%S} UTC")
     say(f"  risk then {stored.risk!r}, now {done.risk!r}: {done.agrees}")
-    say(
-        f"  features {'the same digest' if done.same_features else '[red]another digest[/]'} {stored.feature_digest[:12]}"
-    )
+    digest = "the same digest" if done.same_features else "[red]another digest[/]"
+    say(f"  features {digest} {stored.feature_digest[:12]}")
 
 
 def findings(shown: list[Finding]) -> None:

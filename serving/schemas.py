@@ -19,7 +19,7 @@ ERROR_CODES = {
     "413": "The body or the number of records is too large.",
     "415": "The body is not declared as application/json.",
     "422": "The body, or every record in it, breaks the contract.",
-    "503": "The model is not ready, the deadline has passed, or the ledger cannot be written. Retry-After says when to ask.",
+    "503": "Not ready, the deadline has passed, or the ledger cannot be written. Retry-After says when to ask.",
 }
 
 

@@ -1,7 +1,7 @@
 """The BentoML service: the only home of bentoml. Run by `bentoml serve serving.service:Service`.
 
 The hot routes stand in front of BentoML's middlewares, which cost about a millisecond a request; health, metrics and
-the life of the process stay BentoML's. That needs its service class, which is private: tests/service notices if it goes.
+the life of the process stay BentoML's. That needs its service class, which is private: tests/service notice if it goes.
 """
 
 import os

@@ -20,7 +20,7 @@ from configs.settings import PHONE_HOME_OFF, ROOT, Settings, settings
 Table = dict[str, list[Any]]
 
 GUARD = Path(__file__).parent / "guard"
-REAL_HEART = ROOT / "data" / "raw" / "heart_disease_uci.csv"
+REAL_HEART = ROOT / "data" / "raw" / "heart_disease" / "heart_disease_uci.csv"
 
 
 def enter_the_session() -> Path:
@@ -134,7 +134,7 @@ def toy_document() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def toy_table() -> Callable[..., Table]:
-    """`toy_table(n, seed)`: the invented disease's source; learnable (AUROC about 0.85), one optional cell in 20 empty."""
+    """`toy_table(n, seed)`: the invented disease's source; AUROC about 0.85, one optional cell in 20 empty."""
     return _toy_table
 
 
@@ -152,7 +152,7 @@ def _toy_patient(dice: random.Random, number: int) -> dict[str, Any]:
     score = 0.08 * (age - 55) + 1.5 * (pain == "at rest") + 1.2 * smoker - 0.03 * (rate - 150) - 1.4
     patient = {
         "age": age,
-        "chol": round(dice.gauss(210 + 10 * score, 40)),
+        "chol": max(90, round(dice.gauss(210 + 10 * score, 40))),
         "rate": rate,
         "sex": dice.choice(["F", "M"]),
         "pain": pain,
@@ -181,7 +181,7 @@ def medimind_home(
         lines.writerows(zip(*table.values(), strict=True))
     document = {**toy_document, "source": {"csv": str(data / "raw" / "toy.csv")}}
     (configs / "diseases" / "toy.yaml").write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
-    (configs / "enabled.yaml").write_text("- toy\n", encoding="utf-8")
+    (configs / "enabled.yaml").write_text("enabled: [toy]\n", encoding="utf-8")
     monkeypatch.setenv("MEDIMIND_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("MEDIMIND_CONFIGS", str(configs))
     monkeypatch.setenv("MEDIMIND_DATA", str(data))

@@ -98,7 +98,9 @@ def test_settings_switch_every_phone_home_off_and_respect_a_choice_that_was_made
 
 
 def test_importing_the_configs_does_nothing_and_loads_nothing_heavy():
-    code = "import sys, configs.settings, configs.spec; print(*{'numpy', 'pandas', 'mlflow', 'torch'} & set(sys.modules))"
+    code = (
+        "import sys, configs.settings, configs.spec; print(*{'numpy', 'pandas', 'mlflow', 'torch'} & set(sys.modules))"
+    )
 
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
 

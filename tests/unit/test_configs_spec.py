@@ -40,7 +40,7 @@ def folder(tmp_path, toy_document):
     """A configs folder with the one disease, `toy`."""
     (tmp_path / "diseases").mkdir()
     (tmp_path / "diseases" / "toy.yaml").write_text(yaml.safe_dump(toy_document, sort_keys=False))
-    (tmp_path / "enabled.yaml").write_text("- toy\n")
+    (tmp_path / "enabled.yaml").write_text("enabled: [toy]\n")
     return tmp_path
 
 
@@ -85,7 +85,7 @@ def test_a_spec_cannot_be_changed(toy_document):
 
 @pytest.mark.parametrize("document", [None, [], "text", 3])
 def test_a_document_is_a_mapping(document):
-    with pytest.raises(SpecError, match="toy.yaml: expected a mapping"):
+    with pytest.raises(SpecError, match=r"toy\.yaml: expected a mapping"):
         from_document(document, "toy.yaml")
 
 
@@ -117,10 +117,32 @@ def test_an_unknown_key_like_no_other_guesses_nothing(toy_document):
 
 @pytest.mark.parametrize(
     "key",
-    ["name", "title", "owner", "intended_use", "source", "columns", "duplicate_rows", "refused_rows_at_most", "outcome"]
-    + ["attributes", "features", "split", "candidates", "gates", "operating_points", "serving", "monitoring"]
-    + ["change_control", "split.seed", "split.test_fraction", "serving.max_batch", "monitoring.window"]
-    + ["change_control.retrain.min_events", "columns.sex.type"],
+    [
+        "name",
+        "title",
+        "owner",
+        "intended_use",
+        "source",
+        "columns",
+        "duplicate_rows",
+        "refused_rows_at_most",
+        "outcome",
+        "attributes",
+        "features",
+        "split",
+        "candidates",
+        "gates",
+        "operating_points",
+        "serving",
+        "monitoring",
+        "change_control",
+        "split.seed",
+        "split.test_fraction",
+        "serving.max_batch",
+        "monitoring.window",
+        "change_control.retrain.min_events",
+        "columns.sex.type",
+    ],
 )
 def test_a_clinical_or_release_fact_has_no_default(toy_document, key):
     assert f"{key}: is missing." in refusal(toy_document, key, GONE)
@@ -257,7 +279,7 @@ def test_an_outcome_that_is_no_comparison_is_refused(toy_document, positive):
         (">= 0.80", Bound(low=0.8, high=None), ">= 0.8"),
         ("<= 0.05", Bound(low=None, high=0.05), "<= 0.05"),
         (" >=-1 ", Bound(low=-1, high=None), ">= -1"),
-        ([0.8, 1.25], Bound(low=0.8, high=1.25), "within 0.8 to 1.25"),
+        ([0.8, 1.25], Bound(low=0.8, high=1.25), "0.8 to 1.25"),
         ({"reaches": [0.8, 1.25]}, Bound(low=0.8, high=1.25, by_interval=True), "interval reaches 0.8 to 1.25"),
     ],
 )
@@ -270,8 +292,11 @@ def test_a_gate_reads_as_it_is_written(toy_document, gate, bound, text):
 
 @pytest.mark.parametrize(
     "gate",
-    [0.8, "0.8", "> 0.8", ">= high", [0.8], [1.25, 0.8], [1, 1], ["0.8", "1.25"], [True, 2], {"reaches": 0.8}, {}]
-    + [{"reach": [0.8, 1.25]}, {"reaches": [0.8, 1.25], "low": 0}, True, [float("nan"), 1]],
+    [
+        *(0.8, "0.8", "> 0.8", ">= high", True),
+        *([0.8], [1.25, 0.8], [1, 1], ["0.8", "1.25"], [True, 2], [float("nan"), 1]),
+        *({}, {"reaches": 0.8}, {"reach": [0.8, 1.25]}, {"reaches": [0.8, 1.25], "low": 0}),
+    ],
 )
 def test_a_gate_that_says_nothing_clear_is_refused(toy_document, gate):
     message = refusal(toy_document, "gates.auroc", gate)
@@ -405,8 +430,10 @@ def test_a_key_that_stands_twice_is_refused_with_its_line(folder):
 
 @pytest.mark.parametrize(
     "text",
-    ["name: [toy", "name: toy\n\ttitle: x", "name: !!python/object:os.system x", "\0", "? [a, b]\n: c", "{a: b}: c"]
-    + ["title: 2020-13-45", "name: *nobody", ""],
+    [
+        *("", "\0", "name: [toy", "name: toy\n\ttitle: x", "name: *nobody"),
+        *("name: !!python/object:os.system x", "title: 2020-13-45", "? [a, b]\n: c", "{a: b}: c"),
+    ],
 )
 def test_a_file_that_is_no_plain_yaml_is_refused(folder, text):
     rewritten(folder, text)
@@ -426,7 +453,7 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path):
 
 def test_the_released_diseases_stand_in_their_order(folder, toy_document):
     (folder / "diseases" / "another.yaml").write_text(yaml.safe_dump({**toy_document, "name": "another"}))
-    (folder / "enabled.yaml").write_text("- toy\n- another\n")
+    (folder / "enabled.yaml").write_text("enabled:\n  - toy\n  - another\n")
 
     assert enabled(folder) == ["toy", "another"]
     assert diseases(folder) == ["another", "toy"]
@@ -435,10 +462,12 @@ def test_the_released_diseases_stand_in_their_order(folder, toy_document):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "found nothing"),
-        ("toy: true", "found a dict"),
-        ("- 1", "expected a list of diseases"),
-        ("- toy\n- gone", "'gone' has no configs/diseases/gone.yaml"),
+        ("", "expected `enabled:` and under it a list of diseases"),
+        ("- toy", "expected `enabled:`"),
+        ("enabled: toy", "expected `enabled:`"),
+        ("enabled: [1]", "expected `enabled:`"),
+        ("enabled: [toy]\nreleased: [toy]", "expected `enabled:`"),
+        ("enabled: [toy, gone]", "'gone' has no configs/diseases/gone.yaml"),
     ],
 )
 def test_a_released_list_that_names_no_disease_is_refused(folder, text, reason):

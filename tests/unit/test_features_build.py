@@ -102,7 +102,8 @@ def ratio(x, y):
 
 
 @pytest.mark.parametrize(
-    ("x", "y", "expected"), [(1, 2, 0.5), (1, 0, NAN), (0, 0, NAN), (1e300, 1e-300, NAN), (1e300, 1, NAN), (NAN, 1, NAN)]
+    ("x", "y", "expected"),
+    [(1, 2, 0.5), (1, 0, NAN), (0, 0, NAN), (1e300, 1e-300, NAN), (1e300, 1, NAN), (NAN, 1, NAN)],
 )
 def test_a_division_by_zero_or_an_overflow_is_unknown_and_not_infinite(x, y, expected):
     door = Plan((Feature("ratio", ("x", "y"), ratio, ()),), ())
@@ -146,7 +147,8 @@ def test_attributes_read_as_people_say_them(toy):
 
 def test_mmol_and_mg_build_the_same_features(toy):
     mg, mmol = (
-        {"age_years": 60, "sex": "male", "cholesterol_mg_dl": value} for value in (200, {"value": 5.1726, "unit": "mmol/L"})
+        {"age_years": 60, "sex": "male", "cholesterol_mg_dl": value}
+        for value in (200, {"value": 5.1726, "unit": "mmol/L"})
     )
 
     X = build(plan(toy), *arrays(toy.columns, [mg, mmol]))

@@ -151,10 +151,13 @@ def test_mmol_and_mg_give_the_same_cholesterol(mg_dl):
 def test_any_json_at_all_is_a_float_or_a_refusal(name, value):
     try:
         found = check_value(name, COLUMNS[name], value)
-    except RecordError as refused:
-        assert refused.field == name
-        assert refused.code.isidentifier()
-        assert len(str(refused)) < 300
+    except RecordError as error:
+        found = error
+
+    if isinstance(found, RecordError):
+        assert found.field == name
+        assert found.code.isidentifier()
+        assert len(str(found)) < 300
     else:
         assert type(found) is float
         assert not math.isinf(found)
@@ -177,7 +180,14 @@ def test_zero_has_one_sign():
 
 
 def test_a_checked_record_has_every_column_and_what_the_caller_said():
-    record = {"age": 61, "pain": "rest", "patient": "p", "reference": "r", "at": "2026-11-23T09:30:00+01:00", "events": []}
+    record = {
+        "age": 61,
+        "pain": "rest",
+        "patient": "p",
+        "reference": "r",
+        "at": "2026-11-23T09:30:00+01:00",
+        "events": [],
+    }
 
     found = check_record(COLUMNS, record)
 
@@ -230,10 +240,10 @@ def test_a_record_that_breaks_the_contract_is_refused_by_field(record, field, co
 def test_any_json_object_at_all_is_a_record_or_a_refusal(record):
     try:
         found = check_record(COLUMNS, record)
-    except RecordError as refused:
-        str(refused).encode()
-    else:
-        assert list(found.values) == list(COLUMNS)
+    except RecordError:
+        return
+
+    assert list(found.values) == list(COLUMNS)
 
 
 @pytest.mark.parametrize(

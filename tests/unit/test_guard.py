@@ -26,7 +26,9 @@ def taken_back(guard_log):
 
 
 def child(code):
-    return subprocess.run([sys.executable, "-c", f"import socket; {code}"], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", f"import socket; {code}"], capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,426 @@
+"""Every prediction that was answered is found again; what patients said is gone after a purge, to the last byte."""
+
+import os
+import stat
+from datetime import UTC, datetime, timedelta, timezone
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+
+from configs.errors import LedgerError, RecordError
+from ledger import database, outcomes, tables
+from ledger.database import connect, writing
+from ledger.outcomes import Outcome
+from ledger.predictions import (
+    Idempotency,
+    answered_before,
+    body_digest,
+    feature_digest,
+    find,
+    hash_patients,
+    keep_answer,
+    parse_id,
+    patient_key,
+    prediction_id,
+    purge,
+    reserve,
+    since,
+    window,
+)
+
+NINE = datetime(2026, 3, 3, 9, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+SECRET = "Xylophon-Befund-4711"
+KEY = "import sys; from pathlib import Path; from ledger.predictions import patient_key; print(patient_key(Path(sys.argv[1])).hex())"
+
+
+def keep(engine, answered, idempotency=None):
+    with writing(engine) as connection:
+        return reserve(connection, answered, idempotency)
+
+
+def tell(engine, prediction, value):
+    with writing(engine) as connection:
+        return outcomes.record(connection, Outcome(prediction, None, None, value, NINE))
+
+
+# --- one prediction
+
+
+def test_what_was_said_is_found_again(ledger, answered):
+    said = answered(3)
+    request = keep(ledger, said)
+
+    for position in range(3):
+        stored = find(ledger, f"{request}-{position}")
+        assert (stored.id, stored.model, stored.version) == (f"{request}-{position}", "angina", 3)
+        assert (stored.bundle, stored.received_at) == (said.bundle, NINE)
+        assert (stored.record, stored.band) == (said.records[position], said.bands[position])
+        assert stored.risk == said.risks[position]
+        assert_array_equal(stored.features, said.features[position])
+        assert stored.feature_digest == feature_digest(said.features[position])
+
+
+def test_a_record_with_every_kind_of_value_comes_back_as_it_was(ledger, answered):
+    record = {"age_years": 61, "chol": {"value": 5.2, "unit": "mmol/L"}, "pain": None, "smoker": True, "patient": "Zoë"}
+    request = keep(ledger, answered(1, records=[record]))
+    assert find(ledger, f"{request}-0").record == record
+
+
+def test_a_time_of_another_zone_is_kept_in_utc(ledger, answered):
+    berlin = timezone(2 * HOUR)
+    request = keep(ledger, answered(1, received_at=datetime(2026, 3, 3, 11, tzinfo=berlin)))
+    assert find(ledger, f"{request}-0").received_at == NINE
+
+
+@pytest.mark.parametrize("offset", ["1-2", "2-0", "0-0", "99999-0", "1-99999", "999999999999999-0"])
+def test_a_prediction_that_was_never_made_is_not_found(ledger, answered, offset):
+    keep(ledger, answered(2))
+    with pytest.raises(LedgerError, match=f"no prediction '{offset}' is on record"):
+        find(ledger, offset)
+
+
+@given(st.integers(1, 10**15 - 1), st.integers(0, 65535))
+def test_an_id_is_read_as_it_was_written(request, position):
+    assert parse_id(prediction_id(request, position)) == (request, position)
+
+
+@given(st.text(max_size=30) | st.from_regex(r"[0-9-]{1,40}", fullmatch=True) | st.from_regex(r"\d{1,25}-\d{1,25}"))
+def test_a_text_is_an_id_only_if_it_is_written_like_one(text):
+    try:
+        request, position = parse_id(text)
+    except LedgerError as exc:
+        assert "is no prediction's id; one looks like '17-0'" in str(exc)
+    else:
+        assert prediction_id(request, position) == text
+        assert request < 2**63 and position < 2**63  # what a database takes
+
+
+@pytest.mark.parametrize("text", ["", "17", "-0", "17-", "17-0-0", "017-0", "17-00", "+1-0", "1 -0", "1-0\n", "１-0", "1-" + "9" * 30])
+def test_what_is_no_id_is_refused(ledger, text):
+    with pytest.raises(LedgerError, match="is no prediction's id"):
+        find(ledger, text)
+
+
+# --- the feature digest
+
+
+def test_every_missing_value_has_the_same_digest():
+    plain, other = np.array([np.nan, 1], np.float32), np.array([0xFFC12345, 0x3F800000], np.uint32).view(np.float32)
+    assert np.isnan(other[0])
+    assert feature_digest(plain) == feature_digest(other)
+
+
+def test_another_value_or_another_order_has_another_digest():
+    rows = [[1, 2], [2, 1], [1, np.nan], [np.nan, 1], [1, np.nextafter(np.float32(2), np.float32(3))]]
+    assert len({feature_digest(np.array(row, np.float32)) for row in rows}) == len(rows)
+
+
+# --- windows
+
+
+def fill(engine, answered, sizes=(2, 3, 1)):
+    """Requests of these sizes, an hour apart."""
+    return [
+        keep(engine, answered(n, seed=number, received_at=NINE + number * HOUR, records=[{"n": f"{number}.{row}"} for row in range(n)]))
+        for number, n in enumerate(sizes)
+    ]
+
+
+def names(found):
+    return [record["n"] for record in found.records]
+
+
+def test_a_window_holds_the_predictions_oldest_first(ledger, answered):
+    fill(ledger, answered)
+
+    found = window(ledger, "angina", "b" * 64, None, None)
+
+    assert names(found) == ["0.0", "0.1", "1.0", "1.1", "1.2", "2.0"]
+    assert len(found) == len(found.risks) == len(found.features) == len(found.digests) == len(found.outcomes) == 6
+    assert (found.first, found.last, found.purged) == (NINE, NINE + 2 * HOUR, 0)
+    assert_array_equal(found.risks, np.concatenate([answered(n, seed=s).risks for s, n in enumerate((2, 3, 1))]))
+    assert_array_equal(found.features, np.concatenate([answered(n, seed=s).features for s, n in enumerate((2, 3, 1))]))
+    assert found.digests == [feature_digest(row) for row in found.features]
+    assert np.isnan(found.outcomes).all()
+
+
+@pytest.mark.parametrize(
+    ("last", "expected"),
+    [
+        (1, ["2.0"]),
+        (2, ["1.2", "2.0"]),
+        (4, ["1.0", "1.1", "1.2", "2.0"]),
+        (5, ["0.1", "1.0", "1.1", "1.2", "2.0"]),
+        (99, ["0.0", "0.1", "1.0", "1.1", "1.2", "2.0"]),
+    ],
+)
+def test_the_last_predictions_are_the_newest(ledger, answered, last, expected):
+    requests = fill(ledger, answered)
+    tell(ledger, f"{requests[2]}-0", 1)
+
+    found = window(ledger, "angina", "b" * 64, last, None)
+
+    assert names(found) == expected
+    assert len(found.risks) == len(found.features) == len(found.digests) == len(found.outcomes) == len(expected)
+    assert found.outcomes[-1] == 1
+
+
+@pytest.mark.parametrize(("begin", "expected"), [(NINE + HOUR, 4), (NINE + HOUR + timedelta(microseconds=1), 1), (NINE, 6)])
+@pytest.mark.parametrize("zone", [UTC, timezone(5 * HOUR), timezone(-8 * HOUR)])
+def test_since_a_time_whatever_its_zone(ledger, answered, begin, expected, zone):
+    fill(ledger, answered)
+    assert len(window(ledger, "angina", "b" * 64, None, begin.astimezone(zone))) == expected
+
+
+def test_a_window_is_of_one_model_and_one_bundle(ledger, answered):
+    keep(ledger, answered(2))
+    keep(ledger, answered(2, model="sepsis"))
+    keep(ledger, answered(2, bundle="c" * 64))
+    assert len(window(ledger, "angina", "b" * 64, None, None)) == 2
+
+
+def test_an_empty_window_has_no_times(ledger):
+    found = window(ledger, "angina", "b" * 64, 50, None)
+    assert (len(found), found.first, found.last, found.purged) == (0, None, None, 0)
+
+
+def test_the_later_of_two_outcomes_counts(ledger, answered):
+    (request,) = fill(ledger, answered, sizes=(3,))
+    tell(ledger, f"{request}-0", 1)
+    tell(ledger, f"{request}-2", 1)
+    tell(ledger, f"{request}-0", 0)
+
+    assert_array_equal(window(ledger, "angina", "b" * 64, None, None).outcomes, [0, np.nan, 1])
+
+
+def test_the_outcomes_of_another_models_prediction_are_not_taken(ledger, answered):
+    first = keep(ledger, answered(1))
+    between = keep(ledger, answered(1, model="sepsis"))
+    last = keep(ledger, answered(1))
+    tell(ledger, f"{between}-0", 1)
+
+    assert first < between < last
+    assert np.isnan(window(ledger, "angina", "b" * 64, None, None).outcomes).all()
+
+
+# --- idempotency
+
+
+def test_a_key_brings_back_the_answer_it_got(ledger, answered):
+    key = Idempotency("k1", body_digest(b"body"))
+    assert answered_before(ledger, "angina", key) is None
+    with writing(ledger) as connection:
+        keep_answer(connection, reserve(connection, answered(1), key), b'{"risk": 0.5}')
+
+    assert answered_before(ledger, "angina", key) == b'{"risk": 0.5}'
+    assert answered_before(ledger, "sepsis", key) is None
+
+
+def test_a_key_with_another_body_is_refused(ledger, answered):
+    keep(ledger, answered(1), Idempotency("k1", body_digest(b"body")))
+    with pytest.raises(RecordError, match="used with another body"):
+        answered_before(ledger, "angina", Idempotency("k1", body_digest(b"other")))
+
+
+def test_a_key_is_taken_once(ledger, answered):
+    key = Idempotency("k1", body_digest(b"body"))
+    keep(ledger, answered(1), key)
+    with pytest.raises(sa.exc.IntegrityError):
+        keep(ledger, answered(1), key)
+
+    assert keep(ledger, answered(1, model="sepsis"), key)
+    assert len(window(ledger, "angina", "b" * 64, None, None)) == 1
+
+
+def test_requests_without_a_key_never_collide(ledger, answered):
+    assert keep(ledger, answered(1)) != keep(ledger, answered(1))
+
+
+def test_a_key_whose_answer_was_purged_says_so(ledger, answered):
+    key = Idempotency("k1", body_digest(b"body"))
+    with writing(ledger) as connection:
+        keep_answer(connection, reserve(connection, answered(1), key), b"answer")
+    purge(ledger, NINE + HOUR, "nurse.joy")
+
+    with pytest.raises(RecordError, match="its answer has been purged"):
+        answered_before(ledger, "angina", key)
+
+
+def test_an_answer_that_was_not_kept_leaves_no_prediction(ledger, answered):
+    with pytest.raises(RuntimeError), writing(ledger) as connection:
+        reserve(connection, answered(2, references=["r", None]), None)
+        raise RuntimeError
+    assert len(window(ledger, "angina", "b" * 64, None, None)) == 0
+
+
+# --- purge
+
+
+def secretive(answered, at=NINE, **changed):
+    return answered(
+        40,
+        received_at=at,
+        records=[{"note": f"{SECRET} record {row} " + "x" * 300} for row in range(40)],
+        references=[f"{SECRET} reference {row}" for row in range(40)],
+        patients=[f"{SECRET} patient {row}" for row in range(40)],
+        **changed,
+    )
+
+
+def bytes_of_the_ledger(settings):
+    return b"".join(path.read_bytes() for path in sorted(settings.home.glob("ledger.db*")))
+
+
+def test_a_purge_leaves_no_byte_of_what_patients_said(ledger, home, answered):
+    said = secretive(answered)
+    with writing(ledger) as connection:
+        request = reserve(connection, said, Idempotency("k1", body_digest(b"body")))
+        keep_answer(connection, request, f"{SECRET} answer".encode() * 500)
+    newer = keep(ledger, answered(2, received_at=NINE + 3 * HOUR))
+    assert SECRET.encode() in bytes_of_the_ledger(home)
+    assert said.features.tobytes() in bytes_of_the_ledger(home)
+
+    assert purge(ledger, NINE + HOUR, "nurse.joy") == 40
+
+    left = bytes_of_the_ledger(home)
+    assert SECRET.encode() not in left
+    assert said.features.tobytes() not in left
+    assert find(ledger, f"{newer}-1").record is not None
+
+
+def test_a_purge_keeps_digests_risks_bands_and_outcomes(ledger, answered):
+    said = secretive(answered)
+    request = keep(ledger, said)
+    tell(ledger, f"{request}-1", 1)
+
+    purge(ledger, NINE + HOUR, "nurse.joy")
+
+    stored = find(ledger, f"{request}-1")
+    assert (stored.record, stored.features) == (None, None)
+    assert (stored.risk, stored.band) == (said.risks[1], said.bands[1])
+    assert stored.feature_digest == feature_digest(said.features[1])
+    with ledger.connect() as connection:
+        assert connection.execute(sa.select(sa.func.count()).select_from(tables.outcomes)).scalar() == 1
+        assert connection.execute(sa.select(sa.func.count()).select_from(tables.references)).scalar() == 0
+        assert connection.execute(sa.select(tables.requests.c.patients)).scalar() is None
+
+
+def test_purged_predictions_are_counted_and_left_out_of_a_window(ledger, answered):
+    fill(ledger, answered)
+    assert purge(ledger, NINE + HOUR, "nurse.joy") == 2
+
+    found = window(ledger, "angina", "b" * 64, None, None)
+    assert names(found) == ["1.0", "1.1", "1.2", "2.0"]
+    assert found.purged == 2
+
+
+def test_a_purge_is_on_record_and_done_once(ledger, answered):
+    fill(ledger, answered)
+    assert [purge(ledger, NINE + HOUR, "nurse.joy") for _ in range(2)] == [2, 0]
+    with ledger.connect() as connection:
+        row = connection.execute(sa.select(tables.audit)).first()
+    assert (row.actor, row.action) == ("nurse.joy", "purge")
+    assert row.detail == f"2 predictions before {(NINE + HOUR).isoformat()}"
+
+
+@pytest.mark.parametrize("zone", [UTC, timezone(5 * HOUR), timezone(-8 * HOUR)])
+def test_a_purge_means_its_moment_whatever_the_zone(ledger, answered, zone):
+    fill(ledger, answered)
+    assert purge(ledger, (NINE + HOUR).astimezone(zone), "nurse.joy") == 2
+
+
+def test_a_purge_that_a_reader_keeps_from_the_log_says_so(home, answered, monkeypatch):
+    """The reader still needs the write-ahead log, and with it what was purged; once it is gone, a second try clears it."""
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.2)
+    engine = connect(home)
+    keep(engine, secretive(answered))
+    reader = engine.connect()
+    reader.exec_driver_sql("BEGIN")
+    reader.execute(sa.select(tables.requests.c.id)).all()
+
+    with pytest.raises(LedgerError, match="is still being read"):
+        purge(engine, NINE + HOUR, "nurse.joy")
+    assert find(engine, "1-0").record is None
+
+    reader.close()
+    purge(engine, NINE + HOUR, "nurse.joy")
+    assert SECRET.encode() not in bytes_of_the_ledger(home)
+
+
+# --- patients' hashes
+
+
+def test_the_same_patient_has_the_same_hash_and_another_home_another(tmp_path):
+    key, other = patient_key(tmp_path / "a"), patient_key(tmp_path / "b")
+
+    first, nobody, again, second = hash_patients(key, ["Joy", None, "Joy", "joy"])
+    assert first == again != second
+    assert nobody is None
+    assert "Joy" not in first
+    assert hash_patients(other, ["Joy"]) != [first]
+
+
+def test_the_key_is_made_once_and_private(tmp_path):
+    key = patient_key(tmp_path / "home")
+    path = tmp_path / "home" / "keys" / "patient.key"
+
+    assert patient_key(tmp_path / "home") == key == path.read_bytes()
+    assert len(key) == 32
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert [file.name for file in path.parent.iterdir()] == ["patient.key"]
+
+
+def test_a_key_that_is_damaged_is_refused_and_not_replaced(tmp_path):
+    patient_key(tmp_path)
+    (tmp_path / "keys" / "patient.key").write_bytes(b"short")
+    with pytest.raises(LedgerError, match=r"patient\.key: is not a key of 32 bytes"):
+        patient_key(tmp_path)
+    assert (tmp_path / "keys" / "patient.key").read_bytes() == b"short"
+
+
+def test_a_disk_that_is_full_leaves_no_empty_key(child, tmp_path):
+    child(KEY, tmp_path, largest_file=0).communicate(timeout=60)
+    assert len(patient_key(tmp_path)) == 32
+
+
+def test_two_that_make_the_key_at_once_agree(tmp_path, monkeypatch):
+    """The other process has made its key between our look and our write."""
+    real = os.urandom
+
+    def slowly(n):
+        monkeypatch.setattr(os, "urandom", real)
+        other.append(patient_key(tmp_path))
+        return real(n)
+
+    other = []
+    monkeypatch.setattr(os, "urandom", slowly)
+
+    assert patient_key(tmp_path) == other[0]
+
+
+# --- times as people type them
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2026-03-03", datetime(2026, 3, 3, tzinfo=UTC)),
+        ("2026-03-03T09:00:00Z", NINE),
+        ("2026-03-03T11:00:00+02:00", NINE),
+        ("2026-03-03T09:00", NINE),
+    ],
+)
+def test_a_time_as_it_is_typed(text, expected):
+    assert since(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "2026-13-01", "03/03/2026"])
+def test_what_is_no_time_is_refused(text):
+    with pytest.raises(LedgerError, match="is no ISO 8601 time"):
+        since(text)

@@ -276,6 +276,11 @@ class Spec(Frozen):
         sources = {column.from_ or name for name, column in self.columns.items()}
         if self.outcome.column in sources:
             raise ValueError(f"`columns` holds {self.outcome.column!r}, the outcome: a model would learn the answer")
+        if self.patient_id in sources:
+            raise ValueError(f"`columns` holds {self.patient_id!r}, the identifier: a model would learn who it is")
+        short = [name.rpartition(".")[2] for name in self.attributes]
+        if twice := sorted({name for name in short if short.count(name) > 1}):
+            raise ValueError(f"`attributes`: two end in {twice[0]!r}, and a report could not tell them apart")
         chosen = {*(self.split.sites or ()), *(self.external.sites if self.external else ())}
         if chosen:
             known = self.columns["site"].categories if "site" in self.columns else ()

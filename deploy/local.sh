@@ -46,7 +46,12 @@ TEXT
     ;;
 down)
     for name in worker prefect mlflow; do
-        if alive "$name"; then kill -- "-$(cat "$run/$name.pid")"; fi
+        if alive "$name"; then
+            group=$(cat "$run/$name.pid")
+            kill -- "-$group"
+            for _ in $(seq 50); do alive "$name" && sleep 0.2 || break; done # a worker waits for its server
+            if alive "$name"; then kill -9 -- "-$group"; fi
+        fi
         rm -f "$run/$name.pid"
     done
     ;;

@@ -1,5 +1,6 @@
 """Checked rows, on their way from the source to the cohort, and the Parquet file that keeps them."""
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -48,7 +49,8 @@ def save(records: Records, columns: Mapping[str, Column], dropped: Mapping[str, 
     table |= {"(outcome)": records.outcome, "(patient)": records.patient, "(at)": records.at}
     types = {name: pa.string() if columns[name].categories else pa.float64() for name in records.values}
     arrays = {name: pa.array(values, types.get(name)) for name, values in table.items()}
-    pq.write_table(pa.table(arrays).replace_schema_metadata({"dropped": json.dumps(dropped)}), path)
+    about = {"dropped": json.dumps(dropped), "contract": contract_digest(columns)}
+    pq.write_table(pa.table(arrays).replace_schema_metadata(about), path)
 
 
 def load(columns: Mapping[str, Column], path: Path) -> tuple[Records, dict[str, int]]:
@@ -64,6 +66,9 @@ def load(columns: Mapping[str, Column], path: Path) -> tuple[Records, dict[str, 
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as exc:
         raise ContractError(f"{path.name}: no readable records; {again}.") from exc
+    about = table.schema.metadata or {}
+    if about.get(b"contract") != contract_digest(columns).encode():
+        raise ContractError(f"{path.name}: was written under another contract; {again} anew.")
     try:
         values = {}
         for name, column in columns.items():
@@ -76,6 +81,12 @@ def load(columns: Mapping[str, Column], path: Path) -> tuple[Records, dict[str, 
             np.array(table["(patient)"].to_pylist(), dtype=np.str_),
             table["(at)"].to_numpy().astype(np.float64),
         )
-        return records, json.loads((table.schema.metadata or {})[b"dropped"])
+        return records, json.loads(about[b"dropped"])
     except (KeyError, ValueError) as exc:
-        raise ContractError(f"{path.name}: was written under another contract; {again} anew.") from exc
+        raise ContractError(f"{path.name}: is not what was written; {again} anew.") from exc
+
+
+def contract_digest(columns: Mapping[str, Column]) -> str:
+    """SHA-256 of a contract: a range or a missing code that changed makes other records of the same source."""
+    contract = {name: column.model_dump_json() for name, column in columns.items()}
+    return hashlib.sha256(json.dumps(contract).encode()).hexdigest()

@@ -37,12 +37,17 @@ def connect(settings: Settings) -> sa.Engine:
 
     Raises LedgerError if it cannot be opened or is of a newer release.
     """
-    url = sa.make_url(settings.ledger_url)
+    try:
+        url = sa.make_url(settings.ledger_url)
+        url.get_dialect().import_dbapi()
+    except (sa.exc.ArgumentError, ImportError) as exc:
+        raise LedgerError(f"MEDIMIND_LEDGER: is no SQLAlchemy URL of a database that can be used here ({exc}).") from exc
     shown = url.render_as_string(hide_password=True)
     try:
         settings.private(settings.home)
         if url.get_backend_name() == "sqlite":
-            assert url.database is not None
+            if not url.database or url.database == ":memory:":
+                raise LedgerError(f"the ledger {shown} would be forgotten; sqlite:////a/file is expected.")
             os.close(os.open(url.database, os.O_CREAT | os.O_RDWR, 0o600))
             os.chmod(url.database, 0o600)
         engine = sa.create_engine(url, connect_args=_arguments(url), pool_pre_ping=True)

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from configs.errors import NotOnRecordError
 from ledger import tables
-from ledger.database import now
+from ledger.database import now, utc
 from ledger.predictions import parse_id, prediction_id
 
 
@@ -30,7 +30,11 @@ def record(connection: sa.Connection, outcome: Outcome) -> str:
     request, position = _place(connection, outcome)
     connection.execute(
         tables.outcomes.insert().values(
-            request=request, position=position, value=outcome.value, observed_at=outcome.observed_at, received_at=now()
+            request=request,
+            position=position,
+            value=outcome.value,
+            observed_at=utc(outcome.observed_at),
+            received_at=now(),
         )
     )
     return prediction_id(request, position)

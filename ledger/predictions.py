@@ -3,10 +3,13 @@
 import hashlib
 import hmac
 import os
+import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import numpy as np
@@ -18,6 +21,8 @@ from ledger import tables
 from ledger.database import audit, utc, writing
 
 DIGEST_BYTES = 32
+ID = re.compile(r"(0|[1-9][0-9]{0,14})-(0|[1-9][0-9]{0,8})")
+"""A request's number and a position in it, as prediction_id writes them; both are numbers that a database takes."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,7 @@ def reserve(connection: sa.Connection, answered: Answered, idempotency: Idempote
             model=answered.model,
             version=answered.version,
             bundle=answered.bundle,
-            received_at=answered.received_at,
+            received_at=utc(answered.received_at),
             n=len(rows),
             risks=np.ascontiguousarray(answered.risks, np.float64).tobytes(),
             feature_digests=b"".join(bytes.fromhex(feature_digest(row)) for row in rows),
@@ -165,7 +170,7 @@ def window(engine: sa.Engine, model: str, bundle: str, last: int | None, since: 
     t, o = tables.requests, tables.outcomes
     query = sa.select(t).where(t.c.model == model, t.c.bundle == bundle).order_by(t.c.id.desc())
     if since is not None:
-        query = query.where(t.c.received_at >= since)
+        query = query.where(t.c.received_at >= utc(since))
     rows: list[Any] = []
     purged = found = 0
     outcome: dict[tuple[int, int], int] = {}
@@ -202,9 +207,10 @@ def window(engine: sa.Engine, model: str, bundle: str, last: int | None, since: 
 def purge(engine: sa.Engine, before: datetime, actor: str) -> int:
     """Remove what patients' records held from predictions before that time; digests, risks and bands stay.
 
-    Returns how many predictions were purged.
+    Returns how many predictions were purged. Raises LedgerError if a reader keeps SQLite's log, which still holds them.
     """
     t = tables.requests
+    before = utc(before)
     old = sa.and_(t.c.received_at < before, t.c.records.is_not(sa.null()))
     with writing(engine) as connection:
         numbers = sa.select(t.c.id).where(old)
@@ -215,7 +221,12 @@ def purge(engine: sa.Engine, before: datetime, actor: str) -> int:
         audit(connection, actor, "purge", f"{count} predictions before {before.isoformat()}")
     if engine.dialect.name == "sqlite":
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")  # or the log still holds them
+            busy = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()[0]
+        if busy:
+            raise LedgerError(
+                f"{count} predictions are purged, but the ledger is still being read and its write-ahead log holds them "
+                "until that reader ends. Purge again to clear it."
+            )
     return count
 
 
@@ -225,12 +236,10 @@ def prediction_id(request: int, position: int) -> str:
 
 def parse_id(prediction_id: str) -> tuple[int, int]:
     """Request and position. Raises LedgerError if the text is no prediction's id."""
-    request, _, position = prediction_id.partition("-")
-    if not (
-        request.isascii() and request.isdigit() and position.isascii() and position.isdigit() and len(request) < 16
-    ):
+    match = ID.fullmatch(prediction_id)
+    if match is None:
         raise NotOnRecordError(f"{prediction_id[:40]!r} is no prediction's id; one looks like '17-0'.")
-    return int(request), int(position)
+    return int(match[1]), int(match[2])
 
 
 def feature_digest(row: NDArray[np.float32]) -> str:
@@ -247,11 +256,12 @@ def patient_key(home: Path) -> bytes:
     """The key of this home's patient hashes, made at first use, readable by its owner alone."""
     path = home / "keys" / "patient.key"
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    try:
-        with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+    if not path.exists():
+        with NamedTemporaryFile(prefix=".patient-", dir=path.parent) as file:  # readable by its owner alone
             file.write(os.urandom(32))
-    except FileExistsError:
-        pass
+            file.flush()
+            with suppress(FileExistsError):  # of two processes the first one's key counts, and it appears whole
+                os.link(file.name, path)
     key = path.read_bytes()
     if len(key) != 32:
         raise LedgerError(

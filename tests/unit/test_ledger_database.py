@@ -171,10 +171,12 @@ def test_a_home_that_cannot_be_made_is_a_ledger_error(tmp_path, home):
         connect(Settings(home=tmp_path / home))
 
 
-def test_a_database_server_that_does_not_answer_is_a_ledger_error_without_its_password(tmp_path):
-    pytest.importorskip("psycopg2")
-    url = "postgresql+psycopg2://nurse:s3cret@127.0.0.1:1/ledger"
-    with pytest.raises(LedgerError, match="cannot be opened") as caught:
+@pytest.mark.parametrize(
+    "url",
+    ["ledger.db", "oracel://nurse:s3cret@here/x", "mysql+oursql://nurse:s3cret@here/x", "sqlite://", "sqlite:///:memory:"],
+)
+def test_a_url_that_is_no_ledgers_is_a_ledger_error_without_its_password(tmp_path, url):
+    with pytest.raises(LedgerError, match="ledger|LEDGER") as caught:
         connect(Settings(home=tmp_path / "home", ledger=url))
     assert "s3cret" not in str(caught.value)
 

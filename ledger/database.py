@@ -20,6 +20,7 @@ HEAD = "0001"
 """The newest migration in ledger/migrations/versions."""
 
 BUSY_TIMEOUT_S = 10
+CONNECTIONS = 40  # as many as a worker has threads
 
 
 def now() -> datetime:
@@ -50,7 +51,7 @@ def connect(settings: Settings) -> sa.Engine:
                 raise LedgerError(f"the ledger {shown} would be forgotten; sqlite:////a/file is expected.")
             os.close(os.open(url.database, os.O_CREAT | os.O_RDWR, 0o600))
             os.chmod(url.database, 0o600)
-        engine = sa.create_engine(url, connect_args=_arguments(url), pool_pre_ping=True)
+        engine = sa.create_engine(url, connect_args=_arguments(url), pool_pre_ping=True, pool_size=CONNECTIONS)
         if url.get_backend_name() == "sqlite":
             sa.event.listen(engine, "connect", _sqlite_pragmas)
         if _revision(engine) != HEAD:
@@ -74,6 +75,20 @@ def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
         raise
     except DBAPIError as exc:
         raise LedgerError(f"the ledger could not be written: {str(exc.orig).strip()}. Nothing of it was kept.") from exc
+    except sa.exc.TimeoutError as exc:
+        raise LedgerError("the ledger could not be written: every connection to it is busy.") from exc
+
+
+@contextmanager
+def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """A connection to read with; a database that does not answer is a LedgerError."""
+    try:
+        with engine.connect() as connection:
+            yield connection
+    except DBAPIError as exc:
+        raise LedgerError(f"the ledger could not be read: {str(exc.orig).strip()}.") from exc
+    except sa.exc.TimeoutError as exc:
+        raise LedgerError("the ledger could not be read: every connection to it is busy.") from exc
 
 
 def audit(connection: sa.Connection, actor: str, action: str, detail: str) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from configs.errors import LedgerError, NotOnRecordError, RecordError
 from ledger import tables
-from ledger.database import audit, utc, writing
+from ledger.database import audit, reading, utc, writing
 
 DIGEST_BYTES = 32
 ID = re.compile(r"(0|[1-9][0-9]{0,14})-(0|[1-9][0-9]{0,8})")
@@ -128,7 +128,7 @@ def answered_before(engine: sa.Engine, model: str, idempotency: Idempotency) -> 
     """
     t = tables.requests
     query = sa.select(t.c.body_digest, t.c.answer).where(t.c.model == model, t.c.idempotency_key == idempotency.key)
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         row = connection.execute(query).one_or_none()
     if row is None:
         return None
@@ -144,7 +144,7 @@ def find(engine: sa.Engine, prediction_id: str) -> Stored:
     """The prediction of that id. Raises LedgerError if there is none."""
     request, position = parse_id(prediction_id)
     t = tables.requests
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         row = connection.execute(sa.select(t).where(t.c.id == request, t.c.n > position)).one_or_none()
     if row is None:
         raise NotOnRecordError(f"no prediction {prediction_id!r} is on record.")
@@ -174,7 +174,7 @@ def window(engine: sa.Engine, model: str, bundle: str, last: int | None, since: 
     rows: list[Any] = []
     purged = found = 0
     outcome: dict[tuple[int, int], int] = {}
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         for row in connection.execution_options(stream_results=True).execute(query):
             if row.records is None:
                 purged += row.n

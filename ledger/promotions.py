@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from configs.errors import PromotionError
 from evidence.report import Report
 from ledger import tables
-from ledger.database import audit, now, utc, writing
+from ledger.database import audit, now, reading, utc, writing
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def find_champion(engine: sa.Engine, model: str) -> Promotion | None:
     """The model's newest promotion; None if it never had one."""
     t = tables.promotions
     query = sa.select(t).where(t.c.model == model).order_by(t.c.id.desc()).limit(1)
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         row = connection.execute(query).one_or_none()
     if row is None:
         return None

@@ -68,7 +68,7 @@ def register(
                 Path(folder, file).write_bytes(content)
             mlflow.log_artifacts(folder)
             mlflow.log_params(_parameters(bundle))
-            mlflow.log_metrics(_figures(report))
+            mlflow.log_metrics(_figures(bundle, report))
             with warnings.catch_warnings():
                 warnings.filterwarnings(
                     "ignore", message=".*input example was not provided"
@@ -257,8 +257,12 @@ def _parameters(bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def _figures(report: Report) -> dict[str, float]:
-    figures = {}
+def _figures(bundle: Bundle, report: Report) -> dict[str, float]:
+    figures = {
+        f"out of fold {name} {figure}": value
+        for name, compared in bundle.training["candidates"].items()
+        for figure, value in compared.items()
+    }
     for finding in report.findings:
         key = f"{finding.code} {finding.title}".translate(str.maketrans("", "", "',()/&"))
         if finding.value is not None:

@@ -1,0 +1,292 @@
+"""MLflow on a SQLite of its own: a version is registered once, whole, and comes back as it went in."""
+
+import dataclasses
+import socket
+import time
+
+import pytest
+from numpy.testing import assert_array_equal
+
+from configs.errors import RegistryError
+from configs.settings import ROOT, Settings
+from evidence import checks, plots
+from evidence.report import Finding, Report
+from ledger import registry
+from ledger.database import connect
+from ledger.promotions import promote
+from models.bundle import load, write
+from models.training import fit_family
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+@pytest.fixture(scope="module")
+def report(disease, trained, predictor):
+    """The real validation report of the trained bundle."""
+    test, external = disease.cohort.only("test"), disease.cohort.only("external")
+    logistic = fit_family("logistic", disease.plan, disease.cohort.only("train"), 17).log_odds(test.X)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("evidence.metrics.RESAMPLES", 60)
+        return checks.judge(
+            trained, disease.cohort, predictor.risk(test.X), predictor.risk(external.X), {"logistic": logistic}
+        )
+
+
+@pytest.fixture(scope="module")
+def pictures(disease, predictor):
+    test = disease.cohort.only("test")
+    return plots.draw("Angina", test.y, predictor.risk(test.X))
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory):
+    """A machine whose registry every test of this file adds to: MLflow takes seconds to make a database."""
+    return Settings(home=tmp_path_factory.mktemp("home of 100% joy"), user="nurse.joy")
+
+
+@pytest.fixture(scope="module")
+def first(machine, trained, report, pictures):
+    """The trained bundle's version, and whether it was new."""
+    return registry.register(machine, trained, report, pictures, "abc123")
+
+
+@pytest.fixture(scope="module")
+def other(trained, disease_of, document, tmp_path_factory):
+    """`other(name, threshold)`: a bundle of another disease."""
+
+    def make(name, threshold=0.5):
+        spec = disease_of({**document, "name": name}, 500, 1).spec
+        documents = {
+            "spec": spec.document,
+            "calibration": dataclasses.asdict(trained.calibration),
+            "thresholds": {"alert": threshold},
+            "reference": trained.reference,
+            "selftest": trained.selftest,
+            "training": trained.training,
+        }
+        folder = tmp_path_factory.mktemp("other") / name
+        return write(folder, documents, lambda path: path.write_bytes(trained.model.read_bytes()) and None)
+
+    return make
+
+
+@pytest.fixture
+def client(machine, first):
+    import mlflow
+
+    return mlflow.MlflowClient(machine.registry_uri, machine.registry_uri)
+
+
+def report_of(bundle, verdict="passed"):
+    gated = Finding("MM001", "AUROC", verdict, 0.81, ">= 0.8", "100 test patients", (0.75, 0.87))
+    return Report(bundle.spec.name, "validation", bundle.digest, "f" * 64, (gated,))
+
+
+def test_a_new_bundle_is_a_new_version(first, trained):
+    version, new = first
+    assert new
+    assert (str(version), version.bundle, version.passed) == ("angina@1", trained.digest, True)
+
+
+def test_registering_it_again_makes_no_other_version(machine, first, trained, report):
+    again, new = registry.register(machine, trained, report, {}, "def456")
+
+    assert (again, new) == (registry.find(machine, "angina", 1), False)
+    assert [str(version) for version in registry.versions(machine, "angina")] == ["angina@1"]
+
+
+def test_a_version_that_passed_is_the_candidate(machine, first):
+    assert registry.find(machine, "angina", 1).aliases == ("candidate",)
+
+
+def test_what_a_reviewer_needs_stands_in_the_version(client, trained, report):
+    version = client.get_model_version("angina", "1")
+
+    assert version.tags == {
+        "bundle_digest": trained.digest,
+        "spec_digest": trained.spec.digest,
+        "data_fingerprint": report.data,
+        "git_commit": "abc123",
+        "validation": "passed",
+    }
+    assert trained.spec.title in version.description and trained.spec.intended_use in version.description
+    assert "report **passed**" in version.description
+    for finding in report.findings:
+        if finding.limit:
+            assert f"| {finding.code} | {finding.title} |" in version.description
+            assert finding.limit in version.description
+    assert len(version.description) < 5000  # the column's width in MLflow's tables, which Postgres keeps to
+    assert client.get_registered_model("angina").description.startswith(trained.spec.title)
+
+
+def test_a_description_of_many_subgroups_still_fits(trained, report):
+    many = [dataclasses.replace(report.findings[0], code="MM009", title=f"AUROC, site {n}", limit=None) for n in range(200)]
+    assert len(registry.describe(trained, dataclasses.replace(report, findings=(*report.findings, *many)))) < 5000
+
+
+def test_report_plots_and_figures_lie_beside_the_run(client, trained, report, pictures):
+    run = client.get_run(client.get_model_version("angina", "1").run_id)
+
+    assert {file.path for file in client.list_artifacts(run.info.run_id)} >= {"report.json", *pictures}
+    assert run.data.metrics["MM001 AUROC"] == report.finding("MM001").value
+    assert run.data.metrics["MM001 AUROC low"] == report.finding("MM001").interval[0]
+    assert run.data.params["family"] == trained.training["family"]
+    assert run.data.params["patients_test"] == str(trained.training["patients"]["test"]["n"])
+    assert run.info.status == "FINISHED"
+
+
+def test_the_signature_names_every_feature(machine, first, disease):
+    import mlflow
+
+    mlflow.set_tracking_uri(machine.registry_uri)
+    signature = mlflow.models.get_model_info("models:/angina/1").signature
+    assert [column.name for column in signature.inputs] == list(disease.plan.names)
+    assert [column.name for column in signature.outputs] == ["risk"]
+
+
+def test_mlflows_own_loader_gives_the_same_risks(machine, first, disease, predictor):
+    import mlflow
+    import pandas as pd
+
+    mlflow.set_tracking_uri(machine.registry_uri)
+    model = mlflow.pyfunc.load_model("models:/angina@candidate")
+    test = disease.cohort.only("test")
+    rows = pd.DataFrame(test.X.astype(float), columns=list(test.names))
+
+    assert_array_equal(model.predict(rows), predictor.risk(test.X))
+    assert_array_equal(model.predict(rows[list(test.names)[::-1]]), predictor.risk(test.X))
+
+
+def test_what_is_fetched_is_what_was_registered(machine, first, trained, report):
+    version, _ = first
+    with registry.fetch(machine, version) as (folder, said):
+        assert load(folder).digest == trained.digest
+        assert said == report
+    assert not folder.exists()
+
+
+def test_no_code_and_no_pickle_is_registered(machine, first):
+    endings = {path.suffix for path in (machine.home / "mlflow" / "artifacts").rglob("*") if path.is_file()}
+    assert endings <= {".json", ".onnx", ".png", ".yaml", ".yml", ".txt", ""}
+
+
+def test_no_patient_stands_in_any_file_of_the_registry(machine, first, marker):
+    files = [path for path in machine.home.rglob("*") if path.is_file()]
+    assert len(files) > 10
+    for path in files:
+        assert marker.encode() not in path.read_bytes(), path.name
+
+
+def test_nothing_is_written_outside_the_home(first):
+    assert not (ROOT / "mlruns").exists() and not (ROOT / "mlflow.db").exists()
+
+
+def test_the_registry_is_readable_by_its_owner_alone(machine, first):
+    assert (machine.home / "mlflow").stat().st_mode & 0o077 == 0
+
+
+def test_a_version_that_failed_is_registered_and_no_candidate(machine, other):
+    good, bad = other("fever", 0.5), other("fever", 0.6)
+    registry.register(machine, good, report_of(good), {}, "abc")
+
+    version, new = registry.register(machine, bad, report_of(bad, "failed"), {}, "abc")
+
+    assert (new, version.passed, version.number, version.aliases) == (True, False, 2, ())
+    assert [v.aliases for v in registry.versions(machine, "fever")] == [("candidate",), ()]
+    with registry.fetch(machine, version) as (_, said):
+        assert not said.passed
+
+
+def test_the_same_bundle_with_another_report_is_another_version(machine, other):
+    bundle = other("gout")
+    registry.register(machine, bundle, report_of(bundle, "failed"), {}, "abc")
+    version, new = registry.register(machine, bundle, report_of(bundle), {}, "abc")
+    assert (new, version.number, version.aliases) == (True, 2, ("candidate",))
+
+
+def test_the_champions_alias_is_copied_once_and_repaired(machine, other):
+    import mlflow
+
+    bundles = [other("mumps", threshold) for threshold in (0.5, 0.6)]
+    for bundle in bundles:
+        registry.register(machine, bundle, report_of(bundle), {}, "abc")
+    engine = connect(machine)
+    champion = promote(engine, 1, report_of(bundles[0]), "nurse.joy", "first")
+    engine.dispose()
+    client = mlflow.MlflowClient(machine.registry_uri, machine.registry_uri)
+
+    assert registry.copy_champion(machine, champion) is True
+    assert registry.copy_champion(machine, champion) is False
+    assert registry.find(machine, "mumps", 1).aliases == ("champion",)
+    assert client.get_model_version("mumps", "1").tags["promoted_by"] == "nurse.joy"
+
+    client.set_registered_model_alias("mumps", "champion", "2")  # somebody clicked
+    assert registry.copy_champion(machine, champion) is True
+    assert registry.find(machine, "mumps", 1).aliases == ("champion",)
+    assert registry.find(machine, "mumps", 2).aliases == ("candidate",)
+
+
+def test_a_champion_that_the_registry_does_not_hold_is_a_registry_error(machine, first, ledger, report_on):
+    champion = promote(ledger, 99, report_on("b" * 64), "nurse.joy", "")
+    with pytest.raises(RegistryError):
+        registry.copy_champion(machine, champion)
+
+
+def test_an_unknown_version_is_refused_with_the_known_ones(machine, first):
+    with pytest.raises(RegistryError, match=r"angina@7 is not registered. Registered: angina@1"):
+        registry.find(machine, "angina", 7)
+    with pytest.raises(RegistryError, match=r"stroke@1 is not registered. Registered: none"):
+        registry.find(machine, "stroke", 1)
+    assert registry.versions(machine, "stroke") == []
+
+
+def test_a_version_whose_files_are_gone_is_a_registry_error(machine, other):
+    bundle = other("lupus")
+    version, _ = registry.register(machine, bundle, report_of(bundle), {}, "abc")
+    for path in (machine.home / "mlflow" / "artifacts" / "lupus").rglob("MANIFEST.json"):
+        path.unlink()
+
+    with pytest.raises(RegistryError, match="lupus@1: the registry holds no bundle for it"), registry.fetch(machine, version):
+        pass
+
+
+def test_a_report_that_cannot_be_read_is_a_registry_error(machine, other):
+    bundle = other("sprue")
+    version, _ = registry.register(machine, bundle, report_of(bundle), {}, "abc")
+    for path in (machine.home / "mlflow" / "artifacts" / "sprue").rglob("report.json"):
+        path.write_text("half a rep")
+
+    with pytest.raises(RegistryError, match="sprue@1: the registry holds no report for it"), registry.fetch(machine, version):
+        pass
+
+
+@pytest.fixture
+def nobody(tmp_path):
+    """A registry's address at which nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    return Settings(home=tmp_path / "home", registry=f"http://nurse:s3cret@127.0.0.1:{port}")
+
+
+def test_a_registry_that_does_not_answer_is_a_registry_error_soon(nobody, trained, report, report_on):
+    begun = time.monotonic()
+    for call in (
+        lambda: registry.versions(nobody, "angina"),
+        lambda: registry.register(nobody, trained, report, {}, "abc"),
+    ):
+        with pytest.raises(RegistryError, match=r"the registry http://.*127\.0\.0\.1.* failed .*Is it up") as caught:
+            call()
+        assert "s3cret" not in str(caught.value)
+    assert time.monotonic() - begun < 30
+
+
+@pytest.mark.parametrize("registered", ["sqlite:////proc/mlflow.db", "nonsense://there"])
+def test_a_registry_that_cannot_be_opened_is_a_registry_error(tmp_path, registered):
+    with pytest.raises(RegistryError, match="the registry"):
+        registry.versions(Settings(home=tmp_path / "home", registry=registered), "angina")
+
+
+def test_nothing_of_mlflow_is_imported_with_the_module(child):
+    code = "import sys, ledger.registry; print([name for name in ('mlflow', 'pandas', 'sklearn') if name in sys.modules])"
+    assert child(code).communicate(timeout=60)[0].strip() == "[]"

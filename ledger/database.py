@@ -42,14 +42,19 @@ def connect(settings: Settings) -> sa.Engine:
         url = sa.make_url(settings.ledger_url)
         url.get_dialect().import_dbapi()
     except (sa.exc.ArgumentError, ImportError) as exc:
-        raise LedgerError(f"MEDIMIND_LEDGER: is no SQLAlchemy URL of a database that can be used here ({exc}).") from exc
+        raise LedgerError(
+            f"MEDIMIND_LEDGER: is no SQLAlchemy URL of a database that can be used here ({exc})."
+        ) from exc
     shown = url.render_as_string(hide_password=True)
     try:
         settings.private(settings.home)
         if url.get_backend_name() == "sqlite":
             if not url.database or url.database == ":memory:":
                 raise LedgerError(f"the ledger {shown} would be forgotten; sqlite:////a/file is expected.")
-            os.close(os.open(url.database, os.O_CREAT | os.O_RDWR, 0o600))
+            # Opened only where it is new: closing a file drops every lock that this process has on it, SQLite's too, and
+            # another process would then take the log away that our open connections go on writing to.
+            with suppress(FileExistsError):
+                os.close(os.open(url.database, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
             os.chmod(url.database, 0o600)
         engine = sa.create_engine(url, connect_args=_arguments(url), pool_pre_ping=True, pool_size=CONNECTIONS)
         if url.get_backend_name() == "sqlite":

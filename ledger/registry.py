@@ -5,13 +5,15 @@ the version itself: description, tags and aliases; report and plots lie beside i
 """
 
 import os
+import sqlite3
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -152,11 +154,11 @@ def describe(bundle: Bundle, report: Report) -> str:
         "|---|---|---|---|---|---|",
     ]
     for finding in report.findings:
+        if finding.limit is None:
+            continue  # it stands in the report; all of them would pass the 5000 characters that MLflow's tables hold
         value = "" if finding.value is None else f"{finding.value:.4g}"
         spread = "" if finding.interval is None else f"{finding.interval[0]:.3f} to {finding.interval[1]:.3f}"
-        lines.append(
-            f"| {finding.code} | {finding.title} | {value} | {spread} | {finding.limit or ''} | {finding.verdict} |"
-        )
+        lines.append(f"| {finding.code} | {finding.title} | {value} | {spread} | {finding.limit} | {finding.verdict} |")
     return "\n".join(lines)
 
 
@@ -178,20 +180,23 @@ def _registry(settings: Settings) -> Iterator[Any]:
         os.environ.setdefault(variable, value)
     import mlflow
     from mlflow.exceptions import MlflowException
+    from sqlalchemy import make_url
     from sqlalchemy.exc import SQLAlchemyError
 
-    if settings.registry_uri.startswith("sqlite:"):
-        settings.private(settings.home / "mlflow")
-    mlflow.set_tracking_uri(settings.registry_uri)
-    mlflow.set_registry_uri(settings.registry_uri)
+    uri = settings.registry_uri
     try:
+        if uri.startswith("sqlite:"):
+            settings.private(settings.home / "mlflow")
+            with closing(sqlite3.connect(make_url(uri).database or "")) as database:
+                database.execute("PRAGMA schema_version")  # MLflow would try for 100 s to open what cannot be opened
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_registry_uri(uri)
         yield mlflow
-    except (MlflowException, SQLAlchemyError, OSError) as exc:
-        reason = str(exc).splitlines()[0][:300]
-        raise RegistryError(
-            f"the registry {settings.registry_uri} failed ({type(exc).__name__}: {reason}). Is it up (`make up`)? "
-            "Nothing was promoted."
-        ) from exc
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as exc:
+        said = f"the registry {uri} failed ({type(exc).__name__}: {str(exc).partition(chr(10))[0]:.300})."
+        if password := urlsplit(uri).password:
+            said = said.replace(f":{password}@", ":***@")
+        raise RegistryError(f"{said} Is it up (`make up`)? Nothing was promoted.") from exc
 
 
 def _experiment(settings: Settings, client: Any, name: str) -> str:
@@ -237,9 +242,9 @@ def _report(client: Any, version: Version) -> Report | None:
     with TemporaryDirectory() as folder:
         try:
             text = Path(client.download_artifacts(version.run, REPORT, folder)).read_text(encoding="utf-8")
-        except (MlflowException, OSError):
+            return Report.from_json(text)
+        except (MlflowException, OSError, ValueError, KeyError, TypeError):
             return None
-    return Report.from_json(text)
 
 
 def _parameters(bundle: Bundle) -> dict[str, Any]:

@@ -41,7 +41,8 @@ def promote(name: str, number: int, reason: str, settings: Settings) -> Promoted
         new = champion is None or champion.version != number or champion.bundle != judged.digest
         if new:
             try:
-                Predictor(bundles.put(folder, settings.store))
+                if report.passed:  # else it is refused below, and the store never sees it
+                    Predictor(bundles.put(folder, settings.store))
             except BundleError as exc:
                 raise PromotionError(f"{version}: {exc}") from exc
             champion = promotions.promote(engine, number, report, settings.actor, reason)

@@ -23,6 +23,8 @@ from serving.schemas import PredictBody
 
 LARGEST_BODY = 8 * 1024 * 1024
 RETRY_AFTER_S = "1"
+BENTOML = {"/livez", "/metrics"}
+"""The paths that are left to BentoML."""
 
 log = logging.getLogger("bentoml.medimind")
 
@@ -33,12 +35,11 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 def front(runtime: Runtime, inner: App) -> App:
-    """Our routes, and BentoML's app for every other path and for the life of the process."""
+    """Our routes. BentoML's app keeps two of its own and the life of the process; its pages are not served."""
     ours = routes(runtime)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope.get("path", "")
-        if not (scope["type"] == "http" and (path.startswith("/v1/") or path in ("/v1", "/readyz", "/openapi.json"))):
+        if scope["type"] != "http" or scope["path"] in BENTOML:
             return await inner(scope, receive, send)
         try:
             await ours(scope, receive, send)

@@ -258,10 +258,11 @@ def _outcome(item: Any) -> Outcome:
         raise RecordError("malformed", "value", "value: true or false, 1 or 0, is expected: did the event happen.")
     try:
         observed = datetime.fromisoformat(body.observed_at)
-    except ValueError:
+        told = utc(observed)
+    except (ValueError, OverflowError):  # overflow: in UTC it is before year 1
         observed = None
     if observed is None or observed.tzinfo is None:
         raise RecordError("malformed", "observed_at", "observed_at: an ISO 8601 time with its offset is expected.")
-    if observed > datetime.now(UTC):
+    if told > datetime.now(UTC):
         raise RecordError("malformed", "observed_at", "observed_at: lies in the future; an outcome has been observed.")
-    return Outcome(body.prediction_id, body.reference, body.model, int(body.value), utc(observed))
+    return Outcome(body.prediction_id, body.reference, body.model, int(body.value), told)

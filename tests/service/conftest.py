@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,10 +81,8 @@ class Server:
             return []
         everyone = [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children(recursive=True)]
         self.process.send_signal(signal.SIGINT)
-        try:
+        with suppress(subprocess.TimeoutExpired):
             self.process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            pass
         _, left = psutil.wait_procs(everyone, timeout=5)
         for process in left:
             process.kill()

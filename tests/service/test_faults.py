@@ -1,6 +1,9 @@
 """What the server does when the world is not as it should be: by real means, never by a patched function."""
 
+import os
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +13,7 @@ import httpx
 import pytest
 import yaml
 
-from configs.settings import Settings
+from configs.settings import ROOT, Settings
 from configs.spec import from_document
 from features import build, cohort
 from ledger import predictions, promotions
@@ -28,7 +31,9 @@ def odd(machine: Settings, tmp_path) -> Settings:
     (settings.configs / "diseases").mkdir(parents=True)
     document = yaml.safe_load((machine.configs / "diseases" / "toy.yaml").read_text())
     for name in ("toy", "flipped", "nobody"):
-        (settings.configs / "diseases" / f"{name}.yaml").write_text(yaml.safe_dump({**document, "name": name}, sort_keys=False))
+        (settings.configs / "diseases" / f"{name}.yaml").write_text(
+            yaml.safe_dump({**document, "name": name}, sort_keys=False)
+        )
     source = connect(machine)
     champion = promotions.find_champion(source, "toy")
     source.dispose()
@@ -139,3 +144,19 @@ def test_a_ledger_that_is_locked_answers_nothing_and_recovers(ask, patient, clie
     assert rows() - before == 1
     assert ask(patient).status_code == 200
     assert rows() - before == 2
+
+
+def test_a_ledger_opened_twice_by_one_process_keeps_its_log_from_the_others(tmp_path):
+    """A file that is closed anywhere in a process drops its POSIX locks; the next to close would take the log away."""
+    settings = Settings(home=tmp_path)
+    first = connect(settings)
+    first.connect().close()  # the pool keeps it open
+    second = connect(settings)
+
+    code = "from configs.settings import settings; from ledger.database import connect; connect(settings()).dispose()"
+    variables = {**os.environ, "MEDIMIND_HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=variables, check=True, timeout=60)
+
+    assert (tmp_path / "ledger.db-wal").exists()
+    first.dispose()
+    second.dispose()

@@ -70,7 +70,10 @@ def test_an_unknown_prediction_gets_its_error_in_its_place(ask, patient, tell, k
 
 
 def test_only_unknown_predictions_are_not_found(tell):
-    answer = tell({"prediction_id": "999999999-0", "value": 1, "observed_at": THEN}, {"reference": "nobody's", "value": 1, "observed_at": THEN})
+    answer = tell(
+        {"prediction_id": "999999999-0", "value": 1, "observed_at": THEN},
+        {"reference": "nobody's", "value": 1, "observed_at": THEN},
+    )
 
     assert answer.status_code == 404
     assert answer.json()["error"]["code"] == "not_on_record"
@@ -94,7 +97,19 @@ FUTURE = (datetime.now(UTC) + timedelta(days=1)).isoformat()
         {"prediction_id": None},
         {"colour": "red"},
     ],
-    ids=str,
+    ids=[
+        "future",
+        "no offset",
+        "no time",
+        "before year 1",
+        "after year 9999",
+        "2",
+        "text",
+        "huge",
+        "two names",
+        "no name",
+        "unknown key",
+    ],
 )
 def test_what_is_no_outcome_is_refused_and_costs_the_others_nothing(changed, ask, patient, tell, known):
     said = ask(patient).json()["predictions"][0]

@@ -1,12 +1,15 @@
 """A record's way to its answer: the same bits as without a server, on record before it is told, told once."""
 
 import hashlib
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 
+from features import units
 from features.synthetic import draw
 from ledger import predictions
 
@@ -49,7 +52,9 @@ def test_an_answer_names_its_model_version_band_and_what_was_missing(ask, patien
 def test_missing_is_not_zero(ask, patient):
     without = {name: value for name, value in patient.items() if name != "max_heart_rate_bpm"}
 
-    left_out, null, lowest = ask(without, {**without, "max_heart_rate_bpm": None}, {**without, "max_heart_rate_bpm": 40}).json()["predictions"]
+    left_out, null, lowest = ask(
+        without, {**without, "max_heart_rate_bpm": None}, {**without, "max_heart_rate_bpm": 40}
+    ).json()["predictions"]
     refused = ask({**without, "max_heart_rate_bpm": 0})
 
     assert left_out["risk"] == null["risk"] != lowest["risk"]
@@ -66,11 +71,11 @@ def test_a_zero_that_the_contract_calls_missing_is_told_as_missing(ask, patient)
 
 
 def test_a_value_in_another_unit_of_the_contract_is_the_same_value(ask, patient):
-    from features import units
-
     mmol_l = 240 / units.factor("mmol/L", "mg/dL", "2093-3")
 
-    ours, theirs = ask(patient, {**patient, "cholesterol_mg_dl": {"value": mmol_l, "unit": "mmol/L"}}).json()["predictions"]
+    ours, theirs = ask(patient, {**patient, "cholesterol_mg_dl": {"value": mmol_l, "unit": "mmol/L"}}).json()[
+        "predictions"
+    ]
 
     assert theirs["risk"] == pytest.approx(ours["risk"], abs=1e-6)
 
@@ -108,7 +113,9 @@ def test_a_time_of_prediction_is_kept_as_it_was_told(ask, patient, client):
     assert client.get(f"/v1/predictions/{said['id']}").json()["record"]["at"] == "2026-01-02T03:05:06+00:00"
 
 
-@pytest.mark.parametrize("id_", ["999999999-0", "1-99999", "1", "1-0-0", "x", "-1-0", "1-99999999999999999999999", "9" * 30 + "-0"])
+@pytest.mark.parametrize(
+    "id_", ["999999999-0", "1-99999", "1", "1-0-0", "x", "-1-0", "1-99999999999999999999999", "9" * 30 + "-0"]
+)
 def test_a_prediction_that_is_not_on_record_is_not_found(id_, ask, patient, client):
     ask(patient)
 
@@ -182,7 +189,9 @@ def test_a_deadline_that_passed_before_the_model_ran_is_answered_with_try_again(
 def test_many_records_at_once_are_answered_within_a_deadline_that_allows_it(ask, patient, predictor):
     began = time.monotonic()
 
-    said = ask(*[{**patient, "age_years": 20 + n % 90} for n in range(2000)], X_Deadline_Ms="30000").json()["predictions"]
+    said = ask(*[{**patient, "age_years": 20 + n % 90} for n in range(2000)], X_Deadline_Ms="30000").json()[
+        "predictions"
+    ]
 
     assert time.monotonic() - began < 30
     assert [one["risk"] for one in said[:90]] == [one["risk"] for one in said[90:180]]
@@ -191,14 +200,10 @@ def test_many_records_at_once_are_answered_within_a_deadline_that_allows_it(ask,
 
 
 def test_a_patient_is_on_record_as_a_keyed_hash_and_the_same_patient_as_the_same(ask, patient, ledger, machine):
-    import sqlalchemy as sa
-
     ask({**patient, "patient": "Ada"}, {**patient, "patient": "Bob"}, {**patient, "patient": "Ada"}, patient)
 
     with ledger.connect() as connection:
         kept = connection.execute(sa.text("SELECT patients FROM requests ORDER BY id DESC LIMIT 1")).scalar_one()
-    import json
-
     ada, bob, again, nobody = json.loads(kept)
     assert ada == again != bob
     assert nobody is None

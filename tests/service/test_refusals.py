@@ -1,4 +1,6 @@
-"""Every request that cannot be answered gets a status that fits and one shape of body, and costs nobody else anything."""
+"""A request that cannot be answered gets a status that fits and one shape of body, and costs nobody else anything."""
+
+import socket
 
 import httpx
 import pytest
@@ -6,7 +8,6 @@ import pytest
 PREDICT = "/v1/models/toy/predict"
 GOOD = b'{"records": [{"age_years": 61, "sex": "male"}]}'
 JSON = {"Content-Type": "application/json"}
-FIFTY_MB = 50 * 1024 * 1024
 
 
 def error_of(answer: httpx.Response) -> dict[str, str | None]:
@@ -141,7 +142,11 @@ def test_a_body_with_only_bad_records_is_refused_and_says_what_is_wrong_with_eac
 
     assert answer.status_code == 422
     assert error_of(answer)["field"] == "pain"
-    assert [one["error"]["code"] for one in answer.json()["predictions"]] == ["unknown_category", "not_a_number", "malformed"]
+    assert [one["error"]["code"] for one in answer.json()["predictions"]] == [
+        "unknown_category",
+        "not_a_number",
+        "malformed",
+    ]
 
 
 @pytest.mark.parametrize("number", [b"1e999", b"-1e999", b"1" + b"0" * 400])
@@ -170,10 +175,9 @@ def test_a_records_text_is_never_repeated(ask, patient):
 
 
 def test_a_client_that_goes_away_in_the_middle_harms_nobody(server, ask, patient):
-    import socket
-
     host, port = server.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as caller:
-        caller.sendall(f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{{".encode())
+        head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n"
+        caller.sendall(head.encode() + b"{")
 
     assert ask(patient).status_code == 200

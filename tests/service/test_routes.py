@@ -2,17 +2,20 @@
 
 import inspect
 import json
+import os
 import subprocess
 import sys
 from typing import Any
 
 import httpx
 import jsonschema
+import psutil
 import pytest
 from _bentoml_sdk.service import factory
 
 from configs.settings import ROOT
 from features.synthetic import draw
+from pipelines import cli
 from serving.service import FrontedService
 
 
@@ -173,8 +176,6 @@ print(*(name for name in ("mlflow", "pandas", "sklearn", "prefect", "pipelines",
 
 
 def test_the_worker_never_imports_what_only_training_needs(machine):
-    import os
-
     done = subprocess.run(
         [sys.executable, "-c", IN_A_CHILD],
         capture_output=True,
@@ -198,8 +199,6 @@ def test_bentomls_private_class_is_still_what_we_lean_on():
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1"])
 def test_serving_beyond_this_machine_needs_a_word(host, machine, monkeypatch, capsys):
-    from pipelines import cli
-
     monkeypatch.setenv("MEDIMIND_HOME", str(machine.home))
     monkeypatch.setenv("MEDIMIND_CONFIGS", str(machine.configs))
     monkeypatch.setattr(sys, "argv", ["medimind", "serve", "toy", "--host", host])
@@ -212,8 +211,6 @@ def test_serving_beyond_this_machine_needs_a_word(host, machine, monkeypatch, ca
 
 
 def test_the_port_is_open_to_this_machine_alone(server):
-    import psutil
-
     port = int(server.url.rpartition(":")[2])
     processes = [psutil.Process(server.process.pid), *psutil.Process(server.process.pid).children(recursive=True)]
     listening = {c.laddr.ip for p in processes for c in p.net_connections() if c.laddr and c.laddr.port == port}

@@ -104,7 +104,9 @@ def invent(document: dict[str, Any], n: int, seed: int) -> Disease:
         "sick": (dice.random(n) < 1 / (1 + np.exp(-score))).astype(int).tolist(),
     }
     for optional in ("rate", "chol", "pain", "smoker"):
-        table[optional] = [None if gone else cell for cell, gone in zip(table[optional], dice.random(n) < 0.05, strict=True)]
+        table[optional] = [
+            None if gone else cell for cell, gone in zip(table[optional], dice.random(n) < 0.05, strict=True)
+        ]
     spec = from_document(json.loads(json.dumps(document)), "angina.yaml")
     records, refusals = columns.check_table(spec, table, columns.translate_table(spec, table))
     assert not refusals
@@ -166,7 +168,9 @@ def child() -> Callable[..., subprocess.Popen[str]]:
     With `largest_file` its disk is full for every file once that many bytes are in it: ulimit -f, in bytes.
     """
 
-    def start(code: str, *arguments: object, largest_file: int | None = None, **variables: str) -> subprocess.Popen[str]:
+    def start(
+        code: str, *arguments: object, largest_file: int | None = None, **variables: str
+    ) -> subprocess.Popen[str]:
         def limit() -> None:
             if largest_file is not None:
                 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write then fails, as on a full disk

@@ -82,7 +82,9 @@ def groups(*aurocs):
     ]
 
 
-@pytest.mark.parametrize(("aurocs", "expected"), [((0.9, 0.7), "passed"), ((0.9, 0.69), "failed"), ((None, 0.7), "passed")])
+@pytest.mark.parametrize(
+    ("aurocs", "expected"), [((0.9, 0.7), "passed"), ((0.9, 0.69), "failed"), ((None, 0.7), "passed")]
+)
 def test_the_worst_subgroup_is_judged(aurocs, expected):
     found = worst_subgroup(groups(*aurocs), Bound(low=0.7, high=None))
     assert found.verdict == expected

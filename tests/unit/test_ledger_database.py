@@ -123,9 +123,13 @@ def test_a_disk_that_fills_up_in_a_migration_costs_nothing_but_a_second_try(home
 
 
 def test_a_transaction_that_fails_leaves_nothing(ledger, home):
-    with pytest.raises(RuntimeError), writing(ledger) as connection:
-        audit(connection, "nurse.joy", "note", "half")
-        raise RuntimeError
+    def half():
+        with writing(ledger) as connection:
+            audit(connection, "nurse.joy", "note", "half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        half()
     assert entries(home) == []
 
 
@@ -173,7 +177,13 @@ def test_a_home_that_cannot_be_made_is_a_ledger_error(tmp_path, home):
 
 @pytest.mark.parametrize(
     "url",
-    ["ledger.db", "oracel://nurse:s3cret@here/x", "mysql+oursql://nurse:s3cret@here/x", "sqlite://", "sqlite:///:memory:"],
+    [
+        "ledger.db",
+        "oracel://nurse:s3cret@here/x",
+        "mysql+oursql://nurse:s3cret@here/x",
+        "sqlite://",
+        "sqlite:///:memory:",
+    ],
 )
 def test_a_url_that_is_no_ledgers_is_a_ledger_error_without_its_password(tmp_path, url):
     with pytest.raises(LedgerError, match="ledger|LEDGER") as caught:
@@ -385,7 +395,9 @@ def test_a_disk_that_fills_up_in_a_restore_leaves_the_ledger_as_it_was(ledger, h
 
 @pytest.mark.parametrize("verb", [backup, restore])
 def test_a_ledger_on_a_server_is_left_to_the_servers_own_tools(tmp_path, verb):
-    with pytest.raises(LedgerError, match=re.escape(f"{verb.__name__}: the ledger is on postgresql; use its own tools")):
+    with pytest.raises(
+        LedgerError, match=re.escape(f"{verb.__name__}: the ledger is on postgresql; use its own tools")
+    ):
         verb(Settings(home=tmp_path, ledger="postgresql://127.0.0.1/ledger"), tmp_path / "backup.db")
 
 

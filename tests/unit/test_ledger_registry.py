@@ -120,7 +120,9 @@ def test_what_a_reviewer_needs_stands_in_the_version(client, trained, report):
 
 
 def test_a_description_of_many_subgroups_still_fits(trained, report):
-    many = [dataclasses.replace(report.findings[0], code="MM009", title=f"AUROC, site {n}", limit=None) for n in range(200)]
+    many = [
+        dataclasses.replace(report.findings[0], code="MM009", title=f"AUROC, site {n}", limit=None) for n in range(200)
+    ]
     assert len(registry.describe(trained, dataclasses.replace(report, findings=(*report.findings, *many)))) < 5000
 
 
@@ -246,7 +248,10 @@ def test_a_version_whose_files_are_gone_is_a_registry_error(machine, other):
     for path in (machine.home / "mlflow" / "artifacts" / "lupus").rglob("MANIFEST.json"):
         path.unlink()
 
-    with pytest.raises(RegistryError, match="lupus@1: the registry holds no bundle for it"), registry.fetch(machine, version):
+    with (
+        pytest.raises(RegistryError, match="lupus@1: the registry holds no bundle for it"),
+        registry.fetch(machine, version),
+    ):
         pass
 
 
@@ -256,7 +261,10 @@ def test_a_report_that_cannot_be_read_is_a_registry_error(machine, other):
     for path in (machine.home / "mlflow" / "artifacts" / "sprue").rglob("report.json"):
         path.write_text("half a rep")
 
-    with pytest.raises(RegistryError, match="sprue@1: the registry holds no report for it"), registry.fetch(machine, version):
+    with (
+        pytest.raises(RegistryError, match="sprue@1: the registry holds no report for it"),
+        registry.fetch(machine, version),
+    ):
         pass
 
 
@@ -281,12 +289,25 @@ def test_a_registry_that_does_not_answer_is_a_registry_error_soon(nobody, traine
     assert time.monotonic() - begun < 30
 
 
-@pytest.mark.parametrize("registered", ["sqlite:////proc/mlflow.db", "nonsense://there"])
-def test_a_registry_that_cannot_be_opened_is_a_registry_error(tmp_path, registered):
+@pytest.mark.parametrize(
+    "place", ["sqlite:////proc/mlflow.db", "sqlite:///{}/text", "sqlite:///{}", "nonsense://there"]
+)
+def test_a_registry_that_cannot_be_opened_is_a_registry_error_soon(tmp_path, place):
+    (tmp_path / "text").write_text("Dear diary, this is no database at all.\n" * 200)
+    begun = time.monotonic()
     with pytest.raises(RegistryError, match="the registry"):
-        registry.versions(Settings(home=tmp_path / "home", registry=registered), "angina")
+        registry.versions(Settings(home=tmp_path / "home", registry=place.format(tmp_path)), "angina")
+    assert time.monotonic() - begun < 10
+
+
+def test_a_home_that_cannot_be_made_is_a_registry_error(tmp_path):
+    (tmp_path / "a file").write_text("")
+    with pytest.raises(RegistryError, match="the registry"):
+        registry.versions(Settings(home=tmp_path / "a file" / "home"), "angina")
 
 
 def test_nothing_of_mlflow_is_imported_with_the_module(child):
-    code = "import sys, ledger.registry; print([name for name in ('mlflow', 'pandas', 'sklearn') if name in sys.modules])"
+    code = (
+        "import sys, ledger.registry; print([name for name in ('mlflow', 'pandas', 'sklearn') if name in sys.modules])"
+    )
     assert child(code).communicate(timeout=60)[0].strip() == "[]"

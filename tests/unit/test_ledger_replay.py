@@ -45,11 +45,16 @@ def test_every_prediction_is_replayed_to_the_bit(ledger, home, request_number, a
 
 
 def test_a_loaded_predictor_says_the_same(ledger, home, request_number, predictor):
-    again, other = replay_with(predictor, find(ledger, f"{request_number}-0")), replay(ledger, home, f"{request_number}-0")
+    again, other = (
+        replay_with(predictor, find(ledger, f"{request_number}-0")),
+        replay(ledger, home, f"{request_number}-0"),
+    )
     assert (again.risk, again.agrees, again.holds) == (other.risk, other.agrees, other.holds)
 
 
-@pytest.mark.parametrize(("gap", "agrees", "holds"), [(5e-7, "within 1e-06", True), (2e-6, "differs", False), (np.nan, "differs", False)])
+@pytest.mark.parametrize(
+    ("gap", "agrees", "holds"), [(5e-7, "within 1e-06", True), (2e-6, "differs", False), (np.nan, "differs", False)]
+)
 def test_a_risk_that_was_not_that_is_noticed(ledger, request_number, predictor, gap, agrees, holds):
     stored = find(ledger, f"{request_number}-0")
     again = replay_with(predictor, dataclasses.replace(stored, risk=stored.risk + gap))

@@ -94,7 +94,9 @@ def test_no_clock_no_path_and_no_user_stands_in_a_bundle(trained):
 def test_nothing_in_a_bundle_is_a_pickle(trained):
     for name, content in contents(trained.folder).items():
         assert name.endswith((".json", ".onnx"))
-        assert not content.startswith((b"\x80", b"(", b"c", b"PK"))  # pickles of protocol 2-5 and 0; torch's and skops' zip
+        assert not content.startswith(
+            (b"\x80", b"(", b"c", b"PK")
+        )  # pickles of protocol 2-5 and 0; torch's and skops' zip
         if name.endswith(".json"):
             json.loads(content)
 
@@ -159,7 +161,9 @@ def test_a_truncated_manifest_is_refused(folder, size):
         load(folder)
 
 
-@pytest.mark.parametrize("text", ["[]", "1", '{"format": 1}', '{"format": 1, "files": 3}', '{"format": 1, "files": {}}', "\xff"])
+@pytest.mark.parametrize(
+    "text", ["[]", "1", '{"format": 1}', '{"format": 1, "files": 3}', '{"format": 1, "files": {}}', "\xff"]
+)
 def test_a_manifest_of_another_shape_is_refused(folder, text):
     (folder / MANIFEST).write_text(text, encoding="latin-1")
 
@@ -225,6 +229,14 @@ def test_the_store_never_serves_what_its_name_does_not_say(trained, folder, rese
     reseal(kept)
     with pytest.raises(BundleError, match=trained.digest[:12]):
         get(trained.digest, tmp_path / "store")
+
+
+def test_a_calibration_of_other_fields_is_refused(folder, reseal):
+    (folder / "calibration.json").write_text('{"slope": 1.0}')
+    reseal(folder)
+
+    with pytest.raises(BundleError, match=r"calibration\.json is not a slope and an intercept"):
+        load(folder)
 
 
 def test_an_unknown_digest_is_refused(tmp_path):

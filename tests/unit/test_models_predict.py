@@ -52,7 +52,9 @@ def test_batches_equal_one_by_one_to_the_bit(predictor, size):
     X = predictor.features(checked)
     one_by_one = np.concatenate([predictor.risk(predictor.features([record])) for record in checked])
 
-    assert_array_equal(np.concatenate([predictor.risk(X[start : start + size]) for start in range(0, len(X), size)]), one_by_one)
+    assert_array_equal(
+        np.concatenate([predictor.risk(X[start : start + size]) for start in range(0, len(X), size)]), one_by_one
+    )
 
 
 def test_the_features_of_a_request_are_those_of_the_cohort(predictor, disease):
@@ -142,7 +144,16 @@ def test_a_spec_that_was_changed_is_refused(forge):
         lambda selftest: selftest["cases"][0].update(risk=float("nan")),
         lambda selftest: [],
     ],
-    ids=["no cases", "no list", "no risk", "impossible record", "a feature short", "null risk", "NaN risk", "another shape"],
+    ids=[
+        "no cases",
+        "no list",
+        "no risk",
+        "impossible record",
+        "a feature short",
+        "null risk",
+        "NaN risk",
+        "another shape",
+    ],
 )
 def test_a_self_test_that_tests_nothing_or_cannot_be_run_is_refused(forge, change):
     with pytest.raises(BundleError):
@@ -183,10 +194,12 @@ def test_a_model_that_answers_by_batch_size_is_refused(trained, reseal, tmp_path
     from models.onnx import Session
 
     X = np.array([[np.nan if v is None else v for v in case["features"]] for case in cases["cases"]], np.float32)
-    for case, value in zip(cases["cases"], trained.calibration.risk(Session(folder / "model.onnx").log_odds(X)), strict=True):
+    for case, value in zip(
+        cases["cases"], trained.calibration.risk(Session(folder / "model.onnx").log_odds(X)), strict=True
+    ):
         case["risk"] = float(value)
     (folder / "selftest.json").write_text(json.dumps(cases))
     reseal(folder)
 
-    with pytest.raises(BundleError, match="self-test: batches of|from the recorded one"):
+    with pytest.raises(BundleError, match=r"self-test: batches of|from the recorded one"):
         Predictor(load(folder))

@@ -70,7 +70,7 @@ def test_a_point_may_coincide_with_the_one_before():
 
 
 def test_a_point_that_cannot_be_reached_is_refused_by_name():
-    with pytest.raises(TrainingError, match="operating_points.sure: no threshold reaches ppv 1 in the training part"):
+    with pytest.raises(TrainingError, match=r"operating_points\.sure: no threshold reaches ppv 1 in the training part"):
         operating_points({"sure": OperatingPoint(ppv=1.0)}, RISK, 1 - Y)
 
 
@@ -81,7 +81,8 @@ def test_the_order_of_the_patients_does_not_matter():
 
 
 @pytest.mark.parametrize(
-    ("risk", "expected"), [(0.0, None), (0.1999, None), (0.2, "rule_out"), (0.59, "rule_out"), (0.6, "alert"), (1.0, "alert")]
+    ("risk", "expected"),
+    [(0.0, None), (0.1999, None), (0.2, "rule_out"), (0.59, "rule_out"), (0.6, "alert"), (1.0, "alert")],
 )
 def test_the_band_is_the_highest_point_reached(risk, expected):
     assert band({"rule_out": 0.2, "alert": 0.6}, risk) == expected

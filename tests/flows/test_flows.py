@@ -1,0 +1,100 @@
+"""The verbs as Prefect flows, under a real Prefect server."""
+
+import pytest
+
+from configs.errors import FetchError, SourceError
+from ledger import registry
+from ledger.database import connect
+from ledger.promotions import find_champion
+
+
+def champion(settings, name):
+    engine = connect(settings)
+    found = find_champion(engine, name)
+    engine.dispose()
+    return found
+
+
+def test_run_promotes_what_passes_and_names_what_does_not(ran, machine):
+    assert ran == ["picky"]
+    assert champion(machine, "toy").version == 1
+    assert champion(machine, "picky") is None
+
+
+def test_a_version_that_failed_a_gate_is_registered_all_the_same(ran, machine):
+    (version,) = registry.versions(machine, "picky")
+
+    assert not version.passed
+    assert version.aliases == ()
+    with registry.fetch(machine, version) as (_, report):
+        assert [finding.title for finding in report.failed] == ["AUROC"]
+
+
+def test_each_verb_ran_as_a_flow_of_its_own(ran, machine):
+    from prefect.client.orchestration import get_client
+
+    from pipelines import flows
+
+    flows.monitor("toy")
+
+    with get_client(sync_client=True) as client:
+        names = {flow.id: flow.name for flow in client.read_flows()}
+        runs = [(names[run.flow_id], run.state_name) for run in client.read_flow_runs()]
+    assert {name for name, _ in runs} >= {"ingest", "prepare", "train", "validate", "promote", "monitor", "run"}
+    assert {state for name, state in runs if name in ("prepare", "train", "validate", "promote", "run")} == {
+        "Completed"
+    }
+    assert sorted((machine.reports / "toy").glob("monitor-*.html"))
+
+
+def test_a_second_run_makes_no_new_version(ran, machine):
+    from pipelines import flows
+
+    assert flows.run(["toy"]) == []
+
+    assert [version.number for version in registry.versions(machine, "toy")] == [1]
+    assert champion(machine, "toy").version == 1
+
+
+def test_a_download_that_failed_is_tried_again(harness, machine, add, toy_document, no_index, task_runs):
+    from pipelines import flows
+
+    wheel = {"wheel": "no-such-package-of-ours==1.0", "member": "a/b.csv", "sha256": "0" * 64}
+    add({**toy_document, "name": "faraway", "source": wheel})
+
+    with pytest.raises(FetchError, match="could not be downloaded"):
+        flows.ingest("faraway")
+
+    assert [run.run_count for run in task_runs("ingest")] == [3]
+
+
+def test_a_source_that_is_not_there_is_not_tried_again(harness, machine, add, toy_document, task_runs):
+    from pipelines import flows
+
+    add({**toy_document, "name": "lost", "source": {"csv": "nowhere.csv"}})
+
+    with pytest.raises(SourceError, match=r"nowhere\.csv does not exist"):
+        flows.ingest("lost")
+
+    assert [run.run_count for run in task_runs("ingest")] == [1]
+
+
+def test_deployments_name_their_module_their_pool_and_the_mornings_of_the_monitor(harness, machine):
+    from prefect.client.orchestration import get_client
+
+    from pipelines import flows
+
+    assert flows.deploy(["toy"]) == ["run/toy", "monitor/toy"]
+    assert flows.deploy(["toy"]) == ["run/toy", "monitor/toy"], "a second time changes nothing"
+
+    with get_client(sync_client=True) as client:
+        run = client.read_deployment_by_name("run/toy")
+        monitor = client.read_deployment_by_name("monitor/toy")
+        pool = client.read_work_pool(flows.WORK_POOL)
+        assert len(client.read_deployments()) == 2
+    assert (run.entrypoint, monitor.entrypoint) == ("pipelines.flows.run", "pipelines.flows.monitor")
+    assert (run.parameters, monitor.parameters) == ({"names": ["toy"]}, {"name": "toy"})
+    assert {run.work_pool_name, monitor.work_pool_name} == {pool.name} == {"medimind"}
+    assert run.schedules == []
+    assert [schedule.schedule.cron for schedule in monitor.schedules] == [flows.MONITOR_AT]
+    assert run.concurrency_limit == monitor.concurrency_limit == 1 or run.global_concurrency_limit.limit == 1

@@ -47,11 +47,11 @@ class Settings(BaseSettings):
 
     @cached_property
     def ledger_url(self) -> str:
-        return self.ledger or f"sqlite:///{self.home / 'ledger.db'}"
+        return self.ledger or _sqlite(self.home / "ledger.db")
 
     @cached_property
     def registry_uri(self) -> str:
-        return self.registry or f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
+        return self.registry or _sqlite(self.home / "mlflow" / "mlflow.db")
 
     @property
     def store(self) -> Path:
@@ -77,6 +77,11 @@ class Settings(BaseSettings):
             os.chmod(self.home, 0o700)
             os.chmod(folder, 0o700)
         return folder
+
+
+def _sqlite(path: Path) -> str:
+    """The URL of a SQLite file; SQLAlchemy reads %41 in one as A."""
+    return f"sqlite:///{str(path).replace('%', '%25')}"
 
 
 def settings() -> Settings:

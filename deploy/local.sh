@@ -37,6 +37,7 @@ up)
     start prefect .venv/bin/prefect server start --host 127.0.0.1 --port "$prefect_port"
     answers mlflow "http://127.0.0.1:$mlflow_port/health"
     answers prefect "$PREFECT_API_URL/health"
+    MEDIMIND_REGISTRY=http://127.0.0.1:$mlflow_port .venv/bin/python -m pipelines.promote
     start worker .venv/bin/prefect worker start --pool medimind --type process
     cat <<TEXT
 the registry   http://127.0.0.1:$mlflow_port   (MEDIMIND_REGISTRY=http://127.0.0.1:$mlflow_port to use it from here)

@@ -1,4 +1,4 @@
-"""A window of predictions against what the model was trained on, as findings MW001 to MW009."""
+"""A window of predictions against what the model was trained on, as findings MW001 to MW008."""
 
 from collections.abc import Mapping
 from typing import Any

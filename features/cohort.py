@@ -58,12 +58,18 @@ class Cohort:
         )
 
     @property
+    def groups(self) -> NDArray[np.int64]:
+        """Which rows are one patient's, (n,): patients numbered in order of appearance, whatever they are called."""
+        numbers: dict[str, int] = {}
+        return np.array([numbers.setdefault(patient, len(numbers)) for patient in self.patient.tolist()], np.int64)
+
+    @property
     def fingerprint(self) -> str:
-        """SHA-256 of what is learned from: names, numbers, outcomes and parts, in order."""
+        """SHA-256 of what is learned from: names, numbers, outcomes, parts and whose rows they are, in order."""
         digest = hashlib.sha256(json.dumps(self.names).encode())
         digest.update(np.ascontiguousarray(self.X).tobytes())
         digest.update(np.ascontiguousarray(self.y).tobytes())
-        digest.update(json.dumps(self.part.tolist()).encode())
+        digest.update(json.dumps([self.part.tolist(), self.groups.tolist()]).encode())
         for name, labels in sorted(self.attributes.items()):
             digest.update(json.dumps([name, labels.tolist()]).encode())
         return digest.hexdigest()

@@ -51,7 +51,7 @@ def connect(settings: Settings) -> sa.Engine:
         if url.get_backend_name() == "sqlite":
             if not url.database or url.database == ":memory:":
                 raise LedgerError(f"the ledger {shown} would be forgotten; sqlite:////a/file is expected.")
-            # Opened only where it is new: closing a file drops every lock that this process has on it, SQLite's too, and
+            # Opened only if it is new: closing a file drops every lock that this process has on it, SQLite's too, and
             # another process would then take the log away that our open connections go on writing to.
             with suppress(FileExistsError):
                 os.close(os.open(url.database, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
@@ -161,7 +161,7 @@ def _note(settings: Settings, action: str, detail: str) -> None:
 
 
 def _whole(copy: Path, source: Path) -> None:
-    """Raise LedgerError unless `copy` is a whole ledger of this release. (The copy, because SQLite writes beside it.)"""
+    """Raise LedgerError unless `copy` is a whole ledger of this release. (A copy: SQLite writes beside it.)"""
     try:
         with closing(sqlite3.connect(copy)) as reader:
             sound = reader.execute("PRAGMA integrity_check").fetchone()[0] == "ok"

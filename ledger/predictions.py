@@ -224,7 +224,7 @@ def purge(engine: sa.Engine, before: datetime, actor: str) -> int:
             busy = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()[0]
         if busy:
             raise LedgerError(
-                f"{count} predictions are purged, but the ledger is still being read and its write-ahead log holds them "
+                f"{count} predictions are purged, but the ledger is still being read and its log still holds them "
                 "until that reader ends. Purge again to clear it."
             )
     return count

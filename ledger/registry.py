@@ -92,7 +92,12 @@ def register(
             mlflow.set_tags(tags)
             _make_model(client, bundle)
             made = client.create_model_version(
-                report.name, info.model_uri, run.info.run_id, tags=tags, description=describe(bundle, report)
+                report.name,
+                info.model_uri,
+                run.info.run_id,
+                tags=tags,
+                description=describe(bundle, report),
+                model_id=info.model_id,  # a server refuses the source without it
             )
         if report.passed:
             client.set_registered_model_alias(report.name, CANDIDATE, made.version)
@@ -196,7 +201,8 @@ def _registry(settings: Settings) -> Iterator[Any]:
         said = f"the registry {uri} failed ({type(exc).__name__}: {str(exc).partition(chr(10))[0]:.300})."
         if password := urlsplit(uri).password:
             said = said.replace(f":{password}@", ":***@")
-        raise RegistryError(f"{said} Is it up (`make up`)? Nothing was promoted.") from exc
+        hint = " Is it up? `make up` starts one here." if uri.startswith("http") else ""
+        raise RegistryError(said + hint) from exc
 
 
 def _experiment(settings: Settings, client: Any, name: str) -> str:

@@ -47,7 +47,7 @@ def out_of_fold(name: str, plan: Plan, train: Cohort, seed: int) -> NDArray[np.f
 
     found = np.empty(len(train))
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
-    for learn, hold in folds.split(train.X, train.y, train.patient):
+    for learn, hold in folds.split(train.X, train.y, train.groups):
         learned = train.where(np.isin(np.arange(len(train)), learn))
         found[hold] = fit_family(name, plan, learned, seed).log_odds(train.X[hold])
     return found

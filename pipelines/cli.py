@@ -94,7 +94,7 @@ def new(
     if path.exists():
         raise SpecError(f"configs/diseases/{name}.yaml exists already; nothing was changed.")
     source, root = source.resolve(), configs.parent.resolve()
-    text = draft(name, source.relative_to(root) if source.is_relative_to(root) else source)
+    text = draft(name, source, source.relative_to(root) if source.is_relative_to(root) else source)
     with replacing(path, SpecError) as partial:
         partial.write_text(text, encoding="utf-8")
     path.chmod(0o644)
@@ -293,7 +293,7 @@ def schedule() -> None:
         made = flows.deploy(enabled(settings.configs))
     except (OSError, RuntimeError) as exc:
         raise ServiceError(f"the Prefect server {os.environ['PREFECT_API_URL']} does not answer ({exc}).") from exc
-    story.say(f"deployed {', '.join(made)}; a worker runs them: prefect worker start --pool {flows.WORK_POOL}")
+    story.say(f"deployed {', '.join(made)}; a worker of the pool {flows.WORK_POOL!r} runs them (`make up` starts one)")
 
 
 @ledger_app.command()
@@ -313,7 +313,8 @@ def restore(source: Annotated[Path, typer.Argument(help="A backup.")]) -> None:
     from pipelines import story
 
     kept = restore(_settings(), source)
-    story.say(f"the ledger is restored from {source}; the one before is kept as {kept}")
+    before = f"the one before is kept as {kept}" if kept.exists() else "there was none before"
+    story.say(f"the ledger is restored from {source}; {before}")
 
 
 @ledger_app.command()

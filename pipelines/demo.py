@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -79,7 +80,7 @@ def _served(here: Settings) -> Iterator[httpx.Client]:
         server = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as client:
-            _wait(client, server)
+            _wait(client, server, log)
             for model in client.get("/v1/models").json()["models"]:
                 story.say(f"ready: {model['name']}@{model['version']}, its self-test replayed")
             yield client
@@ -91,7 +92,7 @@ def _served(here: Settings) -> Iterator[httpx.Client]:
             os.killpg(server.pid, signal.SIGKILL)
 
 
-def _wait(client: httpx.Client, server: "subprocess.Popen[bytes]") -> None:
+def _wait(client: httpx.Client, server: "subprocess.Popen[bytes]", log: Path) -> None:
     deadline = time.monotonic() + STARTS_WITHIN_S
     while time.monotonic() < deadline and server.poll() is None:
         try:
@@ -100,7 +101,7 @@ def _wait(client: httpx.Client, server: "subprocess.Popen[bytes]") -> None:
         except httpx.TransportError:
             pass
         time.sleep(0.2)
-    raise ServiceError("the server did not become ready; var/logs/serve.log says why.")
+    raise ServiceError(f"the server did not become ready; {log} says why.")
 
 
 def _record(spec: Spec, table: sources.Table, row: int) -> dict[str, Any]:

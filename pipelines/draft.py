@@ -113,10 +113,11 @@ class Seen:
         return len(self.spellings) == self.rows and (not self.numbers or self.whole)
 
 
-def draft(name: str, path: Path) -> str:
+def draft(name: str, path: Path, written: Path) -> str:
     """The text of `configs/diseases/<name>.yaml` as far as the table at `path` (.csv or .parquet) can tell it.
 
-    Every unit reads TODO, which `medimind check` refuses: a draft is not trained on unread. Write it as UTF-8.
+    `written` is the path as the YAML names it. Every unit reads TODO, which `medimind check` refuses: a draft is not
+    trained on unread. Write it as UTF-8.
     Raises SpecError for a name that cannot be one, SourceError if the table cannot be read or holds nothing to use.
     """
     if not NAME.fullmatch(name):
@@ -149,7 +150,7 @@ def draft(name: str, path: Path) -> str:
             _line("owner", "TODO", "TODO owner: the team that answers for this model"),
             _line("intended_use", "TODO", "TODO owner: who decides what with it, and what it is not for"),
             "",
-            _line("source", {path.suffix.lower()[1:]: str(path)}),
+            _line("source", {path.suffix.lower()[1:]: str(written)}),
             _patient_line(patient),
             "",
             "columns:  # TODO clinician: name what is measured, in which unit; add `required: true` where needed",

@@ -5,13 +5,14 @@ forbids it the network. It is for looking; nothing is decided by it.
 """
 
 import html
-import os
 import re
-import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from configs.errors import LedgerError
+from pipelines.files import replacing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -198,11 +199,6 @@ def _with_top(document: str, title: str, top: str) -> str:
 
 
 def _write_private(path: Path, document: str) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # made with mode 0600
-    try:
-        with open(handle, "w", encoding="utf-8") as file:
-            file.write(document)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with replacing(path, LedgerError) as partial:
+        partial.touch(mode=0o600)  # before patients' values are in it
+        partial.write_text(document, encoding="utf-8")

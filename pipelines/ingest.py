@@ -19,13 +19,13 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class Ingested:
-    """What came of a source: rows read, rows kept, and how many were left out for which reason."""
+    """What came of a source: rows read, rows kept, rows left out by reason; `expectations` met, and of how many."""
 
     name: str
     rows: int
     kept: int
     dropped: dict[str, int]
-    expectations: int
+    expectations: tuple[int, int]
     path: Path
 
 
@@ -58,7 +58,8 @@ def ingest(name: str, settings: Settings) -> Ingested:
         records.save(found, spec.columns, dropped, partial)
     with replacing(path.with_suffix(".expectations.json"), ContractError) as partial:
         partial.write_text(json.dumps([asdict(judgement) for judgement in judgements], indent=1), encoding="utf-8")
-    return Ingested(name, rows, len(found), dropped, len(judgements), path)
+    met = sum(judgement.success for judgement in judgements)
+    return Ingested(name, rows, len(found), dropped, (met, len(judgements)), path)
 
 
 def _dropped(refusals: list[Refusal]) -> dict[str, int]:

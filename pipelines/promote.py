@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from configs.errors import BundleError, PromotionError, RegistryError
-from configs.settings import Settings
+from configs.settings import Settings, settings
+from configs.spec import diseases
 from ledger import promotions, registry
 from ledger.database import connect
 from ledger.promotions import Promotion
@@ -59,9 +60,21 @@ def copy_alias(champion: Promotion, settings: Settings) -> str | None:
     return None
 
 
+def repair_aliases(settings: Settings) -> dict[str, str | None]:
+    """Make every champion's alias follow its promotion row: model: None, or the reason why it could not be done."""
+    engine = connect(settings)
+    champions = (promotions.find_champion(engine, name) for name in diseases(settings.configs))
+    return {champion.model: copy_alias(champion, settings) for champion in champions if champion is not None}
+
+
 def parse_version(text: str) -> tuple[str, int]:
     """`NAME@VERSION` as its two parts. Raises PromotionError for anything else."""
     name, _, number = text.partition("@")
     if not name or not (number.isascii() and number.isdigit()):
         raise PromotionError(f"{text!r} is no version; one is written NAME@VERSION, such as heart_disease@3.")
     return name, int(number)
+
+
+if __name__ == "__main__":  # `make up`, when the registry has started
+    for model, why in repair_aliases(settings()).items():
+        print(f"the champion alias of {model} " + (f"could not be copied: {why}" if why else "follows its promotion"))

@@ -95,7 +95,11 @@ def _query(source: Source) -> "pd.DataFrame":
     import sqlalchemy as sa
 
     assert source.sql is not None and source.query is not None
-    engine = sa.create_engine(os.path.expandvars(source.sql))  # $DB_PASSWORD: no secret stands in a YAML
+    url = sa.make_url(os.path.expandvars(source.sql))  # $DB_PASSWORD: no secret stands in a YAML
+    if url.get_backend_name() == "sqlite" and url.database and not url.database.startswith("file:"):
+        if not Path(url.database).exists():  # SQLite would make an empty one
+            raise SourceError(f"the source {url.database} does not exist.")
+    engine = sa.create_engine(url)
     try:
         with engine.connect() as connection:
             return pd.read_sql(sa.text(source.query), connection)

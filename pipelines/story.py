@@ -31,7 +31,7 @@ def chapter(title: str) -> None:
 def ingested(done: "Ingested") -> None:
     lost = _counts(done.dropped) or "none left out"
     say(f"[bold]ingest[/]    {done.rows} rows read, {done.kept} keep the contract ({lost}); "
-        f"Great Expectations: {done.expectations} expectations met")  # fmt: skip
+        f"Great Expectations: {done.expectations[0]} of {done.expectations[1]} expectations met")  # fmt: skip
 
 
 def prepared(cohort: "Cohort") -> None:

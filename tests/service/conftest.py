@@ -133,7 +133,7 @@ def machine(
             csv.writer(file).writerows([table, *zip(*table.values(), strict=True)])
         document = {**toy_document, "source": {"csv": str(source)}}
         (settings.configs / "diseases" / "toy.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
-        (settings.configs / "enabled.yaml").write_text("- toy\n")
+        (settings.configs / "enabled.yaml").write_text("enabled: [toy]\n")
         ingest("toy", settings)
         prepare("toy", settings)
         train("toy", settings)

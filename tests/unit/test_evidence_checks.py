@@ -108,7 +108,7 @@ def test_the_gate_is_not_applicable_without_attributes():
 
 @pytest.fixture
 def judged(disease, trained, predictor, document):
-    """`judged(gates, …)`: the report of the trained bundle under these gates, with test risks and outcomes of choice."""
+    """`judged(gates, …)`: the report of the trained bundle under these gates, with risks and outcomes of choice."""
 
     def make(gates=None, risk=None, y=None, yardsticks=None, thresholds=None, training=None):
         bundle = trained

@@ -139,7 +139,7 @@ def test_a_ledger_that_somebody_else_keeps_locked_is_a_ledger_error(home, child,
     holder = child(HOLD, path_of(home), "write")
     assert holder.stdout.readline() == "ready\n"
 
-    with pytest.raises(LedgerError, match="could not be written: database is locked. Nothing of it was kept"):
+    with pytest.raises(LedgerError, match=r"could not be written: database is locked. Nothing of it was kept"):
         note(engine, "second")
 
     holder.communicate("\n", timeout=60)
@@ -186,7 +186,7 @@ def test_a_home_that_cannot_be_made_is_a_ledger_error(tmp_path, home):
     ],
 )
 def test_a_url_that_is_no_ledgers_is_a_ledger_error_without_its_password(tmp_path, url):
-    with pytest.raises(LedgerError, match="ledger|LEDGER") as caught:
+    with pytest.raises(LedgerError, match=r"ledger|LEDGER") as caught:
         connect(Settings(home=tmp_path / "home", ledger=url))
     assert "s3cret" not in str(caught.value)
 
@@ -369,7 +369,7 @@ def test_a_ledger_that_another_process_has_open_is_not_replaced(ledger, home, ch
     assert holder.stdout.readline() == "ready\n"
     names = files(home.home)
 
-    with pytest.raises(LedgerError, match="is in use .*stop the server first. Nothing was changed"):
+    with pytest.raises(LedgerError, match=r"is in use .*stop the server first. Nothing was changed"):
         restore(home, tmp_path / "backup.db")
     assert files(home.home) == names
     holder.communicate("\n", timeout=60)

@@ -347,7 +347,7 @@ def test_a_purge_means_its_moment_whatever_the_zone(ledger, answered, zone):
 
 
 def test_a_purge_that_a_reader_keeps_from_the_log_says_so(home, answered, monkeypatch):
-    """The reader still needs the write-ahead log, and with it what was purged; after it, a second try clears the log."""
+    """The reader still needs the write-ahead log, and with it what was purged; after it, a second try clears it."""
     monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.2)
     engine = connect(home)
     keep(engine, secretive(answered))

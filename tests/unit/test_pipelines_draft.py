@@ -21,7 +21,7 @@ SEXES = ["Male", "Female"] * 5
 def drafted(tmp_path: Path, columns: dict[str, list[Any]], name: str = "toy") -> str:
     path = tmp_path / "table.csv"
     pd.DataFrame(columns).to_csv(path, index=False)
-    return draft(name, path)
+    return draft(name, path, path)
 
 
 def parsed(tmp_path: Path, columns: dict[str, list[Any]]) -> dict[str, Any]:
@@ -260,7 +260,7 @@ def test_parquet_is_drafted_like_csv(tmp_path):
     frame["children"] = [0.0, 1.0, 2.0, 3.0, None] * 2
     frame.to_parquet(path)
 
-    text = draft("toy", path)
+    text = draft("toy", path, path)
     spec = from_document(yaml.safe_load(text), "toy.yaml")
 
     assert spec.source.parquet == str(path)
@@ -308,7 +308,7 @@ def test_a_table_that_cannot_be_used_is_refused_with_its_file_and_no_value(tmp_p
     path.write_bytes(content)
 
     with pytest.raises(SourceError, match=said) as refused:
-        draft("toy", path)
+        draft("toy", path, path)
 
     assert str(path) in str(refused.value)
     assert "Secret" not in str(refused.value)
@@ -316,7 +316,7 @@ def test_a_table_that_cannot_be_used_is_refused_with_its_file_and_no_value(tmp_p
 
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(SourceError, match="no such file"):
-        draft("toy", tmp_path / "none.csv")
+        draft("toy", tmp_path / "none.csv", tmp_path / "none.csv")
 
 
 AWKWARD = st.one_of(
@@ -348,10 +348,10 @@ def test_any_table_drafts_to_yaml_that_holds_together(tmp_path, columns, rows, k
     frame.to_csv(path, index=False) if kind == ".csv" else frame.to_parquet(path)
     if rows == 1:
         with pytest.raises(SourceError, match="no usable column"):
-            draft("toy", path)
+            draft("toy", path, path)
         return
 
-    document = yaml.safe_load(draft("toy", path))
+    document = yaml.safe_load(draft("toy", path, path))
 
     from_document(document, "toy.yaml")
     headers = set(pd.read_csv(path, dtype=str).columns if kind == ".csv" else frame.columns)

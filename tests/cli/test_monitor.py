@@ -1,0 +1,109 @@
+"""The champion's window judged: drift that is there is found, drift that is not there raises no alarm."""
+
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from configs.settings import Settings
+from ledger.database import connect, writing
+from ledger.outcomes import Outcome, record
+from ledger.promotions import find_champion, promote
+
+
+@pytest.fixture
+def ledger(machine, tmp_path, monkeypatch):
+    """An empty ledger of its own, with the machine's champion."""
+    engine = connect(machine)
+    champion = find_champion(engine, "toy")
+    engine.dispose()
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    fresh = connect(Settings(home=machine.home, ledger=url))
+    promote(fresh, champion.version, champion.report, "tests", "the same champion")
+    yield url, fresh
+    fresh.dispose()
+
+
+@pytest.fixture
+def monitored(medimind, ledger, monkeypatch):
+    """`monitored()`: the report that `medimind monitor toy` wrote, by title, and the text of both pages."""
+
+    def run():
+        monkeypatch.setenv("MEDIMIND_LEDGER", ledger[0])
+        said = medimind("monitor", "toy")
+        assert said.code == 0, said.err
+        page = Path(re.search(r"report (\S+\.html)", said.out)[1])
+        drawing = Path(re.search(r"drawing (\S+\.html)", said.out)[1])
+        findings = json.loads(page.with_suffix(".json").read_text())["findings"]
+        return {finding["title"]: finding for finding in findings}, page.read_text(), drawing.read_text()
+
+    return run
+
+
+def outcomes(engine, ids, values):
+    with writing(engine) as connection:
+        for prediction, value in zip(ids, values, strict=True):
+            record(connection, Outcome(prediction, None, None, value, datetime(2026, 1, 1, tzinfo=UTC)))
+
+
+def failed(findings):
+    return {title for title, finding in findings.items() if finding["verdict"] == "failed"}
+
+
+def test_an_empty_window_is_a_finding(monitored):
+    findings, page, drawing = monitored()
+
+    assert failed(findings) == {"predictions in the window"}
+    assert "Nothing is drawn: the window is empty" in drawing
+    assert "no prediction of this version" in page
+
+
+def test_patients_who_have_not_changed_raise_no_alarm(monitored, answered, patients, ledger):
+    records = patients(50, 11)
+    ids = answered(records, ledger[0])
+
+    findings, _, drawing = monitored()
+
+    assert failed(findings) == set()
+    assert findings["training-serving skew"]["value"] == 0
+    assert "Nothing is drawn" not in drawing
+    assert len(ids) == 50
+
+
+def test_patients_who_have_changed_are_found(monitored, answered, patients, ledger):
+    shifted = [{**one, "age_years": min(one["age_years"] + 25, 110), "pain": "rest"} for one in patients(50, 11)]
+    ids = answered(shifted, ledger[0])
+    outcomes(ledger[1], ids, [1] * 50)
+
+    findings, _, _ = monitored()
+
+    assert failed(findings) >= {"drift: age_years", "drift: pain", "drift: risk", "prevalence"}
+    assert findings["drift: sex"]["verdict"] == "passed"
+
+
+def test_a_column_that_is_missing_everywhere_is_a_finding(monitored, answered, patients, ledger):
+    answered([{**one, "cholesterol_mg_dl": 0} for one in patients(50, 11)], ledger[0])
+
+    findings, page, drawing = monitored()
+
+    assert failed(findings) == {"missing: cholesterol_mg_dl"}
+    assert findings["drift: cholesterol_mg_dl"]["verdict"] == "not applicable"
+    assert "cholesterol_mg_dl: missing" in drawing
+    assert "Not drawn: cholesterol_mg_dl" in page
+
+
+def test_without_the_cohort_the_page_says_so(monitored, answered, patients, ledger, machine):
+    answered(patients(50, 11), ledger[0])
+    path = machine.data / "cohorts" / "toy.parquet"
+    aside = path.rename(path.with_suffix(".aside"))
+
+    try:
+        findings, page, drawing = monitored()
+    finally:
+        aside.rename(path)
+
+    assert failed(findings) == set()
+    assert "It has no reference" in page
+    assert "the reference's rows were not found" in drawing

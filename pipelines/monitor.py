@@ -60,7 +60,12 @@ def monitor(name: str, since: datetime | None, settings: Settings) -> Monitored:
     kinds = {feature.name: "category" if feature.categories else "number" for feature in predictor.plan.features}
     title = f"{name}@{champion.version}: drift of the inputs"
     current = _frame(predictor.plan, seen.features)
-    undrawn = drift.page(reference, current, kinds, title, drawing, bundle.spec.split.seed)  # type: ignore[arg-type]
+    try:
+        undrawn = drift.page(reference, current, kinds, title, drawing, bundle.spec.split.seed)  # type: ignore[arg-type]
+    except OSError as exc:
+        raise LedgerError(
+            f"{drawing.name}: could not be written ({exc.strerror or exc}). Nothing was changed."
+        ) from exc
     notes = [
         f"{bundle.spec.title}. Version {champion.version}, champion since {champion.at:%Y-%m-%d %H:%M} UTC.",
         f"Drawing of the inputs, with patients' values in it: {drawing.name}. {note}",

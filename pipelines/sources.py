@@ -96,9 +96,9 @@ def _query(source: Source) -> "pd.DataFrame":
 
     assert source.sql is not None and source.query is not None
     url = sa.make_url(os.path.expandvars(source.sql))  # $DB_PASSWORD: no secret stands in a YAML
-    if url.get_backend_name() == "sqlite" and url.database and not url.database.startswith("file:"):
-        if not Path(url.database).exists():  # SQLite would make an empty one
-            raise SourceError(f"the source {url.database} does not exist.")
+    file = url.database if url.get_backend_name() == "sqlite" else None
+    if file and not file.startswith("file:") and not Path(file).exists():  # SQLite would make an empty one
+        raise SourceError(f"the source {file} does not exist.")
     engine = sa.create_engine(url)
     try:
         with engine.connect() as connection:

@@ -185,7 +185,7 @@ def test_another_kind_of_source_makes_the_same_records(kind, medimind_home, medi
     ],
 )
 def test_a_database_that_is_not_there_is_not_made(url, said, medimind_home, rewrite, refused):
-    rewrite(source={"sql": url.format(medimind_home.data), "query": "SELECT 1"})
+    rewrite(source={"sql": url.format(medimind_home.data), "query": "SELECT * FROM patients"})
 
     assert said in refused("ingest", "toy")
 

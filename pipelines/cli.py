@@ -344,7 +344,8 @@ def _flows() -> Any:
     settings = _settings()
     os.environ.setdefault("PREFECT_HOME", str(settings.private(settings.home / "prefect")))
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "90")
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+    # Prefect logs a failed flow with its trace; here the error is told once, in one line, by main().
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR" if "MEDIMIND_TRACE" in os.environ else "CRITICAL")
     os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
     from pipelines import flows
 

@@ -19,7 +19,7 @@ def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         # As pipelines/cli._flows sets them; prefect reads them when it is imported.
         patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
         patch.setenv("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "90")
-        patch.setenv("PREFECT_LOGGING_LEVEL", "ERROR")
+        patch.setenv("PREFECT_LOGGING_LEVEL", "CRITICAL")
         patch.setenv("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
         from prefect.settings import PREFECT_API_URL
         from prefect.testing.utilities import prefect_test_harness

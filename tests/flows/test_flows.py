@@ -1,8 +1,13 @@
 """The verbs as Prefect flows, under a real Prefect server."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from configs.errors import FetchError, SourceError
+from configs.settings import ROOT
 from ledger import registry
 from ledger.database import connect
 from ledger.promotions import find_champion
@@ -77,6 +82,24 @@ def test_a_source_that_is_not_there_is_not_tried_again(harness, machine, add, to
         flows.ingest("lost")
 
     assert [run.run_count for run in task_runs("ingest")] == [1]
+
+
+def test_a_flow_that_fails_is_told_in_one_line(harness, machine, add, toy_document):
+    add({**toy_document, "name": "lost", "source": {"csv": "nowhere.csv"}})
+
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.cli", "ingest", "lost"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**{k: v for k, v in os.environ.items() if k != "PREFECT_LOGGING_LEVEL"}, "PREFECT_API_URL": harness},
+        timeout=120,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("medimind: lost: the source")
 
 
 def test_deployments_name_their_module_their_pool_and_the_mornings_of_the_monitor(harness, machine):

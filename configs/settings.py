@@ -3,8 +3,9 @@
 import os
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import ValidationError
+from pydantic import AfterValidator, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from configs.errors import SpecError
@@ -21,18 +22,21 @@ PHONE_HOME_OFF = {
 }
 
 
+Absolute = Annotated[Path, AfterValidator(Path.absolute)]
+
+
 class Settings(BaseSettings):
     """This machine, from `MEDIMIND_*` variables. Frozen; made by `settings()` at each entry point."""
 
     model_config = SettingsConfigDict(env_prefix="MEDIMIND_", frozen=True, extra="forbid")
 
-    home: Path = ROOT / "var"
+    home: Absolute = ROOT / "var"
     """State: ledger, registry, bundle store, reports, logs, keys. Readable by its owner alone."""
 
-    configs: Path = ROOT / "configs"
+    configs: Absolute = ROOT / "configs"
     """The folder with `diseases/` and `enabled.yaml`."""
 
-    data: Path = ROOT / "data"
+    data: Absolute = ROOT / "data"
     """The folder with `raw/ records/ cohorts/ bundles/`."""
 
     ledger: str = ""

@@ -33,7 +33,7 @@ def _as_tuple(value: Any) -> Any:
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 Interval = Annotated[tuple[float, float], BeforeValidator(_as_tuple)]
-Codes = Annotated[tuple[int | float | str, ...], BeforeValidator(_as_tuple)]
+Codes = Annotated[tuple[bool | int | float | str, ...], BeforeValidator(_as_tuple)]
 
 
 class Source(Frozen):
@@ -106,10 +106,23 @@ class Column(Frozen):
 
 
 class Outcome(Frozen):
-    """What is predicted: the source's column and the comparison that makes a patient positive (`> 0`, `== case`)."""
+    """What is predicted: the source's column and the comparison that makes a patient positive (`> 0`, `== case`).
+
+    `values` names everything the column may hold, or `range` where it is measured: a code that nobody thought of, such
+    as -9 or "pending", is refused instead of counting as "no event".
+    """
 
     column: str
     positive: str
+    values: Codes = ()
+    range: Interval | None = None
+    missing_if: Codes = ()
+
+    @model_validator(mode="after")
+    def _closed(self) -> Self:
+        if bool(self.values) == (self.range is not None):
+            raise ValueError("exactly one of `values` (all that the column may hold) and `range` is expected")
+        return self
 
     @model_validator(mode="after")
     def _comparison(self) -> Self:
@@ -168,7 +181,7 @@ class Gates(Frozen):
     calibration_slope: Gate | None = None
     calibration_intercept: Gate | None = None
     worst_subgroup_auroc: Gate | None = None
-    not_worse_than: dict[str, float] | None = None
+    not_worse_than: dict[str, Annotated[float, Field(ge=0, lt=0.5)]] | None = None
     """Family: how much lower than that yardstick's AUROC the model's may be, on the same test patients."""
 
     @model_validator(mode="after")
@@ -276,6 +289,10 @@ class Spec(Frozen):
         sources = {column.from_ or name for name, column in self.columns.items()}
         if self.outcome.column in sources:
             raise ValueError(f"`columns` holds {self.outcome.column!r}, the outcome: a model would learn the answer")
+        if self.outcome.column in (self.patient_id, self.at):
+            raise ValueError(f"{self.outcome.column!r} is the outcome, and cannot be `patient_id` or `at` as well")
+        if self.gates.worst_subgroup_auroc and not self.attributes:
+            raise ValueError("`gates.worst_subgroup_auroc` needs `attributes` to tell subgroups by")
         if self.patient_id in sources:
             raise ValueError(f"`columns` holds {self.patient_id!r}, the identifier: a model would learn who it is")
         short = [name.rpartition(".")[2] for name in self.attributes]

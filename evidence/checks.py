@@ -1,4 +1,4 @@
-"""The validation's findings, MM001 to MM013: every figure beside the gate that the Spec wrote before the first run."""
+"""The validation's findings, MM001 to MM014: every figure beside the gate that the Spec wrote before the first run."""
 
 from collections.abc import Mapping
 
@@ -47,6 +47,7 @@ def judge(
     for point, threshold in bundle.thresholds.items():
         findings.append(_operating_point(point, threshold, utility(test.y, test_risk, threshold)))
     findings += _external(cohort.only("external"), external_risk, seed)
+    findings.append(_gates_judged(findings))
     return Report(spec.name, "validation", bundle.digest, cohort.fingerprint, tuple(findings))
 
 
@@ -106,6 +107,15 @@ def _not_worse(name: str, margin: float, y: Array, risk: Array, yardstick: Array
         return Finding("MM010", title, "failed", None, bound.text, f"cannot be computed on {len(y)} test patients")
     about = f"{name}, fitted on the same patients, reaches {other:.3f} on the same test patients"
     return gated("MM010", title, gap, None, bound, about)
+
+
+def _gates_judged(findings: list[Finding]) -> Finding:
+    """How many of the spec's gates were judged at all: a report in which none could be is no evidence."""
+    of_the_spec = [finding for finding in findings if finding.limit is not None and finding.code != "MM011"]
+    judged = sum(finding.verdict == "passed" for finding in of_the_spec)
+    failed = sum(finding.verdict == "failed" for finding in of_the_spec)
+    about = f"{judged} passed and {failed} failed; a gate that could not be judged counts for nothing"
+    return gated("MM014", "gates judged", float(judged + failed), None, Bound(low=1, high=None), about)
 
 
 def _parity(parity: float) -> Finding:

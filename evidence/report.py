@@ -36,7 +36,7 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """At least one finding passed, and none failed: silence is no evidence."""
+        """At least one finding passed, and none failed. (MM014 fails a validation in which no gate was judged.)"""
         return not self.failed and any(finding.verdict == "passed" for finding in self.findings)
 
     def finding(self, code: str) -> Finding:

@@ -20,7 +20,7 @@ from configs.errors import ContractError, RecordError
 from configs.spec import RESERVED_FIELDS, Column, Spec
 from features import units
 from features.definitions import Array
-from features.outcomes import observed
+from features.outcomes import as_key, as_text, observed
 from features.records import Records
 
 MISSING = math.nan
@@ -60,14 +60,14 @@ def check_value(name: str, column: Column, value: Any) -> float:
         if set(value) != {"value", "unit"}:
             raise RecordError("malformed", name, f"{name}: expected a value, or {{value, unit}} and nothing else.")
         value, unit = value["value"], value["unit"]
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if unit is not None:
+        _scale(name, column, unit)  # an unknown unit is refused, whatever the value
+    if value is None:
         return _missing(name, column)
     if not isinstance(value, bool) and not isinstance(value, list | dict) and value in column.missing_if:
         return _missing(name, column)
     if column.type == "number":
         return _number(name, column, value, unit)
-    if unit is not None:
-        raise RecordError("unit", name, f"{name}: a {column.type} has no unit.")
     if column.type == "boolean":
         if not isinstance(value, bool):
             raise RecordError("not_a_boolean", name, f"{name}: {_shown(value)} is not true or false.")
@@ -95,19 +95,26 @@ def _number(name: str, column: Column, value: Any, unit: Any) -> float:
     if not math.isfinite(number):
         raise RecordError("not_finite", name, f"{name}: the number is not finite.")
     assert column.unit is not None and column.range is not None  # the Spec demands both of a number
-    if unit is not None and unit != column.unit:
-        allowed = unit in column.accepts if isinstance(unit, str) else False
-        scale = units.factor(unit, column.unit, column.loinc) if allowed else None
-        if scale is None:
-            expected = ", ".join((column.unit, *column.accepts))
-            raise RecordError("unit", name, f"{name}: {_shown(unit)} is not one of its units: {expected}.")
-        number *= scale
+    if unit is not None:
+        number *= _scale(name, column, unit)
     low, high = column.range
     if not low <= number <= high:
         raise RecordError(
             "out_of_range", name, f"{name}: {number:g} {column.unit} lies outside {low:g} to {high:g} {column.unit}."
         )
     return number + 0.0  # minus zero becomes zero: equal values have equal bits
+
+
+def _scale(name: str, column: Column, unit: Any) -> float:
+    """What a number in `unit` is multiplied by. Raises RecordError for a unit that the contract does not accept."""
+    if column.unit is None:
+        raise RecordError("unit", name, f"{name}: a {column.type} has no unit.")
+    allowed = isinstance(unit, str) and unit in (column.unit, *column.accepts)
+    scale = units.factor(unit, column.unit, column.loinc) if allowed else None
+    if scale is None:
+        expected = ", ".join((column.unit, *column.accepts))
+        raise RecordError("unit", name, f"{name}: {_shown(unit)} is not one of its units: {expected}.")
+    return scale
 
 
 def _shown(value: Any) -> str:
@@ -169,7 +176,7 @@ def translate(column: Column, raw: Any) -> Any:
     if column.map is not None:
         return _by_text(column)(raw)
     if column.type == "category" and not isinstance(raw, str):
-        return _as_text(raw)
+        return as_text(raw)
     if column.type == "number" and isinstance(raw, str) and NUMERAL.fullmatch(raw.strip()):
         return float(raw)  # one "?" in a CSV's column makes text of all its numbers
     return raw
@@ -177,19 +184,8 @@ def translate(column: Column, raw: Any) -> Any:
 
 def _by_text(column: Column) -> Callable[[Any], Any]:
     assert column.map is not None
-    known = {_as_key(key): value for key, value in column.map.items()}
-    return lambda raw: known.get(_as_key(raw), raw)
-
-
-def _as_key(value: Any) -> str:
-    """A map's key as text; YAML's true, JSON's "true" and a reader's True or "TRUE" are one key."""
-    text = _as_text(value)
-    return text.lower() if text.lower() in ("true", "false") else text
-
-
-def _as_text(value: Any) -> str:
-    """A category's key as text, so that 1, 1.0 and "1" of different readers are one key."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    known = {as_key(key): value for key, value in column.map.items()}
+    return lambda raw: known.get(as_key(raw), raw)
 
 
 def translate_table(spec: Spec, table: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
@@ -271,7 +267,7 @@ def _patients(spec: Spec, table: Mapping[str, Sequence[Any]], n: int) -> NDArray
             raise ContractError(
                 f"{spec.name}: {spec.patient_id!r}, the patient's identifier, is missing in row {row + 1}."
             )
-        key = _as_text(cell.item() if isinstance(cell, np.generic) else cell)
+        key = as_text(cell.item() if isinstance(cell, np.generic) else cell)
         if key in first:
             raise ContractError(
                 f"{spec.name}: {spec.patient_id!r} has the same patient in rows {first[key] + 1} and {row + 1}; "

@@ -23,7 +23,7 @@ OPERATORS = {
 def observed(outcome: Outcome, cells: Sequence[Any]) -> NDArray[np.float64]:
     """1 where the comparison `outcome.positive` holds, 0 where it does not, NaN where the outcome is missing. (n,)
 
-    Raises ContractError, with the row, if a cell cannot be compared.
+    Raises ContractError, with the row, if a cell cannot be compared or is none that the Spec names.
     """
     match = COMPARISON.fullmatch(outcome.positive)
     assert match is not None  # the Spec checked it
@@ -32,10 +32,17 @@ def observed(outcome: Outcome, cells: Sequence[Any]) -> NDArray[np.float64]:
         number: float | None = float(limit)
     except ValueError:
         number = None
+    missing, known = ({as_key(value) for value in values} for values in (outcome.missing_if, outcome.values))
     found = np.full(len(cells), np.nan)
     for row, cell in enumerate(cells):
-        if cell is None or cell != cell:
+        if cell is None or cell != cell or as_key(cell) in missing:
             continue
+        if not _is_known(outcome, known, cell):
+            expected = f"within {outcome.range}" if outcome.range else f"one of {list(outcome.values)}"
+            raise ContractError(
+                f"outcome {outcome.column!r}, row {row + 1}: holds a {type(cell).__name__} that is not {expected}. "
+                "Name it in `values`, or in `missing_if` if it stands for missing."
+            )
         if number is not None and isinstance(cell, SupportsFloat):
             found[row] = compare(float(cell), number)
         elif number is None and match[1] in ("==", "!="):
@@ -46,6 +53,23 @@ def observed(outcome: Outcome, cells: Sequence[Any]) -> NDArray[np.float64]:
                 f"with {outcome.positive!r}."
             )
     return found
+
+
+def as_key(value: Any) -> str:
+    """A source's code as text: 1, 1.0 and "1" of different readers are one key, and so are true, True and "TRUE"."""
+    text = as_text(value)
+    return text.lower() if text.lower() in ("true", "false") else text
+
+
+def as_text(value: Any) -> str:
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _is_known(outcome: Outcome, known: set[str], cell: Any) -> bool:
+    if outcome.range is None:
+        return as_key(cell) in known
+    low, high = outcome.range
+    return not isinstance(cell, str) and isinstance(cell, SupportsFloat) and low <= float(cell) <= high
 
 
 def _texts(cell: Any, limit: str) -> tuple[str, str]:

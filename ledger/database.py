@@ -16,10 +16,13 @@ from sqlalchemy.exc import DBAPIError
 from configs.errors import LedgerError
 from configs.settings import Settings
 
+Engine = sa.Engine
+
 HEAD = "0001"
 """The newest migration in ledger/migrations/versions."""
 
 BUSY_TIMEOUT_S = 10
+NUMBERS_SKIPPED = 1_000_000  # more requests than come between a backup and its restore
 CONNECTIONS = 40  # as many as a worker has threads
 
 
@@ -71,10 +74,12 @@ def connect(settings: Settings) -> sa.Engine:
 
 
 @contextmanager
-def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """A transaction; a database that does not take it is a LedgerError, and nothing of it is kept."""
+def writing(engine: sa.Engine, wait_s: float = BUSY_TIMEOUT_S) -> Iterator[sa.Connection]:
+    """A transaction; a database that does not take it within `wait_s` is a LedgerError, and nothing of it is kept."""
     try:
         with engine.begin() as connection:
+            if engine.dialect.name == "sqlite":
+                connection.exec_driver_sql(f"PRAGMA busy_timeout = {max(int(wait_s * 1000), 1)}")
             yield connection
     except sa.exc.IntegrityError:
         raise
@@ -139,6 +144,7 @@ def restore(settings: Settings, source: Path) -> Path:
         if target.exists():
             _nobody_else(target)
             os.link(target, kept)
+        _skip_numbers(partial, target)
         os.replace(partial, target)  # at no moment is there no ledger: a server would begin an empty one
     except OSError as exc:
         raise LedgerError(f"{source}: could not be restored ({exc.strerror}). Nothing was changed.") from exc
@@ -170,6 +176,23 @@ def _whole(copy: Path, source: Path) -> None:
         raise LedgerError(f"{source}: is no readable backup of a ledger ({exc}). Nothing was changed.") from exc
     if not sound or revision != (HEAD,):
         raise LedgerError(f"{source}: is damaged, or of another release (migration {revision}). Nothing was changed.")
+
+
+def _skip_numbers(copy: Path, replaced: Path) -> None:
+    """Let the next prediction of this copy begin beyond every id that the ledger it replaces may have given out.
+
+    Without it, an outcome that comes for a lost prediction would meet another patient's.
+    """
+    last = 0
+    for path in (copy, replaced):
+        with (
+            suppress(sqlite3.Error),
+            closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as reader,
+        ):
+            last = max(last, *(row[0] for row in reader.execute("SELECT seq FROM sqlite_sequence")), 0)
+    with closing(sqlite3.connect(copy)) as connection, connection:
+        connection.execute("DELETE FROM sqlite_sequence WHERE name = 'requests'")
+        connection.execute("INSERT INTO sqlite_sequence VALUES ('requests', ?)", (last + NUMBERS_SKIPPED,))
 
 
 def _nobody_else(path: Path) -> None:

@@ -5,7 +5,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from configs.errors import NotOnRecordError
+from configs.errors import NotOnRecordError, RecordError
 from ledger import tables
 from ledger.database import now, utc
 from ledger.predictions import parse_id, prediction_id
@@ -25,9 +25,13 @@ class Outcome:
 def record(connection: sa.Connection, outcome: Outcome) -> str:
     """Put the outcome on record and return its prediction's id. An earlier outcome stays; the later row counts.
 
-    Raises NotOnRecordError if no prediction, or no single one, goes by that name.
+    Raises NotOnRecordError if no prediction, or no single one, goes by that name; RecordError if it was observed before
+    the prediction was made for.
     """
     request, position = _place(connection, outcome)
+    if outcome.observed_at < _predicted_at(connection, request, position):
+        said = "observed_at: lies before the prediction that it answers; is the year, or the prediction, another one?"
+        raise RecordError("before_prediction", "observed_at", said)
     connection.execute(
         tables.outcomes.insert().values(
             request=request,
@@ -61,3 +65,11 @@ def _place(connection: sa.Connection, outcome: Outcome) -> tuple[int, int]:
     if len(models := sorted({row.model for row in found})) > 1:
         raise NotOnRecordError(f"this reference names predictions of {' and '.join(models)}; say which with `model`.")
     return found[0].request, found[0].position
+
+
+def _predicted_at(connection: sa.Connection, request: int, position: int) -> datetime:
+    """The time of prediction: what the record says, or, once that was purged, when the request came."""
+    t = tables.requests
+    row = connection.execute(sa.select(t.c.received_at, t.c.records).where(t.c.id == request)).one()
+    said = row.records[position].get("at") if row.records is not None else None
+    return min(datetime.fromisoformat(said), utc(row.received_at)) if said else utc(row.received_at)

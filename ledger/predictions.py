@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from configs.errors import LedgerError, NotOnRecordError, RecordError
 from ledger import tables
-from ledger.database import audit, reading, utc, writing
+from ledger.database import BUSY_TIMEOUT_S, audit, reading, utc, writing
 
 DIGEST_BYTES = 32
 ID = re.compile(r"(0|[1-9][0-9]{0,14})-(0|[1-9][0-9]{0,8})")
@@ -82,6 +82,31 @@ class Window:
         return len(self.risks)
 
 
+def keep(
+    engine: sa.Engine,
+    answered: Answered,
+    idempotency: Idempotency | None,
+    answer: Callable[[int], bytes],
+    wait_s: float = BUSY_TIMEOUT_S,
+) -> bytes:
+    """Put a request on record, durably, and return the bytes that `answer` makes of its number.
+
+    Where the same idempotency key came twice at once, the answer of the one that won is returned, and nothing is kept
+    of the other. Raises LedgerError if the ledger does not take it within `wait_s`.
+    """
+    try:
+        with writing(engine, wait_s) as connection:
+            number = reserve(connection, answered, idempotency)
+            said = answer(number)
+            if idempotency:
+                keep_answer(connection, number, said)
+    except sa.exc.IntegrityError:
+        if idempotency and (won := answered_before(engine, answered.model, idempotency)):
+            return won
+        raise
+    return said
+
+
 def reserve(connection: sa.Connection, answered: Answered, idempotency: Idempotency | None) -> int:
     """Put the request on record within the caller's transaction, and return its number.
 
@@ -101,7 +126,7 @@ def reserve(connection: sa.Connection, answered: Answered, idempotency: Idempote
             features=rows.tobytes(),
             records=answered.records,
             patients=answered.patients,
-            idempotency_key=idempotency.key if idempotency else None,
+            idempotency_key=_key_digest(idempotency) if idempotency else None,
             body_digest=idempotency.body_digest if idempotency else None,
         )
     )
@@ -127,7 +152,9 @@ def answered_before(engine: sa.Engine, model: str, idempotency: Idempotency) -> 
     Raises RecordError if the key came with another body, or its answer was purged.
     """
     t = tables.requests
-    query = sa.select(t.c.body_digest, t.c.answer).where(t.c.model == model, t.c.idempotency_key == idempotency.key)
+    query = sa.select(t.c.body_digest, t.c.answer).where(
+        t.c.model == model, t.c.idempotency_key == _key_digest(idempotency)
+    )
     with reading(engine) as connection:
         row = connection.execute(query).one_or_none()
     if row is None:
@@ -277,6 +304,11 @@ def hash_patients(key: bytes, patients: Sequence[str | None]) -> list[str | None
     ]
 
 
+def _key_digest(idempotency: Idempotency) -> str:
+    """The key as it is kept: callers put a patient's number in it, and it outlives a purge."""
+    return hashlib.sha256(idempotency.key.encode()).hexdigest()
+
+
 def body_digest(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
 
@@ -284,7 +316,6 @@ def body_digest(body: bytes) -> str:
 def since(text: str) -> datetime:
     """A time as a person types it. Raises LedgerError if it is none."""
     try:
-        time = datetime.fromisoformat(text)
-    except ValueError as exc:
+        return utc(datetime.fromisoformat(text))
+    except (ValueError, OverflowError) as exc:  # overflow: in UTC it is before year 1 or after year 9999
         raise LedgerError(f"{text!r} is no ISO 8601 time; 2026-11-23 or 2026-11-23T09:30:00Z is expected.") from exc
-    return utc(time)

@@ -4,6 +4,7 @@ A version's bundle is logged as files with a loader, without code and without pi
 the version itself: description, tags and aliases; report and plots lie beside its run.
 """
 
+import fcntl
 import os
 import sqlite3
 import warnings
@@ -196,6 +197,10 @@ def _registry(settings: Settings) -> Iterator[Any]:
                 database.execute("PRAGMA schema_version")  # MLflow would try for 100 s to open what cannot be opened
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
+        if uri.startswith("sqlite:"):
+            with open(settings.home / "mlflow" / "migration.lock", "w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)  # two processes that make MLflow's first tables at once both fail
+                mlflow.MlflowClient().search_experiments(max_results=1)
         yield mlflow
     except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as exc:
         said = f"the registry {uri} failed ({type(exc).__name__}: {str(exc).partition(chr(10))[0]:.300})."

@@ -20,11 +20,12 @@ requests = Table(
     Column("features", LargeBinary),  # n x d float32; null once purged
     Column("records", JSON),  # n records as they were checked; null once purged
     Column("patients", JSON),  # n keyed hashes or null; null once purged
-    Column("idempotency_key", String),
+    Column("idempotency_key", String),  # its SHA-256
     Column("body_digest", String),
     Column("answer", LargeBinary),  # only beside an idempotency key; null once purged
     Index("requests_by_model_and_time", "model", "received_at"),
     Index("requests_by_key", "model", "idempotency_key", unique=True),
+    sqlite_autoincrement=True,  # a number is never given twice, not even after a restore
 )
 
 references = Table(

@@ -133,25 +133,43 @@ def load(folder: Path) -> Bundle:
 
 
 def put(folder: Path, store: Path) -> Bundle:
-    """Lay the bundle of `folder` in the store, under its digest, and return it from there."""
+    """Lay the bundle of `folder` in the store, under its digest, and return it from there.
+
+    What the store holds under that digest stays if it is whole, and is replaced if it is not.
+    """
     bundle = load(folder)
     kept = store / bundle.digest
-    if not kept.exists():
+    try:
+        return get(bundle.digest, store)
+    except BundleError:
+        pass  # missing or damaged: laid anew
+    try:
+        store.mkdir(parents=True, exist_ok=True, mode=0o700)
+        partial = Path(tempfile.mkdtemp(prefix=".put-", dir=store))
         try:
-            store.mkdir(parents=True, exist_ok=True, mode=0o700)
-            partial = Path(tempfile.mkdtemp(prefix=".put-", dir=store))
-            try:
-                for path in folder.iterdir():
-                    shutil.copyfile(path, partial / path.name)
-                os.replace(partial, kept)
-            except OSError:
-                if not kept.exists():  # else another process was faster with the same bytes, which get() verifies
-                    raise
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
-        except OSError as exc:
-            raise BundleError(f"{bundle.digest[:12]}: the store did not take the bundle: {exc.strerror}.") from exc
+            for path in folder.iterdir():
+                shutil.copyfile(path, partial / path.name)
+                _to_disk(partial / path.name)
+            _to_disk(partial)
+            _replace(partial, kept)
+            _to_disk(store)
+        except OSError:
+            if not kept.exists():  # else another process was faster with the same bytes, which get() verifies
+                raise
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    except OSError as exc:
+        raise BundleError(f"{bundle.digest[:12]}: the store did not take the bundle: {exc.strerror}.") from exc
     return get(bundle.digest, store)
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a power cut would not lose what was written."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def get(digest: str, store: Path) -> Bundle:

@@ -320,19 +320,29 @@ def restore(source: Annotated[Path, typer.Argument(help="A backup.")]) -> None:
 @ledger_app.command()
 def purge(before: Annotated[str, typer.Option("--before", help="A time; what is older is purged.")]) -> None:
     """Remove patients' records from old predictions; their digests, risks and bands stay."""
-    from ledger.database import connect
+    from configs.errors import LedgerError
+    from ledger.database import connect, now
     from ledger.predictions import purge, since
     from pipelines import story
 
     settings = _settings()
-    count = purge(connect(settings), since(before), settings.actor)
+    time = since(before)
+    if time > now():
+        raise LedgerError(f"--before {before} lies in the future (UTC unless it says otherwise). Nothing was purged.")
+    count = purge(connect(settings), time, settings.actor)
     story.say(f"{count} predictions before {before} are purged")
+    story.say(
+        "not reached, delete them yourself: backups, earlier ledgers that restore kept (*.before-restore-*), "
+        f"drift drawings under {settings.reports}"
+    )
 
 
 def _settings() -> "Settings":
     from configs.settings import settings
 
-    return settings()
+    here = settings()
+    here.private(here.home)  # before DVC, or a library, makes it for everybody to read
+    return here
 
 
 def _as_flow(asked: bool) -> bool:

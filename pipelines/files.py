@@ -1,11 +1,25 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and one writer of a disease's files at a time."""
 
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from configs.errors import MediMindError
+from configs.settings import Settings
+
+
+@contextmanager
+def alone(name: str, settings: Settings) -> Iterator[None]:
+    """Wait until no other process of this machine works on the disease, and keep others waiting.
+
+    The lock is the system's: a process that dies loses it.
+    """
+    folder = settings.private(settings.home / "locks")
+    with open(folder / name, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from configs.spec import Spec, load_spec
 from features import columns, records
 from features.columns import Refusal
 from pipelines import expectations, sources
-from pipelines.files import replacing
+from pipelines.files import alone, replacing
 
 SHOWN = 5
 """Refused values that an error names; all of them stand in the refusals' file."""
@@ -35,10 +35,17 @@ def ingest(name: str, settings: Settings) -> Ingested:
     Raises SourceError for a source that cannot be read, ContractError if more rows break the contract than the Spec
     tolerates; the records of an earlier ingest then stay as they were.
     """
+    with alone(name, settings):
+        return _ingest(name, settings)
+
+
+def _ingest(name: str, settings: Settings) -> Ingested:
     import pandas as pd
 
     spec = load_spec(name, settings.configs)
-    (settings.data / "raw" / name).mkdir(parents=True, exist_ok=True, mode=0o700)  # DVC's stage names it for any source
+    raw = settings.data / "raw"
+    (raw / name).mkdir(parents=True, exist_ok=True)  # DVC's stage names it for any source
+    raw.chmod(0o700)
     table = sources.read(spec, settings)
     cells = columns.translate_table(spec, table)
     found, refusals = columns.check_table(spec, table, cells)

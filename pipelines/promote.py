@@ -10,6 +10,7 @@ from ledger.database import connect
 from ledger.promotions import Promotion
 from models import bundle as bundles
 from models.predict import Predictor
+from pipelines.files import alone
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,16 @@ class Promoted:
 
 
 def promote(name: str, number: int, reason: str, settings: Settings) -> Promoted:
-    """Make a registered version champion.
+    """Make a registered version champion; for the champion, see to it that the store holds its bundle, whole.
 
     Raises PromotionError unless its own report passes and its bundle is the judged one, whole, and replays its
     self-test; RegistryError if there is no such version.
     """
+    with alone(name, settings):
+        return _promote(name, number, reason, settings)
+
+
+def _promote(name: str, number: int, reason: str, settings: Settings) -> Promoted:
     engine = connect(settings)
     version = registry.find(settings, name, number)
     with registry.fetch(settings, version) as (folder, report):
@@ -40,12 +46,12 @@ def promote(name: str, number: int, reason: str, settings: Settings) -> Promoted
             raise PromotionError(f"{version}: its spec asks for {asked} approvals, and this release cannot record any.")
         champion = promotions.find_champion(engine, name)
         new = champion is None or champion.version != number or champion.bundle != judged.digest
+        try:
+            if report.passed:  # else it is refused below, and the store never sees it
+                Predictor(bundles.put(folder, settings.store))
+        except BundleError as exc:
+            raise PromotionError(f"{version}: {exc}") from exc
         if new:
-            try:
-                if report.passed:  # else it is refused below, and the store never sees it
-                    Predictor(bundles.put(folder, settings.store))
-            except BundleError as exc:
-                raise PromotionError(f"{version}: {exc}") from exc
             champion = promotions.promote(engine, number, report, settings.actor, reason)
     assert champion is not None
     return Promoted(champion, new, copy_alias(champion, settings))

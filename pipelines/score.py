@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from configs.errors import ContractError, LedgerError, RecordError, SourceError
 from configs.settings import Settings
@@ -11,6 +11,7 @@ from ledger.database import connect
 from ledger.promotions import find_champion
 from models.bundle import get
 from models.predict import Predictor
+from pipelines import sources
 from pipelines.files import replacing
 
 
@@ -25,7 +26,7 @@ def champion(name: str, settings: Settings) -> tuple[Predictor, int]:
 def predict(name: str, path: Path, settings: Settings) -> dict[str, Any]:
     """What the champion says of the records in a JSON file: one object, a list, or a request's body."""
     try:
-        body = json.loads(path.read_text(encoding="utf-8"))
+        body = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
     except OSError as exc:
         raise SourceError(f"{path}: cannot be read ({exc.strerror}).") from exc
     except ValueError as exc:
@@ -36,6 +37,10 @@ def predict(name: str, path: Path, settings: Settings) -> dict[str, Any]:
         raise SourceError(f"{path}: a record, a list of records, or an object with `records` is expected.")
     predictor, version = champion(name, settings)
     return {"model": name, "version": version, "predictions": [_answer(predictor, record) for record in body]}
+
+
+def _no_number(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no number in JSON")
 
 
 def _answer(predictor: Predictor, record: Any) -> dict[str, Any]:
@@ -55,9 +60,10 @@ def score(name: str, source: Path, target: Path, settings: Settings) -> tuple[in
     """
     import pandas as pd
 
-    reader = pd.read_parquet if source.suffix == ".parquet" else pd.read_csv
+    if source.resolve() == target.resolve() or (source.exists() and target.exists() and source.samefile(target)):
+        raise SourceError(f"{target}: is the same file as the input, which stays as it is; name another output.")
     try:
-        frame: Any = reader(source)
+        frame: Any = sources.read_file(source)
     except OSError as exc:
         raise SourceError(f"{source}: cannot be read ({exc.strerror}).") from exc
     except ValueError as exc:  # pandas' and pyarrow's own; their text may quote cells

@@ -62,7 +62,7 @@ def read(spec: Spec, settings: Settings) -> Table:
     """The source's table. Raises SourceError if it is missing, unreadable, or has a column name twice."""
     path = fetch(spec, settings)
     try:
-        frame = _query(spec.source) if path is None else _file(path)
+        frame = _query(spec.source) if path is None else read_file(path)
     except SourceError:
         raise
     except Exception as exc:  # every reader has errors of its own; their text may quote cells, so only the kind is told
@@ -73,12 +73,11 @@ def read(spec: Spec, settings: Settings) -> Table:
     return {str(name): _plain(frame[name]) for name in frame.columns}
 
 
-def _plain(column: "pd.Series[Any]") -> list[Any]:
-    missing = column.isna().to_numpy()
-    return [None if gone else cell for cell, gone in zip(column.tolist(), missing, strict=True)]
+def read_file(path: Path) -> "pd.DataFrame":
+    """The table of a .parquet or .csv file. In a CSV only an empty cell is missing: "None" and "NA" stay text.
 
-
-def _file(path: Path) -> "pd.DataFrame":
+    Raises SourceError for a column name that stands there twice, and whatever the reader raises.
+    """
     import pandas as pd
 
     if path.suffix == ".parquet":
@@ -87,7 +86,12 @@ def _file(path: Path) -> "pd.DataFrame":
     names = header.iloc[0].tolist()
     if twice := sorted({name for name in names if names.count(name) > 1}):  # pandas would rename the second in silence
         raise SourceError(f"{path.name}: has the column {twice[0]!r} twice.")
-    return pd.read_csv(path, low_memory=False)
+    return pd.read_csv(path, low_memory=False, keep_default_na=False, na_values=[""])
+
+
+def _plain(column: "pd.Series[Any]") -> list[Any]:
+    missing = column.isna().to_numpy()
+    return [None if gone else cell for cell, gone in zip(column.tolist(), missing, strict=True)]
 
 
 def _query(source: Source) -> "pd.DataFrame":

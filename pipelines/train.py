@@ -5,10 +5,16 @@ from configs.spec import load_spec
 from features import build, cohort
 from models import training
 from models.bundle import Bundle
+from pipelines.files import alone
 
 
 def train(name: str, settings: Settings) -> Bundle:
     """Train the disease's candidates on its cohort, and write the best as the bundle `data/bundles/<name>`."""
+    with alone(name, settings):
+        return _train(name, settings)
+
+
+def _train(name: str, settings: Settings) -> Bundle:
     spec = load_spec(name, settings.configs)
     patients = cohort.load(settings.data / "cohorts" / f"{name}.parquet")
     return training.train(spec, build.plan(spec), patients, settings.data / "bundles" / name)

@@ -2,6 +2,7 @@
 
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 
 from configs.errors import BundleError
 from configs.settings import ROOT, Settings
@@ -14,6 +15,10 @@ from ledger.registry import Version
 from models import bundle as bundles
 from models import training
 from models.predict import Predictor
+from pipelines.files import alone
+
+CODE = ("configs", "features", "models", "evidence", "ledger", "pipelines")
+"""The folders that a version's figures depend on: a new file there may be imported before git knows it."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,11 @@ def validate(name: str, settings: Settings) -> Validated:
 
     Raises BundleError if the bundle is not of the present spec and cohort, RegistryError if MLflow does not answer.
     """
+    with alone(name, settings):
+        return _validate(name, settings)
+
+
+def _validate(name: str, settings: Settings) -> Validated:
     spec = load_spec(name, settings.configs)
     bundle = bundles.load(settings.data / "bundles" / name)
     patients = cohort.load(settings.data / "cohorts" / f"{name}.parquet")
@@ -48,19 +58,23 @@ def validate(name: str, settings: Settings) -> Validated:
     }
     report = checks.judge(bundle, patients, test_risk, predictor.risk(patients.only("external").X), yardsticks)
     pictures = plots.draw(spec.title, test.y, test_risk)
-    version, new = registry.register(settings, bundle, report, pictures, git_commit())
+    version, new = registry.register(settings, bundle, report, pictures, git_commit(ROOT))
     return Validated(version, new, report)
 
 
-def git_commit() -> str:
-    """The checkout's commit, `-dirty` if files differ from it; `unknown` outside a git checkout."""
+def git_commit(root: Path) -> str:
+    """The checkout's commit; `-dirty` if files differ from it, or lie in CODE without being in it.
+
+    `unknown` outside a git checkout.
+    """
     try:
-        done = subprocess.run(
-            ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        commit = _git(root, "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*")
+        beside = _git(root, "status", "--porcelain", "--untracked-files=normal", "--", *CODE)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+    return f"{commit}-dirty" if beside and not commit.endswith("-dirty") else commit
+
+
+def _git(root: Path, *words: str) -> str:
+    done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True)
     return done.stdout.strip()

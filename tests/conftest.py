@@ -106,7 +106,7 @@ def toy_document() -> dict[str, Any]:
         },
         "duplicate_rows": "drop",
         "refused_rows_at_most": 0,
-        "outcome": {"column": "sick", "positive": "== 1"},
+        "outcome": {"column": "sick", "positive": "== 1", "values": [0, 1]},
         "attributes": ["sex", "demographics.age_band", "site"],
         "features": [
             "age_years",

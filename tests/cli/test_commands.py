@@ -4,7 +4,7 @@ import gc
 import json
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pandas as pd
 import pytest
@@ -165,6 +165,8 @@ def test_promoting_the_champion_again_changes_nothing(machine, medimind):
         (["new", "fresh", "--from", "nowhere.csv"], "nowhere.csv"),
         (["ledger", "restore", __file__], "is no readable backup"),
         (["ledger", "purge", "--before", "long ago"], "no ISO 8601 time"),
+        (["ledger", "purge", "--before", "2199-01-01"], "2199-01-01 lies in the future"),
+        (["ledger", "purge", "--before", "9999-12-31T23:59:59-14:00"], "no ISO 8601 time"),
     ],
 )
 def test_an_error_is_one_line_and_exit_code_2(words, said, machine, medimind, monkeypatch):
@@ -192,12 +194,11 @@ def test_debug_shows_the_trace(machine, process):
 def test_the_ledger_is_backed_up_purged_and_restored(machine, medimind, answered, patients, tmp_path):
     answered(patients(3, 7))
     target = tmp_path / "backup.db"
-    tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
 
     backed_up = medimind("ledger", "backup", target)
     refused = medimind("ledger", "backup", target)
     (prediction,) = answered(patients(1, 8))
-    purged = medimind("ledger", "purge", "--before", tomorrow)
+    purged = medimind("ledger", "purge", "--before", datetime.now(UTC).isoformat())
     gone = medimind("replay", prediction)
     gc.collect()  # the commands ran in this process; their connections end with them in one of their own
     restored = medimind("ledger", "restore", target)
@@ -207,6 +208,8 @@ def test_the_ledger_is_backed_up_purged_and_restored(machine, medimind, answered
     assert target.stat().st_mode & 0o777 == 0o600
     assert "never overwrites" in refused.err
     assert "predictions before" in purged.out
+    (unreached,) = [line for line in purged.out.splitlines() if "not reached" in line]
+    assert "backups" in unreached and "before-restore" in unreached and str(machine.reports) in unreached
     assert "its record was purged" in gone.err
     assert "is on record" in never.err
     for kept in machine.home.glob("ledger.db.before-restore-*"):

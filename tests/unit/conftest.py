@@ -53,7 +53,7 @@ DOCUMENT = {
     },
     "duplicate_rows": "drop",
     "refused_rows_at_most": 0,
-    "outcome": {"column": "sick", "positive": "== 1"},
+    "outcome": {"column": "sick", "positive": "== 1", "values": [0, 1]},
     "attributes": ["pain", "demographics.age_band", "site"],
     "features": [
         "age_years",

@@ -139,8 +139,19 @@ def test_a_good_model_passes_every_gate(judged):
 
     assert report.passed
     gated_codes = [finding.code for finding in report.findings if finding.limit]
-    assert gated_codes == ["MM001", "MM003", "MM010", "MM011"]  # auroc, brier, not worse than logistic, parity
+    # auroc, brier, not worse than logistic, parity, and how many gates were judged
+    assert gated_codes == ["MM001", "MM003", "MM010", "MM011", "MM014"]
     assert Report.from_json(report.to_json()) == report
+
+
+def test_a_report_in_which_no_gate_could_be_judged_does_not_pass(judged, monkeypatch):
+    monkeypatch.setattr("evidence.subgroups.FEWEST_PATIENTS", 10_000)
+
+    report = judged({"worst_subgroup_auroc": ">= 0.99"})
+
+    assert report.finding("MM008").verdict == "not applicable"
+    assert report.finding("MM014").verdict == "failed"
+    assert not report.passed
 
 
 def test_the_report_is_about_this_bundle_and_these_patients(judged, trained, disease):

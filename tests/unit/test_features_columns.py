@@ -78,7 +78,6 @@ def test_an_allowed_value_becomes_its_float(column, value, expected):
     ("column", "value"),
     [
         (CHOLESTEROL, None),
-        (CHOLESTEROL, math.nan),
         (CHOLESTEROL, 0),
         (CHOLESTEROL, 0.0),
         (CHOLESTEROL, {"value": None, "unit": "mmol/L"}),
@@ -95,6 +94,9 @@ def test_missing_is_not_zero(column, value):
     ("column", "value", "code"),
     [
         (CHOLESTEROL, 79.999, "out_of_range"),
+        (CHOLESTEROL, math.nan, "not_finite"),
+        (CHOLESTEROL, {"value": 0, "unit": "banana"}, "unit"),
+        (CHOLESTEROL, {"value": None, "unit": "banana"}, "unit"),
         (CHOLESTEROL, 5.2, "out_of_range"),  # a mmol/L value sent as mg/dL
         (CHOLESTEROL, {"value": 200, "unit": "mmol/L"}, "out_of_range"),
         (CHOLESTEROL, {"value": 5.2, "unit": "mol/L"}, "unit"),

@@ -9,13 +9,39 @@ from numpy.testing import assert_array_equal
 
 from configs.errors import ContractError
 from configs.spec import Outcome
-from features.outcomes import observed
+from features.outcomes import as_key, observed
 
 NAN = float("nan")
 
 
 def outcomes(positive, cells):
-    return observed(Outcome(column="num", positive=positive), cells).tolist()
+    known = [as_key(cell) for cell in cells if cell is not None and cell == cell]
+    return observed(Outcome(column="num", positive=positive, values=[*known, "-"]), cells).tolist()
+
+
+@pytest.mark.parametrize("cell", ["unknown", "pending", "Malignant", " malignant", 1, True])
+def test_a_value_that_nobody_named_is_refused_and_never_counts_as_no_event(cell):
+    outcome = Outcome(column="biopsy", positive="== malignant", values=["malignant", "benign"], missing_if=["?"])
+
+    assert_array_equal(observed(outcome, ["malignant", "benign", "?", None]), [1, 0, NAN, NAN])
+    with pytest.raises(ContractError, match="outcome 'biopsy', row 2: holds a .* that is not one of") as refused:
+        observed(outcome, ["benign", cell])
+    assert "pending" not in str(refused.value)
+
+
+@pytest.mark.parametrize("cell", [-9, 999, "40"])
+def test_a_measured_outcome_out_of_its_range_is_refused(cell):
+    outcome = Outcome(column="ejection_fraction", positive="< 40", range=[0, 100])
+
+    assert_array_equal(observed(outcome, [35, 60.0]), [1, 0])
+    with pytest.raises(ContractError, match="row 1"):
+        observed(outcome, [cell])
+
+
+@pytest.mark.parametrize("closed", [{}, {"values": [0, 1], "range": [0, 1]}])
+def test_an_outcome_says_what_its_column_may_hold(closed):
+    with pytest.raises(ValueError, match="exactly one of `values`"):
+        Outcome(column="num", positive="> 0", **closed)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from configs.errors import LedgerError
 from configs.settings import ROOT, Settings
 from ledger import database, tables
 from ledger.database import HEAD, audit, backup, connect, restore, writing
+from ledger.predictions import reserve
 
 CONNECT = """
 import sys
@@ -217,6 +218,24 @@ def test_a_backup_is_private_whole_and_alone(ledger, home, tmp_path):
 
     assert files(folder) == ["backup.db"]
     assert stat.S_IMODE((folder / "backup.db").stat().st_mode) == 0o600
+
+
+def test_a_prediction_id_is_never_given_twice_not_even_after_two_restores(ledger, home, answered, tmp_path):
+    def answer(engine):
+        with writing(engine) as connection:
+            return reserve(connection, answered(1), None)
+
+    given = [answer(ledger)]
+    backup(home, tmp_path / "backup.db")
+    given.append(answer(ledger))
+    ledger.dispose()
+    for _ in range(2):
+        restore(home, tmp_path / "backup.db")
+        engine = connect(home)
+        given += [answer(engine), answer(engine)]
+        engine.dispose()
+
+    assert len(set(given)) == len(given) == 6
 
 
 def test_a_restore_leaves_the_backup_as_it_was(ledger, home, tmp_path):

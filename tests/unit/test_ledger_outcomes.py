@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 import sqlalchemy as sa
 
-from configs.errors import LedgerError
+from configs.errors import LedgerError, RecordError
 from ledger import tables
 from ledger.database import utc, writing
 from ledger.outcomes import Outcome, record
@@ -35,6 +35,14 @@ def test_an_outcome_by_the_predictions_id(ledger, answered):
     assert tell(ledger, f"{request}-2", value=0) == f"{request}-2"
     (row,) = rows(ledger)
     assert (row.request, row.position, row.value, utc(row.observed_at)) == (request, 2, 0, NINE)
+
+
+def test_an_outcome_from_before_its_prediction_is_refused(ledger, answered):
+    request = keep(ledger, answered(1))
+
+    with pytest.raises(RecordError, match="observed_at: lies before the prediction"):
+        tell(ledger, f"{request}-0", observed_at=NINE - timedelta(days=366))
+    assert rows(ledger) == []
 
 
 def test_an_outcome_by_the_callers_reference(ledger, answered):

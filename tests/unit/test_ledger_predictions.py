@@ -432,7 +432,10 @@ def test_a_time_as_it_is_typed(text, expected):
     assert since(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "yesterday", "2026-13-01", "03/03/2026"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "yesterday", "2026-13-01", "03/03/2026", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"],
+)
 def test_what_is_no_time_is_refused(text):
     with pytest.raises(LedgerError, match="is no ISO 8601 time"):
         since(text)

@@ -213,6 +213,17 @@ def test_put_and_get(trained, tmp_path):
     assert stat.S_IMODE(store.stat().st_mode) == 0o700
 
 
+def test_what_was_damaged_in_the_store_is_laid_anew(trained, tmp_path):
+    store = tmp_path / "store"
+    kept = put(trained.folder, store).folder
+    (kept / "thresholds.json").write_text("{}")
+
+    again = put(trained.folder, store)
+
+    assert again.thresholds == trained.thresholds
+    assert [path.name for path in store.iterdir()] == [trained.digest]
+
+
 def test_a_damaged_bundle_does_not_get_into_the_store(folder, tmp_path):
     (folder / "thresholds.json").write_text("{}\n")
     with pytest.raises(BundleError, match=r"thresholds\.json"):

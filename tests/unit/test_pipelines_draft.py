@@ -16,6 +16,7 @@ from pipelines.draft import draft
 
 AGES = [29, 34, 41, 45, 50, 52, 58, 63, 70, 77]
 SEXES = ["Male", "Female"] * 5
+NOT_GUESSED = {"column": "TODO", "positive": "== TODO", "values": ["TODO"]}
 
 
 def drafted(tmp_path: Path, columns: dict[str, list[Any]], name: str = "toy") -> str:
@@ -130,11 +131,27 @@ def test_a_number_among_its_like_is_no_missing_code(tmp_path, measured):
 
 
 def test_text_that_means_missing_leaves_a_number_a_number(tmp_path):
-    contract = column(tmp_path, [5.1, "?", 6.2, "NA", 7.7, "unknown", 4.9, "none", 5.5, ""])
+    contract = column(tmp_path, [5.1, "?", 6.2, "NA", 7.7, "unknown", 4.9, "None", 5.5, "", "null"])
 
     assert contract["type"] == "number"
-    assert sorted(contract["missing_if"]) == ["?", "NA", "none", "unknown"]
+    assert sorted(contract["missing_if"]) == ["?", "NA", "None", "null", "unknown"]
     assert contract["range"] == [4.2, 8.4]
+
+
+def test_none_is_a_category_like_any_other_and_other_words_mean_missing(tmp_path):
+    contract = column(tmp_path, ["None", "mild", "severe", "NA", "?", "unknown", ""] * 3, "pain")
+
+    assert contract["map"] == {"None": "none", "mild": "mild", "severe": "severe"}
+    assert sorted(contract["missing_if"]) == ["?", "NA", "unknown"]
+    assert column(tmp_path, ["None", "mild"] * 3, "pain")["map"] == {"None": "none", "mild": "mild"}
+
+
+def test_codes_that_the_reader_gets_as_text_are_written_as_they_stand(tmp_path):
+    contract = column(tmp_path, ["1", "2", "-9", "NA", "1", "2", "-9"], "group")
+
+    assert contract["map"] == {1: "code_1", 2: "code_2"}
+    assert sorted(contract["missing_if"], key=str) == [-9, "-9", "NA"]
+    assert column(tmp_path, ["1.0", "2.0", "NA"] * 3, "group")["map"] == {"1.0": "code_1", "2.0": "code_2"}
 
 
 def test_text_among_numbers_is_counted_and_not_quoted(tmp_path):
@@ -170,6 +187,7 @@ def test_true_and_false_beside_other_words_are_a_category(tmp_path):
     # A CSV's reader makes booleans of a column only if nothing else stands in it.
     assert column(tmp_path, ["TRUE", "FALSE", ""] * 3, "angina") == {"type": "boolean"}
     assert column(tmp_path, ["TRUE", "FALSE", "?"] * 3, "angina")["type"] == "category"
+    assert column(tmp_path, ["TRUE", "FALSE", "NA"] * 3, "angina")["missing_if"] == ["NA"]
 
 
 @pytest.mark.parametrize(
@@ -217,27 +235,38 @@ def test_the_patients_own_number_is_preferred_to_the_rows(tmp_path):
 @pytest.mark.parametrize(
     ("header", "cells", "outcome"),
     [
-        ("num", [0, 2, 1, 0, 4], {"column": "num", "positive": "> 0"}),
-        ("DEATH_EVENT", [0, 1, 1, 0, 0], {"column": "DEATH_EVENT", "positive": "== 1"}),
-        ("diagnosis", ["malignant", "benign"] * 3, {"column": "diagnosis", "positive": "== malignant"}),
-        ("diagnosis", ["M", "B"] * 3, {"column": "diagnosis", "positive": "== TODO"}),
-        ("target", ["TRUE", "FALSE"] * 3, {"column": "target", "positive": "== True"}),  # as its reader spells it
-        ("died", ["yes", "no", "?"] * 3, {"column": "died", "positive": "== TODO"}),  # "?" is not "no"
-        ("readmitted", ["no", "yes"] * 3, {"column": "readmitted", "positive": "== yes"}),  # the only two-valued one
-        ("weight", [61, 72, 83, 94, 70], {"column": "TODO", "positive": "== TODO"}),
+        ("num", [0, 2, 1, 0, 4], {"positive": "> 0", "values": [0, 1, 2, 4]}),
+        ("num", [0, 2.5, "", 0, 4], {"positive": "== TODO", "values": [0, 2.5, 4]}),
+        ("num", [0, 2, -9, 1, 0, -9], {"positive": "> 0", "values": [0, 1, 2], "missing_if": [-9]}),
+        ("DEATH_EVENT", [0, 1, 1, 0, 0], {"positive": "== 1", "values": [0, 1]}),
+        ("diagnosis", ["malignant", "benign"] * 3, {"positive": "== malignant", "values": ["benign", "malignant"]}),
+        ("diagnosis", ["M", "B"] * 3, {"positive": "== TODO", "values": ["B", "M"]}),
+        ("diagnosis", ["None", "case"] * 3, {"positive": "== case", "values": ["None", "case"]}),
+        ("target", ["TRUE", "FALSE", ""] * 3, {"positive": "== True", "values": [False, True]}),  # as its reader spells
+        ("died", ["yes", "no", "?"] * 3, {"positive": "== yes", "values": ["no", "yes"], "missing_if": ["?"]}),
+        ("died", [1, 0, "NA"] * 3, {"positive": "== 1", "values": [0, 1], "missing_if": ["NA"]}),
+        ("died", [0, 1, "maybe"] * 3, {"positive": "== TODO", "values": [0, 1, "maybe"]}),
+        ("readmitted", ["no", "yes"] * 3, {"positive": "== yes", "values": ["no", "yes"]}),  # the only two-valued one
     ],
 )
 def test_the_outcome_is_guessed_from_name_and_values(tmp_path, header, cells, outcome):
     document = parsed(tmp_path, {"age": AGES[: len(cells)], header: cells} | {"age": [*AGES, *AGES][: len(cells)]})
 
-    assert document["outcome"] == outcome
-    assert (header in document["columns"]) == (outcome["column"] == "TODO")
+    assert document["outcome"] == {"column": header, **outcome}
+    assert header not in document["columns"]
+
+
+def test_what_looks_like_no_outcome_is_not_guessed(tmp_path):
+    document = parsed(tmp_path, {"age": AGES[:5], "weight": [61, 72, 83, 94, 70]})
+
+    assert document["outcome"] == NOT_GUESSED
+    assert "weight" in document["columns"]
 
 
 def test_several_two_valued_columns_are_named_and_none_is_guessed(tmp_path):
     text = drafted(tmp_path, {"age": AGES, "smoker": [0, 1] * 5, "diabetic": [0, 0, 0, 1, 1] * 2})
 
-    assert yaml.safe_load(text)["outcome"] == {"column": "TODO", "positive": "== TODO"}
+    assert yaml.safe_load(text)["outcome"] == NOT_GUESSED
     assert '"smoker", "diabetic"' in text
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from configs.errors import LedgerError
 from configs.settings import settings
 from pipelines.drift import _two_sample_chi_square, page
 
@@ -163,7 +164,7 @@ def test_a_page_that_fails_leaves_the_earlier_one_and_no_rest(tmp_path, monkeypa
     path = tmp_path / "drift.html"
     path.write_text("earlier")
     monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(LedgerError, match=r"drift\.html: could not be written \(disk full\)"):
         page(None, patients(3), COLUMNS, TITLE, path, seed=17)
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_text() == "earlier"

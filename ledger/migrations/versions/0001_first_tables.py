@@ -27,6 +27,7 @@ def upgrade() -> None:
         sa.Column("idempotency_key", sa.String),
         sa.Column("body_digest", sa.String),
         sa.Column("answer", sa.LargeBinary),
+        sqlite_autoincrement=True,
     )
     op.create_index("requests_by_model_and_time", "requests", ["model", "received_at"])
     op.create_index("requests_by_key", "requests", ["model", "idempotency_key"], unique=True)

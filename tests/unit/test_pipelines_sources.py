@@ -1,0 +1,78 @@
+"""A CSV's cells come as they stand in the file: only an empty one is missing."""
+
+from typing import Any
+
+import pytest
+
+from configs.errors import ContractError
+from configs.settings import Settings
+from configs.spec import Spec, from_document
+from features.columns import check_table, translate_table
+from pipelines import sources
+
+
+@pytest.fixture
+def csv(tmp_path, toy_document):
+    """`csv(text, **keys)`: the toy with this source, and its machine."""
+
+    def write(text: str, **changed: Any) -> tuple[Spec, Settings]:
+        path = tmp_path / "toy.csv"
+        path.write_text(text, encoding="utf-8")
+        document = {**toy_document, "source": {"csv": str(path)}, **changed}
+        settings = Settings(home=tmp_path / "home", configs=tmp_path / "configs", data=tmp_path / "data")
+        return from_document(document, "toy.yaml"), settings
+
+    return write
+
+
+WORDS = ["None", "NA", "N/A", "null", "NaN", "nan", "n/a", "#N/A", "-nan", "<NA>", "NULL"]
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_a_category_that_pandas_takes_for_missing_stays_a_category(csv, word):
+    assert sources.read(*csv(f'pain,x\n{word},1\nat rest,2\n,3\n"",4\n'))["pain"] == [word, "at rest", None, None]
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_a_word_among_numbers_makes_texts_of_them(csv, word):
+    assert sources.read(*csv(f"age,x\n63,1\n{word},2\n,3\n4.5,4\n"))["age"] == ["63", word, None, "4.5"]
+
+
+def test_true_and_false_with_blanks_come_as_booleans(csv):
+    table = sources.read(*csv("a,b,c\nTRUE,true,1\n,,\nFALSE,False,2\nTRUE,,3\n"))
+
+    assert table["a"] == [True, None, False, True]
+    assert table["b"] == [True, None, False, None]
+    assert all(cell is None or isinstance(cell, bool) for name in "ab" for cell in table[name])
+    assert table["c"] == [1, None, 2, 3]
+
+
+HEADER = "id,age,chol,rate,sex,pain,smoker,site,sick\n"
+ROWS = "1,63,200,150,F,none,TRUE,North,0\n2,51,NA,140,M,at rest,,South,1\n3,44,0,,M,,FALSE,East,0\n"
+
+
+def test_a_word_in_a_number_is_refused_by_name_unless_the_contract_knows_it(csv, toy_document):
+    spec, settings = csv(HEADER + ROWS)
+    table = sources.read(spec, settings)
+
+    records, refusals = check_table(spec, table, translate_table(spec, table))
+
+    assert [(refusal.row, refusal.column, refusal.code) for refusal in refusals] == [
+        (2, "cholesterol_mg_dl", "not_a_number")
+    ]
+    assert len(records) == 2
+
+    columns = toy_document["columns"]
+    columns = {**columns, "cholesterol_mg_dl": {**columns["cholesterol_mg_dl"], "missing_if": [0, "NA"]}}
+    spec, settings = csv(HEADER + ROWS, columns=columns)
+    records, refusals = check_table(spec, table, translate_table(spec, table))
+    assert refusals == []
+    assert str(records.values["cholesterol_mg_dl"].tolist()) == "[200.0, nan, nan]"
+
+
+def test_a_word_in_the_outcome_is_refused_unless_the_contract_knows_it(csv):
+    spec, settings = csv((HEADER + ROWS).replace("North,0", "North,NA").replace("NA,140", "190,140"))
+    table = sources.read(spec, settings)
+
+    with pytest.raises(ContractError, match="row 1"):
+        check_table(spec, table, translate_table(spec, table))

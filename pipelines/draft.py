@@ -31,7 +31,6 @@ MOSTLY = 0.8
 MISSING_CODES = (-9999, -999, -99, -9, -1, 99, 999, 9999)
 MISSING_WORDS = {"missing", "unk", "unknown", "not available", "not done", "not known"}
 MISSING_TEXT = {"?", ".", "-", "--", "*", "na", "n/a", "n.a.", "#n/a", "<na>", "nan", "nd", "null", *MISSING_WORDS}
-READ_AS_BLANK = {"NA", "N/A", "n/a", "#N/A", "<NA>", "nan", "NaN", "null", "NULL", "None"}
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 DATE = re.compile(r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})([T ].*)?|\d{1,2}:\d{2}(:\d{2}.*)?")
@@ -56,7 +55,7 @@ gates:  # TODO owner: what must hold before a version may be promoted; never cha
   auroc: ">= 0.80"
   observed_over_expected: [0.8, 1.25]
   calibration_slope: {reaches: [0.8, 1.25]}
-  worst_subgroup_auroc: ">= 0.70"
+  WORST_SUBGROUP
   not_worse_than: {logistic: 0.02}
 operating_points: {rule_out: {sensitivity: 0.95}, alert: {ppv: 0.8}}  # TODO clinician: what is done at which risk
 serving: {max_batch: 64, deadline_ms: 200}
@@ -66,6 +65,7 @@ change_control:  # TODO owner: what may change without a new review
   approvals: 0
   retrain: {log_loss: better, auroc_drop: 0.02, min_events: 10, min_non_events: 10}
 """
+WORST_SUBGROUP = 'worst_subgroup_auroc: ">= 0.70"'
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def draft(name: str, path: Path, written: Path) -> str:
             "features:  # TODO clinician: only what is known at the time of prediction",
             *(f"  - {_scalar(feature)}" for feature in features),
             "",
-            RELEASE,
+            _release(kept),
         ]
     )
 
@@ -231,7 +231,7 @@ def _spelling(cell: Any) -> str:
 def _reads_as_boolean(counts: Mapping[str, int]) -> bool:
     """Whether the reader of a CSV makes true and false of it: one other word, and every cell stays text."""
     truths = {f(word) for word in ("true", "false") for f in (str.lower, str.upper, str.capitalize)}
-    return all(spelling in truths | READ_AS_BLANK for spelling in counts)
+    return truths.issuperset(counts)
 
 
 def _count(source: str, name: str, rows: int, counts: Mapping[str, int], boolean: bool, nested: bool) -> Seen:
@@ -244,7 +244,7 @@ def _count(source: str, name: str, rows: int, counts: Mapping[str, int], boolean
             numbers[float(spelling)] += times
         else:
             texts[spelling] = times
-    if all(text.strip().casefold() == "none" for text in texts):  # among words it may be an answer
+    if numbers and all(text.strip().casefold() == "none" for text in texts):  # among words it is an answer
         missing |= texts
         spellings = {s: n for s, n in spellings.items() if s not in texts}
         texts = {}
@@ -363,7 +363,9 @@ def _column(column: Seen) -> list[str]:
         said = [f"{_tidy(code)} in {column.numbers[code]}" for code in codes]
         said += [f"text in {sum(column.missing.values())}"] if column.missing else []
         comment = f"TODO clinician: suspected missing codes, {', '.join(said)} of {column.rows} rows"
-        lines.append(_line("missing_if", [*map(_tidy, codes), *column.missing], comment))
+        # Beside a word a CSV's codes are read as text; a category's -9 is then not the number -9.
+        texts = [s for s in column.spellings if float(s) in codes] if column.coded and column.missing else []
+        lines.append(_line("missing_if", [*map(_tidy, codes), *texts, *column.missing], comment))
     if column.source != column.name:
         lines.insert(0, _line("from", column.source))
     return [f"  {_scalar(column.name)}:", *(f"    {line}" for line in lines)]
@@ -391,9 +393,12 @@ def _number(column: Seen) -> list[str]:
 
 def _coded_category(column: Seen) -> list[str]:
     """0 and 1 are no and yes, unless it is the sex; a number's meaning is otherwise not to be guessed."""
-    codes = [int(code) for code in column.measured]
-    no_yes = codes == [0, 1] and column.name not in ("sex", "gender")
-    mapping = {code: ("no", "yes")[code] if no_yes else f"code_{code}" for code in codes}
+    no_yes = column.measured == [0, 1] and column.name not in ("sex", "gender")
+    mapping = {
+        cell: ("no", "yes")[int(code)] if no_yes else f"code_{code:g}"
+        for code in column.measured
+        for cell in _as_read(column, code)
+    }
     return [_line("type", "category"), _line("map", mapping, "TODO clinician: what does each number mean?")]
 
 
@@ -474,9 +479,20 @@ def _outcome_line(outcome: Seen | None, candidates: list[str]) -> str:
     if outcome is None:
         among = f"; two values have: {', '.join(map(_quoted, candidates))}" if candidates else ""
         comment = f"TODO clinician: what is predicted? Remove it from columns and features{among}"
-        return _line("outcome", {"column": "TODO", "positive": "== TODO"}, comment)
-    comment = "TODO clinician: guessed; is this what is predicted, and which value is the disease?"
-    return _line("outcome", {"column": outcome.source, "positive": _positive(outcome)}, comment)
+        return _line("outcome", {"column": "TODO", "positive": "== TODO", "values": ["TODO"]}, comment)
+    # An outcome is only guessed among columns of at most 10 values, so all of them can be named.
+    line = {"column": outcome.source, "positive": _positive(outcome), "values": _values(outcome)}
+    if missing := [*(cell for code in outcome.codes for cell in _as_read(outcome, code)), *outcome.missing]:
+        line["missing_if"] = missing
+    comment = "TODO clinician: guessed; is this what is predicted, which value is the disease, and are these all?"
+    return _line("outcome", line, comment)
+
+
+def _values(outcome: Seen) -> list[Any]:
+    """Everything that the outcome was seen to hold, save what stands for missing."""
+    if outcome.boolean:
+        return sorted({spelling.casefold() == "true" for spelling in outcome.spellings})
+    return [*(cell for number in outcome.measured for cell in _as_read(outcome, number)), *sorted(outcome.texts)]
 
 
 def _positive(outcome: Seen) -> str:
@@ -484,23 +500,32 @@ def _positive(outcome: Seen) -> str:
     numbers, texts = outcome.numbers, outcome.texts
     if outcome.boolean:
         return "== True"
-    if not set(outcome.missing) <= READ_AS_BLANK or (numbers and texts):
-        return "== TODO"  # a text that means missing would count as a patient who stayed well
-    if numbers and min(numbers) == 0 and outcome.whole:
-        return f"== {_tidy(max(numbers))}" if len(numbers) == 2 else "> 0"
+    if numbers and texts:
+        return "== TODO"
+    if numbers and outcome.whole and (found := outcome.measured)[0] == 0:
+        return f"== {_tidy(found[-1])}" if len(found) == 2 else "> 0"
     positive = [text for text in texts if text.casefold() in POSITIVE]
     return f"== {positive[0]}" if len(texts) == 2 and len(positive) == 1 else "== TODO"
 
 
-def _attributes_line(kept: list[Seen]) -> str:
+def _attributes(kept: list[Seen]) -> list[str]:
     names = [
         column.name
         for column in kept
         if column.name in ("sex", "gender", "site") and (column.coded or not column.numeric)
     ]
-    names += ["demographics.age_band"] if any(column.name == "age_years" for column in kept) else []
+    return names + (["demographics.age_band"] if any(column.name == "age_years" for column in kept) else [])
+
+
+def _attributes_line(kept: list[Seen]) -> str:
     comment = "TODO clinician: groups to report on; demographics.age_band needs a column age_years"
-    return _line("attributes", names, comment)
+    return _line("attributes", _attributes(kept), comment)
+
+
+def _release(kept: list[Seen]) -> str:
+    """What is decided before the first run; without attributes there are no subgroups to hold a gate."""
+    gate = WORST_SUBGROUP if _attributes(kept) else f"# {WORST_SUBGROUP}  # TODO owner: it needs `attributes`"
+    return RELEASE.replace("WORST_SUBGROUP", gate)
 
 
 def _line(key: str, value: Any, comment: str = "") -> str:
@@ -521,6 +546,15 @@ def _scalar(value: Any) -> str:
     style = '"' if isinstance(value, str) and not value.isprintable() else None
     dumped: str = yaml.safe_dump([value], default_flow_style=True, default_style=style, width=10**6, allow_unicode=True)
     return dumped.strip()[1:-1]
+
+
+def _as_read(column: Seen, number: float) -> list[int | float | str]:
+    """A number as the column's cells say it: beside a word a CSV's reader leaves each as its text, such as 1.0."""
+    tidy = _tidy(number)
+    if not column.texts and not column.missing:
+        return [tidy]
+    spellings = (s for s in column.spellings if NUMBER.fullmatch(s.strip()) and float(s) == number)
+    return [tidy if spelling == str(tidy) else spelling for spelling in spellings]
 
 
 def _tidy(number: float) -> int | float:

@@ -24,7 +24,7 @@ def test_a_value_that_nobody_named_is_refused_and_never_counts_as_no_event(cell)
     outcome = Outcome(column="biopsy", positive="== malignant", values=["malignant", "benign"], missing_if=["?"])
 
     assert_array_equal(observed(outcome, ["malignant", "benign", "?", None]), [1, 0, NAN, NAN])
-    with pytest.raises(ContractError, match="outcome 'biopsy', row 2: holds a .* that is not one of") as refused:
+    with pytest.raises(ContractError, match=r"outcome 'biopsy', row 2: holds a .* that is not one of") as refused:
         observed(outcome, ["benign", cell])
     assert "pending" not in str(refused.value)
 

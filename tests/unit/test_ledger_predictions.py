@@ -45,7 +45,7 @@ def keep(engine, answered, idempotency=None):
 
 def tell(engine, prediction, value):
     with writing(engine) as connection:
-        return outcomes.record(connection, Outcome(prediction, None, None, value, NINE))
+        return outcomes.record(connection, Outcome(prediction, None, None, value, NINE + 24 * HOUR))
 
 
 # --- one prediction

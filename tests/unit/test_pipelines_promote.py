@@ -27,7 +27,7 @@ def test_a_champion_whose_bundle_was_damaged_in_the_store_is_made_whole_by_promo
     validate("toy", medimind_home)
     assert promote("toy", 1, "first", medimind_home).new
     (medimind_home.store / bundle.digest / "thresholds.json").write_text("{}")
-    with pytest.raises(BundleError, match="thresholds.json is not what the manifest says"):
+    with pytest.raises(BundleError, match=r"thresholds\.json is not what the manifest says"):
         get(bundle.digest, medimind_home.store)
 
     again = promote("toy", 1, "again", medimind_home)

@@ -1,0 +1,107 @@
+"""The figures that the README prints, from the real patients, by the plain functions and without a server."""
+
+import shutil
+from dataclasses import dataclass
+
+import pytest
+
+from configs.settings import ROOT, Settings
+from evidence.report import Finding, Report
+from features import cohort
+from features.cohort import Cohort
+from models.bundle import Bundle
+from pipelines.ingest import ingest
+from pipelines.prepare import prepare
+from pipelines.train import train
+from pipelines.validate import Validated, validate
+
+NAMES = ("heart_disease", "breast_cancer")
+
+
+@dataclass(frozen=True)
+class Trained:
+    bundle: Bundle
+    cohort: Cohort
+    validated: Validated
+
+    @property
+    def report(self) -> Report:
+        return self.validated.report
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A machine of its own that has the raw files already."""
+    base = tmp_path_factory.mktemp("published")
+    settings = Settings(home=base / "home", configs=ROOT / "configs", data=base / "data")
+    for name in NAMES:
+        if not (raw := ROOT / "data" / "raw" / name).is_dir():
+            pytest.fail(f"{raw.relative_to(ROOT)} is not there: `make data` fetches it.")
+        shutil.copytree(raw, settings.data / "raw" / name)
+    return settings
+
+
+@pytest.fixture(scope="module")
+def trained(machine: Settings) -> dict[str, Trained]:
+    made = {}
+    for name in NAMES:
+        ingest(name, machine)
+        made[name] = Trained(prepare_and_train(name, machine), kept(name, machine), validate(name, machine))
+    return made
+
+
+def prepare_and_train(name: str, machine: Settings) -> Bundle:
+    prepare(name, machine)
+    return train(name, machine)
+
+
+def kept(name: str, machine: Settings) -> Cohort:
+    return cohort.load(machine.data / "cohorts" / f"{name}.parquet")
+
+
+def figure(report: Report, code: str, title: str) -> Finding:
+    (finding,) = [finding for finding in report.findings if (finding.code, finding.title) == (code, title)]
+    return finding
+
+
+@pytest.mark.parametrize(("name", "at_least"), [("heart_disease", 0.85), ("breast_cancer", 0.98)])
+def test_the_report_passes_and_the_test_patients_auroc_is_what_the_readme_says(trained, name, at_least):
+    report = trained[name].report
+
+    auroc = figure(report, "MM001", "AUROC")
+    assert report.passed
+    assert auroc.value >= at_least
+    assert auroc.interval[0] < auroc.value < auroc.interval[1]
+
+
+def test_long_beach_is_reported_with_its_interval_and_has_no_gate(trained):
+    found = figure(trained["heart_disease"].report, "MM013", "external long_beach")
+
+    assert 0.60 <= found.value <= 0.85
+    assert found.interval[0] < found.value < found.interval[1]
+    assert (found.verdict, found.limit) == ("not applicable", None)
+
+
+def test_switzerland_is_123_patients_whom_nothing_was_learned_from(trained):
+    patients = trained["heart_disease"].cohort
+    swiss = patients.attributes["site"] == "switzerland"
+
+    assert swiss.sum() == 123
+    assert set(patients.part[swiss]) == {"external"}
+    (found,) = [f for f in trained["heart_disease"].report.findings if "switzerland" in f.title]
+    assert "123" in found.explanation
+    assert (found.verdict, found.limit) == ("not applicable", None)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_training_again_makes_the_same_bundle_and_no_new_version(trained, machine, name):
+    first = trained[name]
+
+    again = prepare_and_train(name, machine)
+    registered = validate(name, machine)
+
+    assert first.validated.new
+    assert again.digest == first.bundle.digest
+    assert not registered.new
+    assert registered.version.number == first.validated.version.number == 1
+    assert registered.report == first.report

@@ -13,7 +13,7 @@ from configs.errors import MediMindError, RecordError
 from configs.settings import Settings
 from features.columns import Record
 from ledger import outcomes, predictions
-from ledger.database import Engine, connect, now, utc, writing
+from ledger.database import BUSY_TIMEOUT_S, Engine, connect, now, utc, writing
 from ledger.outcomes import Outcome
 from ledger.predictions import Answered, Idempotency
 from ledger.promotions import Promotion, find_champion
@@ -128,7 +128,7 @@ class Runtime:
             kept,
             idempotency,
             lambda request: _answer(name, champion.version, request, checked, said),
-            max(left_s, SHORTEST_WAIT_S),
+            min(max(left_s, SHORTEST_WAIT_S), BUSY_TIMEOUT_S),
         )
         self.counters.answered(name, champion.version, len(good))
         self.counters.took(name, monotonic() - began)

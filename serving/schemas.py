@@ -116,7 +116,10 @@ def openapi(specs: Mapping[str, Spec]) -> dict[str, Any]:
         "properties": {
             "id": {"type": "string"},
             "risk": {"type": "number", "minimum": 0, "maximum": 1},
-            "band": {"type": ["string", "null"], "description": "The highest operating point whose threshold the risk reaches; null below all of them."},
+            "band": {
+                "type": ["string", "null"],
+                "description": "The highest operating point whose threshold the risk reaches; null below all of them.",
+            },
             "missing": {"type": "array", "items": {"type": "string"}},
         },
     }

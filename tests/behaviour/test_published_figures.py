@@ -75,7 +75,7 @@ def test_the_report_passes_and_the_test_patients_auroc_is_what_the_readme_says(t
 
 
 def test_long_beach_is_reported_with_its_interval_and_has_no_gate(trained):
-    found = figure(trained["heart_disease"].report, "MM013", "external long_beach")
+    found = figure(trained["heart_disease"].report, "MM013", "AUROC at the external site long_beach")
 
     assert 0.60 <= found.value <= 0.85
     assert found.interval[0] < found.value < found.interval[1]

@@ -45,7 +45,7 @@ def monitored(medimind, ledger, monkeypatch):
 def outcomes(engine, ids, values):
     with writing(engine) as connection:
         for prediction, value in zip(ids, values, strict=True):
-            record(connection, Outcome(prediction, None, None, value, datetime(2026, 1, 1, tzinfo=UTC)))
+            record(connection, Outcome(prediction, None, None, value, datetime.now(UTC)))
 
 
 def failed(findings):

@@ -8,6 +8,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import httpx
 import pytest
@@ -126,7 +127,9 @@ def test_a_ledger_that_is_locked_answers_nothing_and_recovers(ask, patient, clie
     began = time.monotonic()
 
     with ThreadPoolExecutor(2) as pool:
-        outcome = {"prediction_id": said["id"], "value": 1, "observed_at": "2026-01-01T00:00:00Z"}
+        outcome = {"prediction_id": said["id"], "value": 1, "observed_at": datetime.now(UTC).isoformat()}
+        hasty = ask(patient, X_Deadline_Ms="300")
+        hasty_waited = time.monotonic() - began
         refused = [
             pool.submit(ask, patient, X_Deadline_Ms="60000"),
             pool.submit(client.post, "/v1/outcomes", json=[outcome]),
@@ -137,7 +140,8 @@ def test_a_ledger_that_is_locked_answers_nothing_and_recovers(ask, patient, clie
     holder.close()
 
     assert waited >= BUSY_TIMEOUT_S - 1
-    for answer in answers:
+    assert hasty_waited < BUSY_TIMEOUT_S / 2, "a request waited for the ledger beyond its deadline"
+    for answer in (hasty, *answers):
         assert answer.status_code == 503
         assert int(answer.headers["Retry-After"]) >= 1
         assert answer.json()["error"]["code"] == "ledger"

@@ -7,7 +7,7 @@ import pytest
 from ledger import predictions
 from ledger.promotions import find_champion
 
-THEN = "2026-01-02T03:04:05Z"
+EARLIER, THEN = "2026-01-01T00:00:00Z", "2026-01-02T03:04:05Z"
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def known(ledger):
 
 
 def test_an_outcome_by_the_predictions_id_is_on_record(ask, patient, tell, known):
-    said = ask(patient).json()["predictions"][0]
+    said = ask({**patient, "at": EARLIER}).json()["predictions"][0]
 
     answer = tell({"prediction_id": said["id"], "value": True, "observed_at": THEN})
 
@@ -36,7 +36,7 @@ def test_an_outcome_by_the_predictions_id_is_on_record(ask, patient, tell, known
 
 
 def test_an_outcome_by_the_callers_own_reference_is_on_record(ask, patient, tell, known):
-    said = ask(patient, {**patient, "reference": "visit 7"}).json()["predictions"][1]
+    said = ask(patient, {**patient, "at": EARLIER, "reference": "visit 7"}).json()["predictions"][1]
 
     answer = tell({"reference": "visit 7", "model": "toy", "value": 0, "observed_at": THEN})
 
@@ -45,7 +45,7 @@ def test_an_outcome_by_the_callers_own_reference_is_on_record(ask, patient, tell
 
 
 def test_a_later_outcome_that_contradicts_the_earlier_counts(ask, patient, tell, known):
-    said = ask(patient).json()["predictions"][0]
+    said = ask({**patient, "at": EARLIER}).json()["predictions"][0]
 
     tell({"prediction_id": said["id"], "value": 1, "observed_at": THEN})
     tell({"prediction_id": said["id"], "value": 0, "observed_at": THEN})
@@ -54,7 +54,7 @@ def test_a_later_outcome_that_contradicts_the_earlier_counts(ask, patient, tell,
 
 
 def test_an_unknown_prediction_gets_its_error_in_its_place(ask, patient, tell, known):
-    said = ask(patient).json()["predictions"][0]
+    said = ask({**patient, "at": EARLIER}).json()["predictions"][0]
 
     answer = tell(
         {"prediction_id": "999999999-0", "value": 1, "observed_at": THEN},
@@ -112,7 +112,7 @@ FUTURE = (datetime.now(UTC) + timedelta(days=1)).isoformat()
     ],
 )
 def test_what_is_no_outcome_is_refused_and_costs_the_others_nothing(changed, ask, patient, tell, known):
-    said = ask(patient).json()["predictions"][0]
+    said = ask({**patient, "at": EARLIER}).json()["predictions"][0]
     good = {"prediction_id": said["id"], "value": 1, "observed_at": THEN}
 
     alone, among = tell({**good, **changed}), tell({**good, **changed}, good)

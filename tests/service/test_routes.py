@@ -149,6 +149,7 @@ def counted(client: httpx.Client) -> dict[str, float]:
 
 IN_A_CHILD = """
 import asyncio, sys
+from datetime import UTC, datetime
 import httpx
 from serving.service import Service
 
@@ -159,7 +160,7 @@ async def main():
         record = {"age_years": 61, "sex": "male", "patient": "p", "reference": "worker imports"}
         answer = await client.post("/v1/models/toy/predict", json={"records": [record]})
         said = answer.json()["predictions"][0]
-        outcome = {"prediction_id": said["id"], "value": 1, "observed_at": "2026-01-01T00:00:00Z"}
+        outcome = {"prediction_id": said["id"], "value": 1, "observed_at": datetime.now(UTC).isoformat()}
         for done in (
             answer,
             await client.post("/v1/outcomes", json=[outcome]),

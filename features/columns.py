@@ -6,7 +6,6 @@ because nobody knows what was typed there.
 """
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,11 +19,10 @@ from configs.errors import ContractError, RecordError
 from configs.spec import RESERVED_FIELDS, Column, Spec
 from features import units
 from features.definitions import Array
-from features.outcomes import as_key, as_text, observed
+from features.outcomes import as_key, as_number, as_text, observed
 from features.records import Records
 
 MISSING = math.nan
-NUMERAL = re.compile(r"[-+]?\d+(\.\d*)?([eE][-+]?\d+)?")
 LARGEST_SHOWN = 10**40
 LONGEST_TEXT = 200
 """Characters of a caller's own identifier."""
@@ -177,9 +175,7 @@ def translate(column: Column, raw: Any) -> Any:
         return _by_text(column)(raw)
     if column.type == "category" and not isinstance(raw, str):
         return as_text(raw)
-    if column.type == "number" and isinstance(raw, str) and NUMERAL.fullmatch(raw.strip()):
-        return float(raw)  # one "?" in a CSV's column makes text of all its numbers
-    return raw
+    return as_number(raw) if column.type == "number" else raw
 
 
 def _by_text(column: Column) -> Callable[[Any], Any]:

@@ -1,6 +1,7 @@
 """What happened to a patient, from the source's outcome column. No feature definition may import this."""
 
 import operator
+import re
 from collections.abc import Sequence
 from typing import Any, SupportsFloat
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from configs.errors import ContractError
 from configs.spec import COMPARISON, Outcome
 
+NUMERAL = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 OPERATORS = {
     "==": operator.eq,
     "!=": operator.ne,
@@ -34,7 +36,8 @@ def observed(outcome: Outcome, cells: Sequence[Any]) -> NDArray[np.float64]:
         number = None
     missing, known = ({as_key(value) for value in values} for values in (outcome.missing_if, outcome.values))
     found = np.full(len(cells), np.nan)
-    for row, cell in enumerate(cells):
+    for row, raw in enumerate(cells):
+        cell = raw if number is None else as_number(raw)
         if cell is None or cell != cell or as_key(cell) in missing:
             continue
         if not _is_known(outcome, known, cell):
@@ -53,6 +56,11 @@ def observed(outcome: Outcome, cells: Sequence[Any]) -> NDArray[np.float64]:
                 f"with {outcome.positive!r}."
             )
     return found
+
+
+def as_number(cell: Any) -> Any:
+    """A numeral in a text as its number, anything else as it is: one "?" in a CSV's column makes text of all of it."""
+    return float(cell) if isinstance(cell, str) and NUMERAL.fullmatch(cell.strip()) else cell
 
 
 def as_key(value: Any) -> str:

@@ -29,7 +29,7 @@ def test_a_value_that_nobody_named_is_refused_and_never_counts_as_no_event(cell)
     assert "pending" not in str(refused.value)
 
 
-@pytest.mark.parametrize("cell", [-9, 999, "40"])
+@pytest.mark.parametrize("cell", [-9, 999, "-9", "high"])
 def test_a_measured_outcome_out_of_its_range_is_refused(cell):
     outcome = Outcome(column="ejection_fraction", positive="< 40", range=[0, 100])
 
@@ -84,7 +84,6 @@ def test_a_missing_outcome_is_unknown_and_never_negative():
 @pytest.mark.parametrize(
     ("positive", "cell"),
     [
-        ("> 0", "1"),
         ("> 0", "?"),
         ("> high", "high"),
         ("> high", 1),
@@ -98,6 +97,12 @@ def test_a_cell_that_cannot_be_compared_is_refused_by_row_and_not_repeated(posit
 
     assert "outcome 'num', row 2: a " in str(refused.value)
     assert "?" not in str(refused.value)
+
+
+def test_a_numeral_in_a_text_is_its_number_since_one_word_makes_text_of_a_csvs_column():
+    outcome = Outcome(column="sick", positive="== 1", values=[0, 1], missing_if=["NA"])
+
+    assert_array_equal(observed(outcome, ["0", "1", "NA", "1.0", ""][:4]), [0, 1, NAN, 1])
 
 
 def test_no_cells_give_no_outcomes():

@@ -148,6 +148,8 @@ def restore(settings: Settings, source: Path) -> Path:
         os.replace(partial, target)  # at no moment is there no ledger: a server would begin an empty one
     except OSError as exc:
         raise LedgerError(f"{source}: could not be restored ({exc.strerror}). Nothing was changed.") from exc
+    except sqlite3.Error as exc:
+        raise LedgerError(f"{source}: could not be restored ({exc}). Nothing was changed.") from exc
     finally:
         for leftover in (partial, *(partial.with_name(f"{partial.name}-{end}") for end in ("wal", "shm", "journal"))):
             with suppress(OSError):
@@ -183,16 +185,19 @@ def _skip_numbers(copy: Path, replaced: Path) -> None:
 
     Without it, an outcome that comes for a lost prediction would meet another patient's.
     """
-    last = 0
-    for path in (copy, replaced):
-        with (
-            suppress(sqlite3.Error),
-            closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as reader,
-        ):
-            last = max(last, *(row[0] for row in reader.execute("SELECT seq FROM sqlite_sequence")), 0)
+    last = _last_number(copy)
+    with suppress(sqlite3.Error):  # it is gone, or damaged: often why a backup is restored
+        last = max(last, _last_number(replaced))
     with closing(sqlite3.connect(copy)) as connection, connection:
         connection.execute("DELETE FROM sqlite_sequence WHERE name = 'requests'")
         connection.execute("INSERT INTO sqlite_sequence VALUES ('requests', ?)", (last + NUMBERS_SKIPPED,))
+
+
+def _last_number(path: Path) -> int:
+    """The highest number that this ledger gave to a request. Raises sqlite3.Error if it cannot be read."""
+    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as reader:
+        query = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'requests'"
+        return int(reader.execute(query).fetchone()[0])
 
 
 def _nobody_else(path: Path) -> None:

@@ -35,8 +35,10 @@ def ingested(done: "Ingested") -> None:
 
 
 def prepared(cohort: "Cohort") -> None:
+    from features.cohort import PARTS
+
     parts = []
-    for part in ("train", "test", "external"):
+    for part in PARTS:
         chosen = cohort.only(part)
         if len(chosen):
             parts.append(f"{part} {len(chosen)} ({chosen.y.mean():.0%} events)")

@@ -34,7 +34,9 @@ setup: ## a virtual environment in .venv with everything pinned
 	$(BIN)/uv pip check --quiet --python $(BIN)/python
 	echo "$$key" > $(STAMP)
 
-lock: setup ## make requirements.lock anew from pyproject.toml, keeping the pins that still fit
+# Not after `setup`, which fails while pyproject.toml asks for what the lock does not have yet.
+lock: ## make requirements.lock anew from pyproject.toml, keeping the pins that still fit
+	@[ -x $(BIN)/uv ] || $(MAKE) setup
 	$(BIN)/uv pip compile pyproject.toml --quiet --all-extras --override overrides.txt --python-version 3.11 --no-header --output-file requirements.lock
 	rm -f $(STAMP)
 	$(MAKE) setup

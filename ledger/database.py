@@ -18,8 +18,11 @@ from configs.settings import Settings
 
 Engine = sa.Engine
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest migration in ledger/migrations/versions."""
+
+EARLIER = ("0001",)
+"""What `connect` brings to HEAD."""
 
 BUSY_TIMEOUT_S = 10
 NUMBERS_SKIPPED = 1_000_000  # more requests than come between a backup and its restore
@@ -90,6 +93,21 @@ def writing(engine: sa.Engine, wait_s: float = BUSY_TIMEOUT_S) -> Iterator[sa.Co
 
 
 @contextmanager
+def deciding(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """A transaction on what answers patients: promotions, stops, traffic. One at a time.
+
+    So what it reads still holds when it commits, and a row that appears later has the higher number: a server that
+    looks for higher numbers misses none.
+    """
+    with writing(engine) as connection:
+        if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        else:
+            connection.exec_driver_sql("LOCK TABLE promotions, stops, traffic IN EXCLUSIVE MODE")  # readers go on
+        yield connection
+
+
+@contextmanager
 def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
     """A connection to read with; a database that does not answer is a LedgerError."""
     try:
@@ -131,7 +149,8 @@ def backup(settings: Settings, target: Path) -> None:
 def restore(settings: Settings, source: Path) -> Path:
     """Put the backup `source` in the ledger's place, and return where the replaced ledger, if any, was kept.
 
-    Raises LedgerError if `source` is no whole ledger of this release, or a server is writing to the present one.
+    An older ledger is brought to the newest migration. Raises LedgerError if `source` is no whole ledger, is of a newer
+    release, or a server is writing to the present one.
     """
     target = _sqlite_path(settings, "restore")
     kept = target.with_name(f"{target.name}.before-restore-{now():%Y%m%dT%H%M%S%f}")
@@ -169,14 +188,14 @@ def _note(settings: Settings, action: str, detail: str) -> None:
 
 
 def _whole(copy: Path, source: Path) -> None:
-    """Raise LedgerError unless `copy` is a whole ledger of this release. (A copy: SQLite writes beside it.)"""
+    """Raise LedgerError unless `copy` is a whole ledger of a known release. (A copy: SQLite writes beside it.)"""
     try:
         with closing(sqlite3.connect(copy)) as reader:
             sound = reader.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
             revision = reader.execute("SELECT version_num FROM alembic_version").fetchone()
     except sqlite3.Error as exc:
         raise LedgerError(f"{source}: is no readable backup of a ledger ({exc}). Nothing was changed.") from exc
-    if not sound or revision != (HEAD,):
+    if not sound or revision not in ((HEAD,), *((known,) for known in EARLIER)):
         raise LedgerError(f"{source}: is damaged, or of another release (migration {revision}). Nothing was changed.")
 
 

@@ -1,14 +1,19 @@
 """Who is champion: the newest promotion row of a model. MLflow's alias is a copy of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
 from configs.errors import PromotionError
 from evidence.report import Report
 from ledger import tables
-from ledger.database import audit, now, reading, utc, writing
+from ledger.database import audit, deciding, now, reading, utc
+from ledger.stops import refuse_retired
+from ledger.traffic import end_routes_to
+
+COLUMNS = ("model", "version", "bundle", "at", "actor", "reason")
 
 
 @dataclass(frozen=True)
@@ -25,36 +30,89 @@ class Promotion:
 
 
 def promote(engine: sa.Engine, version: int, report: Report, actor: str, reason: str) -> Promotion:
-    """Make this version champion. Raises PromotionError unless its own validation report passes."""
+    """Make this version champion. Raises PromotionError unless its own validation report passes, or if it is retired.
+
+    Whatever traffic led to it ends.
+    """
+    require_passed(report, version)
+    made = Promotion(report.name, version, report.bundle, now(), actor, reason, report)
+    with deciding(engine) as connection:
+        _crown(connection, made)
+        audit(connection, actor, "promote", f"{made.model}@{version} {made.bundle}")
+    return made
+
+
+def rollback(engine: sa.Engine, present: Promotion, earlier: Promotion, actor: str, reason: str) -> Promotion:
+    """Make an earlier champion champion again, by the report that made it one.
+
+    Raises PromotionError if it is retired, or `present` is not champion any more.
+    """
+    made = replace(earlier, at=now(), actor=actor, reason=reason)
+    with deciding(engine) as connection:
+        champion = _champion(connection, present.model)
+        if champion is None or (champion.version, champion.bundle) != (present.version, present.bundle):
+            raise PromotionError(f"{present.model}@{present.version}: is not champion any more; nothing was changed.")
+        _crown(connection, made)
+        audit(connection, actor, "rollback", f"{made.model}@{made.version} {made.bundle} after @{present.version}")
+    return made
+
+
+def require_passed(report: Report, version: int) -> None:
+    """Raise PromotionError unless this is a validation report, and passes: what a version needs to answer patients."""
     if report.kind != "validation":
         raise PromotionError(f"{report.name}@{version}: a validation report is needed, this is one of {report.kind}.")
     if not report.passed:
         failed = ", ".join(f"{finding.code} {finding.title}" for finding in report.failed) or "nothing was judged"
         raise PromotionError(f"{report.name}@{version}: its report does not pass ({failed}); it stays where it is.")
-    row = {
-        "model": report.name,
-        "version": version,
-        "bundle": report.bundle,
-        "at": now(),
-        "actor": actor,
-        "reason": reason,
-        "report": report.to_json(),
-    }
-    with writing(engine) as connection:
-        connection.execute(tables.promotions.insert().values(row))
-        audit(connection, actor, "promote", f"{report.name}@{version} {report.bundle}")
-    champion = find_champion(engine, report.name)
-    assert champion is not None
-    return champion
 
 
 def find_champion(engine: sa.Engine, model: str) -> Promotion | None:
     """The model's newest promotion; None if it never had one."""
+    with reading(engine) as connection:
+        return _champion(connection, model)
+
+
+def earlier(engine: sa.Engine, present: Promotion) -> list[Promotion]:
+    """Who was champion before the present bundle first was, newest first, each version once.
+
+    So a rollback after a rollback goes further back, never forth again.
+    """
+    t = tables.promotions
+    first = sa.select(sa.func.min(t.c.id)).where(t.c.model == present.model, t.c.bundle == present.bundle)
+    before = sa.select(t).where(t.c.model == present.model, t.c.id < first.scalar_subquery()).order_by(t.c.id.desc())
+    with reading(engine) as connection:
+        found = [_promotion(row) for row in connection.execute(before)]
+    newest: dict[tuple[int, str], Promotion] = {}
+    for promotion in found:
+        newest.setdefault((promotion.version, promotion.bundle), promotion)
+    return list(newest.values())
+
+
+def mark(engine: sa.Engine) -> tuple[int, int, int]:
+    """The newest numbers of promotions, stops and traffic: another mark says that something was decided since."""
+    newest = [
+        sa.select(sa.func.coalesce(sa.func.max(table.c.id), 0)).scalar_subquery()
+        for table in (tables.promotions, tables.stops, tables.traffic)
+    ]
+    with reading(engine) as connection:
+        promotions, stops, traffic = connection.execute(sa.select(*newest)).one()
+    return promotions, stops, traffic
+
+
+def _crown(connection: sa.Connection, made: Promotion) -> None:
+    refuse_retired(connection, made.model, made.version)
+    row = {**{name: getattr(made, name) for name in COLUMNS}, "report": made.report.to_json()}
+    connection.execute(tables.promotions.insert().values(row))
+    end_routes_to(connection, made.model, made.version, f"{made.model}@{made.version} is now champion", made.actor)
+
+
+def _champion(connection: sa.Connection, model: str) -> Promotion | None:
     t = tables.promotions
     query = sa.select(t).where(t.c.model == model).order_by(t.c.id.desc()).limit(1)
-    with reading(engine) as connection:
-        row = connection.execute(query).one_or_none()
-    if row is None:
-        return None
+    row = connection.execute(query).one_or_none()
+    return None if row is None else _promotion(row)
+
+
+def _promotion(row: sa.Row[Any]) -> Promotion:
     report = Report.from_json(row.report)
     return Promotion(row.model, row.version, row.bundle, utc(row.at), row.actor, row.reason, report)

@@ -1,6 +1,19 @@
 """The ledger's tables. A change here comes with a migration in ledger/migrations/versions."""
 
-from sqlalchemy import JSON, Column, DateTime, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy import (
+    JSON,
+    Column,
+    DateTime,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
 
 metadata = MetaData()
 
@@ -23,6 +36,7 @@ requests = Table(
     Column("idempotency_key", String),  # its SHA-256
     Column("body_digest", String),
     Column("answer", LargeBinary),  # only beside an idempotency key; null once purged
+    Column("traffic", Integer),  # the row of `traffic` that sent it to another version than the champion
     Index("requests_by_model_and_time", "model", "received_at"),
     Index("requests_by_key", "model", "idempotency_key", unique=True),
     sqlite_autoincrement=True,  # a number is never given twice, not even after a restore
@@ -63,6 +77,51 @@ promotions = Table(
     Column("reason", Text, nullable=False),
     Column("report", Text, nullable=False),
     Index("promotions_by_model", "model", "id"),
+)
+
+# Append-only: the newest row of a model and version counts; a null version stands for the whole model.
+stops = Table(
+    "stops",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("model", String, nullable=False),
+    Column("version", Integer),
+    Column("stopped", Integer, nullable=False),  # 1, or 0 where the stop was lifted
+    Column("at", DateTime(timezone=True), nullable=False),
+    Column("actor", String, nullable=False),
+    Column("reason", Text, nullable=False),
+    Index("stops_by_model", "model", "id"),
+)
+
+# Append-only: the newest row of a model, kind and tag counts; a null version ends what the rows before it set.
+traffic = Table(
+    "traffic",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("model", String, nullable=False),
+    Column("kind", String, nullable=False),  # shadow, canary, ab
+    Column("version", Integer),
+    Column("bundle", String),
+    Column("share", Float),  # of a canary
+    Column("tag", String),  # of an A/B arm
+    Column("at", DateTime(timezone=True), nullable=False),
+    Column("actor", String, nullable=False),
+    Column("reason", Text, nullable=False),
+    Index("traffic_by_model", "model", "id"),
+)
+
+# One row a request that a shadow scored as well; its positions are the request's. Holds nothing of a patient.
+shadows = Table(
+    "shadows",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("request", Integer, ForeignKey("requests.id"), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("bundle", String, nullable=False),
+    Column("risks", LargeBinary, nullable=False),  # n float64
+    Column("at", DateTime(timezone=True), nullable=False),
+    Index("shadows_by_request", "request"),
+    Index("shadows_by_bundle", "bundle", "id"),
 )
 
 audit = Table(

@@ -69,12 +69,21 @@ test: check data ## all the tests, with the line coverage of the packages
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-tools: ## what browser tests need, from Debian's packages
-	@command -v chromium >/dev/null && exit 0
-	if ! command -v apt-get >/dev/null; then echo "make tools: no apt-get here; install chromium yourself" >&2; exit 1; fi
-	sudo=$$(command -v sudo || true)
-	$$sudo apt-get update -qq
-	$$sudo apt-get install -qq -y --no-install-recommends chromium >/dev/null
+tools: ## what the tests of the browser, of TypeScript and of faults need, from Debian's packages and npm
+	@missing=""
+	for tool in chromium node npm wrk faketime; do
+	  command -v $$tool >/dev/null || missing="$$missing $${tool/#node/nodejs}"
+	done
+	if [ -n "$$missing" ]; then
+	  if ! command -v apt-get >/dev/null; then echo "make tools: no apt-get here; install$$missing yourself" >&2; exit 1; fi
+	  sudo=$$(command -v sudo || true)
+	  $$sudo apt-get update -qq
+	  $$sudo apt-get install -qq -y --no-install-recommends $$missing >/dev/null
+	fi
+	if ! cmp -s tests/typescript/package-lock.json tests/typescript/node_modules/.installed; then
+	  npm ci --prefix tests/typescript --ignore-scripts --no-audit --no-fund --silent
+	  cp tests/typescript/package-lock.json tests/typescript/node_modules/.installed
+	fi
 
 clean: ## remove the environment and every cache; data/ and var/ stay
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* *.egg-info
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* *.egg-info tests/typescript/node_modules

@@ -1,12 +1,14 @@
 """What a client may send and will get, as JSON Schema and OpenAPI, from the same contract that checks it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
 from configs.spec import Column, Spec
+from evidence.report import Verdict
 from features.columns import LONGEST_TEXT
 from features.synthetic import draw
 
@@ -14,13 +16,65 @@ EXAMPLES = 3
 EXAMPLE_SEED = 1
 
 ERROR_CODES = {
-    "400": "The body is not JSON.",
+    "400": "The body is not JSON, or no Arrow stream where it is declared as one.",
     "404": "No such model, prediction or path.",
+    "408": "The body did not arrive in time.",
     "413": "The body or the number of records is too large.",
-    "415": "The body is not declared as application/json.",
-    "422": "The body, or every record in it, breaks the contract.",
+    "415": "The body is declared as a type that is not read here.",
+    "422": "The body, or every record in it, breaks the contract; or a header or a query does.",
     "503": "Not ready, the deadline has passed, or the ledger cannot be written. Retry-After says when to ask.",
 }
+
+SENT = tuple(ERROR_CODES)
+"""What a request with a body may be refused with."""
+ARROW = "application/vnd.apache.arrow.stream"
+TEXT = {"type": "string"}
+RETRY_AFTER = {
+    "Retry-After": {"description": "Seconds.", "required": True, "schema": {"type": "integer", "minimum": 0}}
+}
+
+Parameter = dict[str, Any]
+
+CALLERS_TEXT = {"type": "string", "minLength": 1, "maxLength": LONGEST_TEXT}
+OWN = {
+    "patient": {**CALLERS_TEXT, "description": "The caller's pseudonym; kept as a keyed hash."},
+    "reference": {**CALLERS_TEXT, "description": "The caller's own id of this record."},
+    "at": {"type": "string", "format": "date-time", "description": "Time of prediction, with its offset."},
+}
+"""What a caller may say about a record, beside its fields."""
+ASKED_WITH = (
+    {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "required": False,
+        "schema": CALLERS_TEXT,
+        "description": "A request sent again with its key and body is answered as before: one prediction, not two.",
+    },
+    {
+        "name": "X-Deadline-Ms",
+        "in": "header",
+        "required": False,
+        "schema": {"type": "integer", "minimum": 1},
+        "description": "What is not begun by then is refused with 503.",
+    },
+    {
+        "name": "X-Traffic-Tag",
+        "in": "header",
+        "required": False,
+        "schema": CALLERS_TEXT,
+        "description": "Names the side of an A/B comparison.",
+    },
+)
+RECALLED_WITH = (
+    {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "pattern": "^[0-9]+-[0-9]+$"}},
+    {
+        "name": "replay",
+        "in": "query",
+        "required": False,
+        "schema": {"type": "boolean", "default": False},
+        "description": "Compute it once more.",
+    },
+)
 
 
 class PredictBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -42,20 +96,26 @@ class OutcomeBody(msgspec.Struct, forbid_unknown_fields=True):
 
 def record_schema(spec: Spec) -> dict[str, Any]:
     """The JSON Schema of one record, with examples that the contract accepts. Invented; no patient among them."""
-    text = {"type": "string", "minLength": 1, "maxLength": LONGEST_TEXT}
-    own = {
-        "patient": {**text, "description": "The caller's pseudonym; kept as a keyed hash."},
-        "reference": {**text, "description": "The caller's own id of this record."},
-        "at": {"type": "string", "format": "date-time", "description": "Time of prediction, with its offset."},
-    }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"One record of {spec.name}: {spec.title}",
         "type": "object",
-        "properties": {**{name: _field(column) for name, column in spec.columns.items()}, **own},
+        "properties": {**{name: _field(column) for name, column in spec.columns.items()}, **OWN},
         "required": [name for name, column in spec.columns.items() if column.required],
         "additionalProperties": False,
         "examples": draw(spec.columns, EXAMPLES, EXAMPLE_SEED),
+    }
+
+
+def columns_schema(spec: Spec) -> dict[str, Any]:
+    """The JSON Schema of several records as columns, each a list with one value a record."""
+    fields = {name: _field(column) for name, column in spec.columns.items()} | OWN
+    return {
+        "title": f"Records of {spec.name}, as columns of one length",
+        "type": "object",
+        "properties": {name: {"type": "array", "minItems": 1, "items": field} for name, field in fields.items()},
+        "required": [name for name, column in spec.columns.items() if column.required],
+        "additionalProperties": False,
     }
 
 
@@ -65,7 +125,7 @@ def _field(column: Column) -> dict[str, Any]:
         assert column.range is not None  # the Spec demands it of a number
         low, high = column.range
         values.append({"type": "number", "minimum": low, "maximum": high})
-        unit = {"enum": [column.unit, *column.accepts]}
+        unit = {"type": "string", "enum": [column.unit, *column.accepts]}
         quantity = {"value": {"type": "number"}, "unit": unit}
         values.append(
             {"type": "object", "properties": quantity, "required": ["value", "unit"], "additionalProperties": False}
@@ -73,7 +133,7 @@ def _field(column: Column) -> dict[str, Any]:
     elif column.type == "boolean":
         values.append({"type": "boolean"})
     else:
-        values.append({"enum": list(column.categories)})
+        values.append({"type": "string", "enum": list(column.categories)})
     if not column.required:
         missing: list[Any] = [None, *column.missing_if]
         values.append({"enum": missing, "description": "missing"})
@@ -92,136 +152,277 @@ def contract(spec: Spec) -> dict[str, Any]:
 
 
 def openapi(specs: Mapping[str, Spec]) -> dict[str, Any]:
-    """OpenAPI 3.1 of the service with these models."""
-    records = {f"record_{name}": record_schema(spec) for name, spec in specs.items()}
-    refs: list[dict[str, Any]] = [{"$ref": f"#/components/schemas/{key}"} for key in records]
-    error = {
-        "type": "object",
-        "required": ["error"],
-        "properties": {
-            "error": {
-                "type": "object",
-                "required": ["code", "message", "field"],
-                "properties": {
-                    "code": {"type": "string"},
-                    "message": {"type": "string"},
-                    "field": {"type": ["string", "null"]},
-                },
-            }
-        },
-    }
-    prediction = {
-        "type": "object",
-        "required": ["id", "risk", "band", "missing"],
-        "properties": {
-            "id": {"type": "string"},
-            "risk": {"type": "number", "minimum": 0, "maximum": 1},
-            "band": {
-                "type": ["string", "null"],
-                "description": "The highest operating point whose threshold the risk reaches; null below all of them.",
-            },
-            "missing": {"type": "array", "items": {"type": "string"}},
-        },
-    }
-    predictions = {"type": "array", "items": {"anyOf": [_ref("prediction"), _ref("error")]}}
-    answer = _object({"model": {"type": "string"}, "version": {"type": "integer"}, "predictions": predictions})
-    body = {
-        "type": "object",
-        "required": ["records"],
-        "additionalProperties": False,
-        "properties": {
-            "records": {"type": "array", "minItems": 1, "items": {"anyOf": refs} if refs else {"type": "object"}},
-            "explain": {"type": "boolean", "default": False},
-        },
-    }
-    outcome = {
-        "type": "object",
-        "required": ["value", "observed_at"],
-        "additionalProperties": False,
-        "properties": {
-            "prediction_id": {"type": ["string", "null"]},
-            "reference": {"type": ["string", "null"]},
-            "model": {"type": ["string", "null"]},
-            "value": {"enum": [True, False, 0, 1]},
-            "observed_at": {"type": "string", "format": "date-time"},
-        },
-    }
-    name = {"name": "name", "in": "path", "required": True, "schema": {"type": "string", "enum": list(specs)}}
-    key = {
-        "name": "Idempotency-Key",
-        "in": "header",
-        "schema": {"type": "string", "minLength": 1, "maxLength": LONGEST_TEXT},
-    }
-    deadline = {"name": "X-Deadline-Ms", "in": "header", "schema": {"type": "integer", "minimum": 1}}
-    identifier = {
-        "name": "id",
-        "in": "path",
-        "required": True,
-        "schema": {"type": "string", "pattern": "^[0-9]+-[0-9]+$"},
-    }
-    again = {"name": "replay", "in": "query", "schema": {"type": "boolean", "default": False}}
+    """OpenAPI 3.1 of the service with these models. Every answer has a schema, so that a generated client is typed."""
+    known = {"type": "string", "enum": list(specs)} if specs else {"type": "string"}
+    one: Parameter = {"name": "name", "in": "path", "required": True, "schema": known}
+    lookup = ("404", "503")
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "MediMind",
             "version": version("medimind"),
             "description": "Risk models with their evidence. Research software, not a medical device.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
+        "servers": [{"url": "/"}],
+        "tags": [
+            {"name": "health", "description": "Of the process and its models."},
+            {"name": "models", "description": "What is served."},
+            {"name": "predictions", "description": "Risks, and what happened later."},
+        ],
         "paths": {
-            "/livez": {"get": _operation("Is the process alive", {}, text=True)},
-            "/readyz": {"get": _operation("Is every model ready, and if not, why", {"type": "object"}, codes=("503",))},
-            "/v1/models": {"get": _operation("The models, their versions, ready or why not", {"type": "object"})},
+            "/livez": {"get": _operation("alive", "health", "Is the process alive", TEXT)},
+            "/readyz": {"get": _ready()},
+            "/metrics": {"get": _operation("metrics", "health", "Figures for Prometheus", TEXT)},
+            "/v1/models": {
+                "get": _operation("models", "models", "The models, their versions, ready or why not", _ref("models"))
+            },
             "/v1/models/{name}": {
                 "get": _operation(
-                    "Card, contract and operating points", {"type": "object"}, [name], codes=("404", "503")
+                    "model", "models", "Card, contract and operating points", _ref("model"), [one], lookup
                 )
             },
             "/v1/models/{name}/schema": {
-                "get": _operation("JSON Schema of one record", {"type": "object"}, [name], codes=("404", "503"))
+                "get": _operation("schema", "models", "JSON Schema of one record", _ref("record_schema"), [one], lookup)
             },
             "/v1/models/{name}/predict": {
                 "post": {
-                    **_operation("Risks", answer, [name, key, deadline], tuple(ERROR_CODES)),
-                    "requestBody": _json(body),
+                    **_operation("predict", "predictions", "Risks", _ref("answer"), [one, *ASKED_WITH], SENT),
+                    "requestBody": _predict_body(list(specs)),
                 }
             },
             "/v1/outcomes": {
                 "post": {
-                    **_operation("What happened to patients later", {"type": "object"}, [], tuple(ERROR_CODES)),
+                    **_operation(
+                        "outcomes", "predictions", "What happened to patients later", _ref("recorded"), codes=SENT
+                    ),
                     "requestBody": _json({"type": "array", "minItems": 1, "items": _ref("outcome")}),
                 }
             },
             "/v1/predictions/{id}": {
                 "get": _operation(
-                    "What a prediction saw and said", {"type": "object"}, [identifier, again], ("404", "503")
+                    "prediction",
+                    "predictions",
+                    "What a prediction saw and said",
+                    _ref("prediction_on_record"),
+                    RECALLED_WITH,
+                    ("404", "422", "503"),
                 )
             },
         },
-        "components": {"schemas": {**records, "error": error, "prediction": prediction, "outcome": outcome}},
+        "components": {
+            "schemas": {
+                **{f"record_{name}": record_schema(spec) for name, spec in specs.items()},
+                **{f"columns_{name}": columns_schema(spec) for name, spec in specs.items()},
+                **_answers(),
+            }
+        },
     }
+
+
+def _predict_body(names: Sequence[str]) -> dict[str, Any]:
+    """Records, columns, or a table as an Arrow stream."""
+    records = [_ref(f"record_{name}") for name in names]
+    columns = [_ref(f"columns_{name}") for name in names]
+    explain = {"type": "boolean", "default": False, "description": "Give each feature's contribution."}
+    either = [
+        {
+            **_object({"records": {"type": "array", "minItems": 1, "items": _any_of(records)}}, {"explain": explain}),
+            "additionalProperties": False,
+        },
+        {
+            **_object({"columns": _any_of(columns)}, {"explain": explain}),
+            "additionalProperties": False,
+        },
+    ]
+    arrow = {"type": "string", "format": "binary", "description": "An Arrow IPC stream of the contract's columns."}
+    content = {"application/json": {"schema": {"oneOf": either}}, ARROW: {"schema": arrow}}
+    return {"required": True, "content": content}
+
+
+def _answers() -> dict[str, dict[str, Any]]:
+    """What is sent back, by its name among the components; and an outcome, which is sent here."""
+    text, whole, number, flag = ({"type": kind} for kind in ("string", "integer", "number", "boolean"))
+    text_or_null, number_or_null = {"type": ["string", "null"]}, {"type": ["number", "null"]}
+    risk = {"type": "number", "minimum": 0, "maximum": 1}
+    band = {
+        **text_or_null,
+        "description": "The highest operating point whose threshold the risk reaches; null below all of them.",
+    }
+    plain = {"type": ["string", "number", "boolean", "null"]}
+    json_object = {"type": "object", "additionalProperties": True}
+    list_of = partial(dict, type="array")
+    state = _object({"name": text, "version": {"type": ["integer", "null"]}, "ready": flag, "why": text_or_null})
+    said = {"anyOf": [_ref("prediction"), _ref("refused")]}
+    told = {"anyOf": [_object({"prediction_id": text}), _ref("refused")]}
+    why = _object({"code": text, "message": text, "field": text_or_null})
+    each = list_of(items=_ref("refused"), description="One for each that was sent, where none could be used.")
+    return {
+        "error": _object({"error": why}, {"predictions": each, "outcomes": each}),
+        "refused": _object(
+            {"error": why}, description="Stands in the place of the record or outcome that it is about."
+        ),
+        "model_state": state,
+        "models": _object({"models": list_of(items=_ref("model_state"))}),
+        "readiness": _object({"models": _map(_ref("model_state"))}),
+        "model": _object(
+            {"card": _ref("card"), "contract": _map(_ref("column")), "operating_points": _map(number)},
+        ),
+        "card": _object(
+            {
+                "name": text,
+                "version": whole,
+                "title": text,
+                "owner": text,
+                "intended_use": text,
+                "family": text,
+                "patients": _map(_object({"n": whole, "events": whole})),
+                "left_out": _map(whole),
+                "attributes": list_of(items=text),
+                "change_control": json_object,
+                "findings": list_of(items=_ref("finding")),
+                "digests": _object(dict.fromkeys(("bundle", "spec", "data", "code"), text)),
+            }
+        ),
+        "finding": _object(
+            {
+                "code": text,
+                "title": text,
+                "verdict": {**text, "enum": list(get_args(Verdict))},
+                "value": number_or_null,
+                "limit": text_or_null,
+                "explanation": text,
+                "interval": {
+                    "type": ["array", "null"],
+                    "items": number,
+                    "minItems": 2,
+                    "maxItems": 2,
+                    "description": "The value's 95 % interval.",
+                },
+            }
+        ),
+        "column": _object(
+            {
+                "type": {**text, "enum": ["number", "category", "boolean"]},
+                "description": text_or_null,
+                "unit": text_or_null,
+                "accepts": list_of(items=text),
+                "range": {"type": ["array", "null"], "items": number, "minItems": 2, "maxItems": 2},
+                "values": list_of(items=text),
+                "missing_if": list_of(items=plain),
+                "loinc": text_or_null,
+                "snomed": text_or_null,
+                "required": flag,
+            }
+        ),
+        "record_schema": _object(
+            {
+                "$schema": text,
+                "title": text,
+                "type": {"const": "object"},
+                "properties": _map(json_object),
+                "required": list_of(items=text),
+                "additionalProperties": {"const": False},
+                "examples": list_of(items=json_object, minItems=EXAMPLES),
+            }
+        ),
+        "answer": _object({"model": text, "version": whole, "predictions": list_of(items=said)}),
+        "prediction": _object(
+            {"id": text, "risk": risk, "band": band, "missing": list_of(items=text)},
+            {
+                "version": {**whole, "description": "The version that answered, where it is not the answer's."},
+                "explanation": _ref("explanation"),
+            },
+        ),
+        "explanation": _object(
+            {"base": number, "contributions": _map(number)},
+            description="The base and the contributions sum to the log-odds before calibration.",
+        ),
+        "outcome": {
+            **_object(
+                {
+                    "value": {"enum": [True, False, 0, 1], "description": "Did the event happen."},
+                    "observed_at": {"type": "string", "format": "date-time"},
+                },
+                {
+                    "prediction_id": {**text_or_null, "description": "Either this or `reference`."},
+                    "reference": {**text_or_null, "description": "The caller's own id of the record."},
+                    "model": {**text_or_null, "description": "Which model's, where several know the reference."},
+                },
+            ),
+            "additionalProperties": False,
+        },
+        "recorded": _object({"outcomes": list_of(items=told)}),
+        "prediction_on_record": _object(
+            {
+                "id": text,
+                "model": text,
+                "version": whole,
+                "bundle": text,
+                "received_at": {"type": "string", "format": "date-time"},
+                "record": {"type": ["object", "null"], "description": "Null once it was purged."},
+                "features": {"type": ["array", "null"], "items": number_or_null},
+                "feature_digest": text,
+                "risk": risk,
+                "band": band,
+            },
+            {"replay": _object({"risk": risk, "agrees": text, "same_features": flag})},
+        ),
+    }
+
+
+def _ready() -> dict[str, Any]:
+    """Not ready is an answer too: it says which model is not, and why."""
+    ready = _operation("ready", "health", "Is every model ready, and if not, why", _ref("readiness"))
+    not_ready = {**_content("A model is not ready.", _ref("readiness")), "headers": RETRY_AFTER}
+    return {**ready, "responses": {**ready["responses"], "503": not_ready}}
 
 
 def _ref(name: str) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _object(properties: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "required": list(properties), "properties": properties}
+def _any_of(schemas: list[dict[str, Any]]) -> dict[str, Any]:
+    """One of these; any object while no model is ready."""
+    return {"anyOf": schemas} if schemas else {"type": "object"}
+
+
+def _map(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "additionalProperties": schema}
+
+
+def _object(
+    properties: dict[str, Any], optional: dict[str, Any] | None = None, description: str | None = None
+) -> dict[str, Any]:
+    about = {"description": description} if description else {}
+    return {"type": "object", "required": list(properties), "properties": {**properties, **(optional or {})}, **about}
 
 
 def _json(schema: dict[str, Any]) -> dict[str, Any]:
     return {"required": True, "content": {"application/json": {"schema": schema}}}
 
 
+def _content(description: str, schema: dict[str, Any], kind: str = "application/json") -> dict[str, Any]:
+    return {"description": description, "content": {kind: {"schema": schema}}}
+
+
 def _operation(
+    name: str,
+    tag: str,
     summary: str,
     answer: dict[str, Any],
-    parameters: list[dict[str, Any]] | None = None,
-    codes: tuple[str, ...] = (),
-    text: bool = False,
+    parameters: Sequence[Parameter] = (),
+    codes: Sequence[str] = (),
 ) -> dict[str, Any]:
-    kind = "text/plain" if text else "application/json"
-    responses: dict[str, Any] = {"200": {"description": "OK", "content": {kind: {"schema": answer}}}}
+    responses = {"200": _content("OK", answer, "text/plain" if answer is TEXT else "application/json")}
     for code in codes:
-        responses[code] = {"description": ERROR_CODES[code], "content": {"application/json": {"schema": _ref("error")}}}
-    return {"summary": summary, "parameters": parameters or [], "responses": responses}
+        responses[code] = _content(ERROR_CODES[code], _ref("error"))
+        if code == "503":
+            responses[code]["headers"] = RETRY_AFTER
+    return {
+        "operationId": name,
+        "tags": [tag],
+        "summary": summary,
+        "parameters": list(parameters),
+        "responses": responses,
+    }

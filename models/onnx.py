@@ -1,4 +1,4 @@
-"""ONNX, written node by node and run by ONNX Runtime: the only home of both libraries.
+"""ONNX, written node by node, read back, and run by ONNX Runtime: the only home of both libraries.
 
 Why not skl2onnx: it cannot convert this release's HistGradientBoosting, knows no missing indicators, and rounds a
 tree's float64 threshold to the nearest float32, which moves rows that lie on it (docs/adr/0003-own-onnx-export.md).
@@ -58,21 +58,44 @@ class Graph:
             parts.append(self.node("Where", [self.node("IsNaN", [gathered]), unknown, chosen]))
         return parts[0] if len(parts) == 1 else self.node("Concat", parts, axis=1)
 
-    def save(self, output: str, double: bool, path: Path) -> None:
-        from onnx import TensorProto, checker, helper
+    def model(self, output: str, double: bool) -> Any:
+        """The whole model, whose log-odds are the node `output`."""
+        from onnx import TensorProto, helper
 
-        self.nodes.append(helper.make_node("Identity", [output], ["log_odds"]))
         graph = helper.make_graph(
-            self.nodes,
+            [*self.nodes, helper.make_node("Identity", [output], ["log_odds"])],
             "risk",
             [helper.make_tensor_value_info("X", TensorProto.FLOAT, [None, self.width])],
             [helper.make_tensor_value_info("log_odds", TensorProto.DOUBLE if double else TensorProto.FLOAT, [None, 1])],
             self.constants,
         )
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)]
-        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="medimind")
-        checker.check_model(model)
-        path.write_bytes(model.SerializeToString(deterministic=True))
+        return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="medimind")
+
+    def save(self, output: str, double: bool, path: Path) -> None:
+        _save(self.model(output, double), path)
+
+
+def _save(model: Any, path: Path) -> None:
+    from onnx import checker
+
+    checker.check_model(model)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear model of the encoded columns: missing ones take `filled_with` (k,), those `flagged` add a missing flag.
+
+    `weights` (k + len(flagged),) act on the filled columns and then on the flags. `width` is the number of features.
+    """
+
+    encoding: Encoding
+    width: int
+    filled_with: NDArray[np.float64]
+    flagged: NDArray[np.int64]
+    weights: NDArray[np.float64]
+    intercept: float
 
 
 def write_linear(
@@ -84,27 +107,28 @@ def write_linear(
     intercept: float,
     path: Path,
 ) -> None:
-    """A linear model in float64: missing columns take `filled_with` (k,), and columns `flagged` add a missing flag.
+    """A `Linear` as model.onnx, in float64."""
+    _save(_linear(Linear(encoding, width, filled_with, flagged, weights, intercept)), path)
 
-    `weights` (k + len(flagged),) act on the filled columns and then on the flags.
-    """
+
+def _linear(linear: Linear) -> Any:
     from onnx import TensorProto
 
-    graph = Graph(width)
-    encoded = graph.node("Cast", [graph.encode(encoding)], to=TensorProto.DOUBLE)
+    graph = Graph(linear.width)
+    encoded = graph.node("Cast", [graph.encode(linear.encoding)], to=TensorProto.DOUBLE)
     missing = graph.node("IsNaN", [encoded])
-    terms = graph.node("Where", [missing, graph.constant(filled_with[None, :]), encoded])
-    if len(flagged):
-        flags = graph.node("Gather", [missing, graph.constant(flagged.astype(np.int64))], axis=1)
+    terms = graph.node("Where", [missing, graph.constant(linear.filled_with[None, :]), encoded])
+    if len(linear.flagged):
+        flags = graph.node("Gather", [missing, graph.constant(linear.flagged.astype(np.int64))], axis=1)
         terms = graph.node("Concat", [terms, graph.node("Cast", [flags], to=TensorProto.DOUBLE)], axis=1)
-    product = graph.node("MatMul", [terms, graph.constant(weights[:, None])])
-    graph.save(graph.node("Add", [product, graph.constant(np.array([[intercept]]))]), True, path)
+    product = graph.node("MatMul", [terms, graph.constant(linear.weights[:, None])])
+    return graph.model(graph.node("Add", [product, graph.constant(np.array([[linear.intercept]]))]), double=True)
 
 
 @dataclass(frozen=True)
 class Tree:
     """One regression tree, node by node, (m,) each: a row goes left if its feature is <= threshold, or is missing
-    where `missing_left`; a leaf adds `value` to the log-odds."""
+    where `missing_left`; a leaf adds `value` to the log-odds. `count` training patients passed the node."""
 
     feature: NDArray[np.int64]
     threshold: NDArray[np.float64]
@@ -113,16 +137,31 @@ class Tree:
     right: NDArray[np.int64]
     leaf: NDArray[np.bool_]
     value: NDArray[np.float64]
+    count: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Trees:
+    """A sum of trees over the encoded columns, plus `baseline`. `width` is the number of features."""
+
+    encoding: Encoding
+    width: int
+    trees: tuple[Tree, ...]
+    baseline: float
 
 
 def write_trees(encoding: Encoding, width: int, trees: Sequence[Tree], baseline: float, path: Path) -> None:
-    """A sum of trees over the encoded columns, plus `baseline`."""
-    graph = Graph(width)
+    """`Trees` as model.onnx, in float32."""
+    _save(_trees(Trees(encoding, width, tuple(trees), baseline)), path)
+
+
+def _trees(ensemble: Trees) -> Any:
+    graph = Graph(ensemble.width)
     nodes: dict[str, list[Any]] = {
-        name: [] for name in ("tree", "id", "mode", "feature", "value", "true", "false", "missing")
+        name: [] for name in ("tree", "id", "mode", "feature", "value", "true", "false", "missing", "count")
     }
     leaves: dict[str, list[Any]] = {name: [] for name in ("tree", "id", "weight")}
-    for number, tree in enumerate(trees):
+    for number, tree in enumerate(ensemble.trees):
         inner = ~tree.leaf
         count = len(tree.leaf)
         nodes["tree"] += [number] * count
@@ -133,17 +172,18 @@ def write_trees(encoding: Encoding, width: int, trees: Sequence[Tree], baseline:
         nodes["true"] += np.where(inner, tree.left, 0).tolist()
         nodes["false"] += np.where(inner, tree.right, 0).tolist()
         nodes["missing"] += (inner & tree.missing_left).astype(int).tolist()
+        nodes["count"] += tree.count.astype(np.float32).tolist()
         leaves["tree"] += [number] * int(tree.leaf.sum())
         leaves["id"] += np.flatnonzero(tree.leaf).tolist()
         leaves["weight"] += tree.value[tree.leaf].astype(np.float32).tolist()
     output = graph.node(
         "TreeEnsembleRegressor",
-        [graph.encode(encoding)],
+        [graph.encode(ensemble.encoding)],
         domain="ai.onnx.ml",
         n_targets=1,
         aggregate_function="SUM",
         post_transform="NONE",
-        base_values=[float(np.float32(baseline))],
+        base_values=[float(np.float32(ensemble.baseline))],
         nodes_treeids=nodes["tree"],
         nodes_nodeids=nodes["id"],
         nodes_modes=nodes["mode"],
@@ -152,12 +192,13 @@ def write_trees(encoding: Encoding, width: int, trees: Sequence[Tree], baseline:
         nodes_truenodeids=nodes["true"],
         nodes_falsenodeids=nodes["false"],
         nodes_missing_value_tracks_true=nodes["missing"],
+        nodes_hitrates=nodes["count"],  # no part of the prediction; TreeSHAP weighs the branches with it
         target_treeids=leaves["tree"],
         target_nodeids=leaves["id"],
         target_ids=[0] * len(leaves["id"]),
         target_weights=leaves["weight"],
     )
-    graph.save(output, False, path)
+    return graph.model(output, double=False)
 
 
 def round_down(values: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -166,6 +207,106 @@ def round_down(values: NDArray[np.float64]) -> NDArray[np.float32]:
         nearest = values.astype(np.float32)
         below = np.nextafter(nearest, np.float32(-np.inf))
     return np.where(nearest > values, below, nearest)
+
+
+def read_model(path: Path) -> Linear | Trees:
+    """The model of a model.onnx that this module wrote.
+
+    Raises BundleError for any other: what was read is written once more, and has to be the same graph again.
+    """
+    import onnx
+
+    try:
+        graph = onnx.load_model_from_string(path.read_bytes()).graph
+        found: Linear | Trees
+        if _nodes(graph, "TreeEnsembleRegressor"):
+            found = _read_trees(graph)
+            again = _trees(found).graph
+        else:
+            found = _read_linear(graph)
+            again = _linear(found).graph
+    except BundleError:
+        raise
+    except Exception as exc:  # whatever a foreign graph raises, protobuf's own errors among it
+        reason = f"{type(exc).__name__}: {exc!s:.200}"
+        raise BundleError(f"{path.name}: neither a linear model nor trees as MediMind writes them ({reason}).") from exc
+    if again.SerializeToString(deterministic=True) != graph.SerializeToString(deterministic=True):
+        raise BundleError(f"{path.name}: its graph is not the one that this release of MediMind writes.")
+    return found
+
+
+def _read_linear(graph: Any) -> Linear:
+    constants = _constants(graph)
+    *_, filling = _nodes(graph, "Where")
+    flags = [node for node in _nodes(graph, "Gather") if node.input[0] != "X"]
+    (product,) = _nodes(graph, "MatMul")
+    (total,) = _nodes(graph, "Add")
+    return Linear(
+        encoding=_read_encoding(graph),
+        width=_width(graph),
+        filled_with=constants[filling.input[1]][0],
+        flagged=constants[flags[0].input[1]] if flags else np.empty(0, np.int64),
+        weights=constants[product.input[1]][:, 0],
+        intercept=float(constants[total.input[1]].item()),
+    )
+
+
+def _read_trees(graph: Any) -> Trees:
+    from onnx import helper
+
+    layout = _read_encoding(graph)
+    (node,) = _nodes(graph, "TreeEnsembleRegressor")
+    said = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    if "nodes_hitrates" not in said:
+        raise BundleError(
+            "model.onnx: its trees do not say how many training patients passed each node, so it was written by an "
+            "earlier release. Train again to have its predictions explained."
+        )
+    leaf = np.array([mode == b"LEAF" for mode in said["nodes_modes"]])
+    value = np.zeros(len(leaf))
+    value[leaf] = said["target_weights"]
+    columns = (
+        np.array(said["nodes_featureids"], np.int64),
+        np.array(said["nodes_values"], np.float64),
+        np.array(said["nodes_missing_value_tracks_true"], np.bool_),
+        np.array(said["nodes_truenodeids"], np.int64),
+        np.array(said["nodes_falsenodeids"], np.int64),
+        leaf,
+        value,
+        np.array(said["nodes_hitrates"], np.float64).astype(np.int64),
+    )
+    starts = np.flatnonzero(np.diff(said["nodes_treeids"]) != 0) + 1
+    trees = tuple(Tree(*part) for part in zip(*(np.split(column, starts) for column in columns), strict=True))
+    for number, tree in enumerate(trees):
+        # Each node but the first is the child of exactly one: whoever walks down from the first comes to an end.
+        children = np.concatenate([tree.left[~tree.leaf], tree.right[~tree.leaf]])
+        if not np.array_equal(np.sort(children), np.arange(1, len(tree.leaf))):
+            raise ValueError(f"tree {number} is no tree")
+        if not (tree.feature.min() >= 0 and tree.feature.max() < layout.width and tree.count.min() > 0):
+            raise ValueError(f"tree {number} has a column that is not there, or a node that no patient passed")
+    return Trees(layout, _width(graph), trees, float(said["base_values"][0]))
+
+
+def _read_encoding(graph: Any) -> Encoding:
+    constants = _constants(graph)
+    gathered = [constants[node.input[1]].tolist() for node in _nodes(graph, "Gather") if node.input[0] == "X"]
+    indexes = [int(index) for node in _nodes(graph, "Equal") for index in constants[node.input[1]][0]]
+    positions = gathered.pop() if indexes else []
+    return Encoding(tuple(gathered[0] if gathered else ()), tuple(zip(positions, indexes, strict=True)))
+
+
+def _nodes(graph: Any, kind: str) -> list[Any]:
+    return [node for node in graph.node if node.op_type == kind]
+
+
+def _constants(graph: Any) -> dict[str, NDArray[Any]]:
+    from onnx import numpy_helper
+
+    return {constant.name: numpy_helper.to_array(constant) for constant in graph.initializer}
+
+
+def _width(graph: Any) -> int:
+    return int(graph.input[0].type.tensor_type.shape.dim[1].dim_value)
 
 
 class Session:

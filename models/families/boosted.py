@@ -38,6 +38,7 @@ class Fitted:
                     right=nodes["right"].astype(np.int64),
                     leaf=nodes["is_leaf"].astype(bool),
                     value=nodes["value"],
+                    count=nodes["count"].astype(np.int64),
                 )
             )
         write_trees(self.layout, self.width, trees, float(self.model._baseline_prediction.item()), path)

@@ -1,0 +1,117 @@
+"""Why a risk is what it is: each feature's contribution to the uncalibrated log-odds, read out of model.onnx.
+
+Of a linear model a contribution is exact: weight times the distance from the value that stands in for a missing one. Of
+trees it is a Shapley value, by the compiled TreeSHAP of shap (docs/adr/0009-explanations-read-from-the-onnx.md). A
+contribution says what the model did with a value, never that the value is the cause of an illness.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.machinery import PathFinder
+from importlib.util import find_spec, module_from_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from configs.errors import BundleError
+from features.build import Feature
+from models.encoding import Encoding, encoding
+from models.onnx import Linear, Trees, read_model
+
+Contributions = NDArray[np.float64]
+
+TREE_PATH_DEPENDENT, IDENTITY = 1, 0
+"""shap's own numbers for the kind of Shapley value and for log-odds left as they are."""
+
+
+@dataclass(frozen=True)
+class Explainer:
+    """A model that can be explained. `base` is the log-odds before any feature is known.
+
+    `of_columns` maps encoded rows (n, k) to the contributions of the encoded columns (n, k).
+    """
+
+    base: float
+    layout: Encoding
+    width: int
+    of_columns: Callable[[NDArray[np.float32]], Contributions]
+
+    def contributions(self, X: NDArray[np.float32]) -> tuple[float, Contributions]:
+        """`base` and each feature's contribution (n, d): `base` plus a row's contributions is its log-odds.
+
+        X (n, d) is NaN where missing; a missing value contributes what the model makes of its absence. The columns of
+        a category are summed. ONNX Runtime adds trees up in float32: its log-odds lie up to 2e-6 of their size away.
+        Trees hold Python's global lock for about 50 µs a row: hand over a few rows at a time beside an event loop.
+        """
+        columns = self.of_columns(self.layout.apply(X))
+        owners = [*self.layout.numbers, *(position for position, _ in self.layout.choices)]
+        found = np.zeros((len(X), self.width))
+        for column, position in enumerate(owners):
+            found[:, position] += columns[:, column]
+        return self.base, found
+
+
+def explainer(path: Path, inputs: Sequence[Feature]) -> Explainer:
+    """What explains the predictions of this model.onnx, which reads `inputs`. Makes no use of the training data.
+
+    Raises BundleError, saying why, for a model that cannot be explained.
+    """
+    model = read_model(path)
+    if model.encoding != encoding(inputs) or model.width != len(inputs):
+        raise BundleError(f"{path.name}: reads {model.width} features in another order or coding than the spec's.")
+    base, of_columns = _linear(model) if isinstance(model, Linear) else _trees(model)
+    return Explainer(base, model.encoding, model.width, of_columns)
+
+
+def _linear(model: Linear) -> tuple[float, Callable[[NDArray[np.float32]], Contributions]]:
+    """Base: the patient for whom every column is what stands in for a missing value, and no flag is set."""
+    weights, flags = np.split(model.weights, [len(model.filled_with)])
+
+    def of_columns(encoded: NDArray[np.float32]) -> Contributions:
+        missing = np.isnan(encoded)
+        found = np.where(missing, 0.0, weights * (encoded.astype(np.float64) - model.filled_with))
+        found[:, model.flagged] += missing[:, model.flagged] * flags
+        return found
+
+    return model.intercept + float(weights @ model.filled_with), of_columns
+
+
+def _trees(model: Trees) -> tuple[float, Callable[[NDArray[np.float32]], Contributions]]:
+    """Base: the mean over the training patients, as the trees' leaves counted them."""
+    shap = _compiled_shap()
+    shape = (len(model.trees), max(len(tree.leaf) for tree in model.trees))
+    left, right, default, column = (np.full(shape, -1, np.int32) for _ in range(4))  # -1: no child, no column
+    threshold, count, value = np.zeros(shape), np.zeros(shape), np.zeros((*shape, 1))
+    depth = 0
+    for number, tree in enumerate(model.trees):
+        here = number, slice(len(tree.leaf))
+        left[here] = np.where(tree.leaf, -1, tree.left)
+        right[here] = np.where(tree.leaf, -1, tree.right)
+        default[here] = np.where(tree.leaf, -1, np.where(tree.missing_left, tree.left, tree.right))
+        column[here] = np.where(tree.leaf, -1, tree.feature)
+        threshold[here], count[here], value[(*here, 0)] = tree.threshold, tree.count, tree.value
+        # Gives each inner node of `value` the mean of the leaves below it.
+        depth = max(depth, shap.compute_expectations(left[number], right[number], count[number], value[number]))
+    numeric, offset = np.zeros(shape, np.int32), np.array([model.baseline])
+    nodes = (left, right, default, column, threshold, numeric, value, count, depth)
+
+    def of_columns(encoded: NDArray[np.float32]) -> Contributions:
+        found = np.zeros((len(encoded), encoded.shape[1] + 1, 1))  # the last column is the base
+        rows = (encoded.astype(np.float64), np.isnan(encoded), None, None, None)
+        shap.dense_tree_shap(*nodes, *rows, shape[0], offset, found, TREE_PATH_DEPENDENT, IDENTITY, False)
+        return found[:, :-1, 0]
+
+    return model.baseline + float(value[:, 0, 0].sum()), of_columns
+
+
+def _compiled_shap() -> Any:
+    """shap's C extension alone. `import shap` takes seconds and imports pandas, sklearn and numba besides."""
+    package = find_spec("shap")
+    compiled = PathFinder.find_spec("shap._cext", package.submodule_search_locations) if package else None
+    if compiled is None or compiled.loader is None:
+        raise BundleError("trees cannot be explained: shap, or its compiled part, is not installed. `make setup` does.")
+    module = module_from_spec(compiled)
+    compiled.loader.exec_module(module)
+    return module

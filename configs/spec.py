@@ -226,6 +226,17 @@ class Serving(Frozen):
         return self.expires_on is not None and on > self.expires_on
 
 
+class Ledger(Frozen):
+    """What becomes of an answer when the ledger is away, and whether one may leave before it is on record.
+
+    `spool`: answers go on, from a file on the worker's disk that is brought to the ledger later. `may_lose_answers`: an
+    answer leaves at once, and the last ones before a crash are on no record. Absent: refused, and recorded first.
+    """
+
+    on_failure: Literal["refuse", "spool"] = "refuse"
+    commit: Literal["before_answer", "may_lose_answers"] = "before_answer"
+
+
 class Monitoring(Frozen):
     window: Annotated[int, Field(gt=0)]
     min_outcomes: Annotated[int, Field(gt=0)]
@@ -274,6 +285,7 @@ class Spec(Frozen):
     gates: Gates
     operating_points: dict[str, OperatingPoint]
     serving: Serving
+    ledger: Ledger = Ledger()
     monitoring: Monitoring
     change_control: ChangeControl
 

@@ -140,17 +140,23 @@ def check_record(columns: Mapping[str, Column], record: Any) -> Record:
     if record.get("events"):
         raise RecordError("unknown_field", "events", "events: this model reads no events.")
     values = {name: check_value(name, column, record.get(name)) for name, column in columns.items()}
-    return Record(values, _time(record.get("at")), _text("patient", record), _text("reference", record))
+    return Record(values, check_time(record.get("at")), _text("patient", record), _text("reference", record))
 
 
 def _text(name: str, record: Mapping[str, Any]) -> str | None:
     value = record.get(name)
-    if value is not None and not (isinstance(value, str) and 0 < len(value) <= LONGEST_TEXT and value.isprintable()):
+    if value is not None and not (isinstance(value, str) and is_text(value)):
         raise RecordError("malformed", name, f"{name}: 1 to {LONGEST_TEXT} printable characters are expected.")
     return value
 
 
-def _time(value: Any) -> datetime | None:
+def is_text(value: str) -> bool:
+    """Whether a caller may send this as an identifier, a key or a tag of its own."""
+    return 0 < len(value) <= LONGEST_TEXT and value.isprintable()
+
+
+def check_time(value: Any) -> datetime | None:
+    """A time of prediction in UTC, None if there is none. Raises RecordError if it is no time with its offset."""
     if value is None:
         return None
     try:

@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import json
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -27,26 +28,46 @@ ID = re.compile(r"(0|[1-9][0-9]{0,14})-(0|[1-9][0-9]{0,8})")
 
 @dataclass(frozen=True)
 class Answered:
-    """One request's predictions, as they go on record: n records, features (n, d), risks (n,)."""
+    """Predictions of one version for one request, as they go on record: n records as JSON, features (n, d), risks (n,).
+
+    `traffic` is the ledger's number of the rule that sent these records to another version than the champion.
+    """
 
     model: str
     version: int
     bundle: str
     received_at: datetime
-    records: list[dict[str, Any]]
+    records: list[bytes]
     references: list[str | None]
     patients: list[str | None]
     features: NDArray[np.float32]
     risks: NDArray[np.float64]
     bands: list[str | None]
+    traffic: int | None = None
 
 
 @dataclass(frozen=True)
 class Idempotency:
-    """A caller's key, and the digest of the body that it came with."""
+    """SHA-256 of a caller's key, and of the body that it came with.
+
+    The key itself is not kept: callers put a patient's number in it, and it outlives a purge.
+    """
 
     key: str
     body_digest: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One request on its way to the record: a row for each version that answered, and what is said of their numbers.
+
+    `numbers` are given where the answer has left already, from a ledger that was out of reach.
+    """
+
+    rows: list[Answered]
+    idempotency: Idempotency | None
+    answer: Callable[[list[int]], bytes]
+    numbers: list[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -82,89 +103,165 @@ class Window:
         return len(self.risks)
 
 
-def keep(
-    engine: sa.Engine,
-    answered: Answered,
-    idempotency: Idempotency | None,
-    answer: Callable[[int], bytes],
-    wait_s: float = BUSY_TIMEOUT_S,
-) -> bytes:
-    """Put a request on record, durably, and return the bytes that `answer` makes of its number.
+def keep(engine: sa.Engine, entry: Entry, wait_s: float = BUSY_TIMEOUT_S) -> bytes:
+    """Put a request on record, durably, and return its answer: the earlier one, where its idempotency key came before.
 
-    Where the same idempotency key came twice at once, the answer of the one that won is returned, and nothing is kept
-    of the other. Raises LedgerError if the ledger does not take it within `wait_s`.
+    Raises LedgerError if the ledger does not take it within `wait_s`, RecordError if the key came with another body.
     """
-    try:
-        with writing(engine, wait_s) as connection:
-            number = reserve(connection, answered, idempotency)
-            said = answer(number)
-            if idempotency:
-                keep_answer(connection, number, said)
-    except sa.exc.IntegrityError:
-        if idempotency and (won := answered_before(engine, answered.model, idempotency)):
-            return won
-        raise
-    return said
+    with writing(engine, wait_s) as connection:
+        (kept,) = keep_all(connection, [entry])
+    if isinstance(kept, RecordError):
+        raise kept
+    return kept if isinstance(kept, bytes) else entry.answer(kept)
 
 
-def reserve(connection: sa.Connection, answered: Answered, idempotency: Idempotency | None) -> int:
-    """Put the request on record within the caller's transaction, and return its number.
+def keep_all(connection: sa.Connection, entries: Sequence[Entry]) -> list[list[int] | bytes | RecordError]:
+    """Put requests on record within the caller's transaction, in a statement or two for all of them together.
 
-    Raises IntegrityError if the idempotency key is taken.
+    For each its numbers; or the bytes that its idempotency key was answered with before; or the RecordError of a key
+    that came before with another body.
     """
-    rows = np.ascontiguousarray(answered.features, np.float32)
-    request = connection.execute(
-        tables.requests.insert().values(
-            model=answered.model,
-            version=answered.version,
-            bundle=answered.bundle,
-            received_at=utc(answered.received_at),
-            n=len(rows),
-            risks=np.ascontiguousarray(answered.risks, np.float64).tobytes(),
-            feature_digests=b"".join(bytes.fromhex(feature_digest(row)) for row in rows),
-            bands=answered.bands,
-            features=rows.tobytes(),
-            records=answered.records,
-            patients=answered.patients,
-            idempotency_key=_key_digest(idempotency) if idempotency else None,
-            body_digest=idempotency.body_digest if idempotency else None,
-        )
-    )
-    number = int(request.inserted_primary_key[0])  # type: ignore[index]
+    fresh = iter(reserve(connection, sum(len(entry.rows) for entry in entries if entry.numbers is None)))
+    numbers = [entry.numbers or [next(fresh) for _ in entry.rows] for entry in entries]
+    kept: list[list[int] | bytes | RecordError] = list(numbers)
+    guarded: list[tuple[Any, ...]] = []  # first rows that may meet their own key, or themselves, on record already
+    plain: list[tuple[Any, ...]] = []
+    for place, entry in enumerate(entries):
+        if entry.idempotency is None and entry.numbers is None:
+            plain.append(_row(numbers[place][0], entry.rows[0]))
+        else:
+            said = entry.answer(numbers[place]) if entry.idempotency else None
+            guarded.append(_row(numbers[place][0], entry.rows[0], entry.idempotency, said))
+    if guarded:
+        taken = _insert(connection, guarded, guard=True)
+        for place, entry in enumerate(entries):
+            if numbers[place][0] in taken or (entry.idempotency is None and entry.numbers is None):
+                continue
+            if entry.numbers is None:
+                assert entry.idempotency is not None
+                kept[place] = _before(connection, entry.rows[0].model, entry.idempotency)
+                numbers[place] = []
+            elif _on_record(connection, entry.numbers[0]):
+                numbers[place] = []  # written before this process ended the last time
+            else:  # answered while the ledger was away, under a key that got another answer elsewhere: both are kept
+                plain.append(_row(entry.numbers[0], entry.rows[0]))
+    for entry, given in zip(entries, numbers, strict=True):
+        plain += [_row(number, row) for number, row in zip(given[1:], entry.rows[1:], strict=False)]
+    _insert(connection, plain)
     named = [
         {"reference": reference, "request": number, "position": position}
-        for position, reference in enumerate(answered.references)
+        for entry, given in zip(entries, numbers, strict=True)
+        for number, row in zip(given, entry.rows, strict=False)
+        for position, reference in enumerate(row.references)
         if reference is not None
     ]
     if named:
         connection.execute(tables.references.insert(), named)
-    return number
+    return kept
 
 
-def keep_answer(connection: sa.Connection, request: int, answer: bytes) -> None:
-    """Keep the answer's bytes beside its idempotency key, for the caller that asks again."""
-    connection.execute(tables.requests.update().where(tables.requests.c.id == request).values(answer=answer))
+def reserve(connection: sa.Connection, n: int) -> list[int]:
+    """`n` numbers that no other request has or will get."""
+    if not n:
+        return []
+    if connection.dialect.name != "sqlite":
+        drawn = sa.text("SELECT nextval(pg_get_serial_sequence('requests', 'id')) FROM generate_series(1, :n)")
+        return [int(number) for number in connection.execute(drawn, {"n": n}).scalars()]
+    step = "UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'requests' RETURNING seq"
+    last = connection.exec_driver_sql(step, (n,)).scalar()
+    if last is None:  # the first request of all
+        last = n
+        connection.exec_driver_sql("INSERT INTO sqlite_sequence (name, seq) VALUES ('requests', ?)", (n,))
+    return list(range(last - n + 1, last + 1))
 
 
-def answered_before(engine: sa.Engine, model: str, idempotency: Idempotency) -> bytes | None:
-    """The answer that this key got before; None if it is new.
+COLUMNS = (
+    *("id", "model", "version", "bundle", "received_at", "n", "risks", "feature_digests", "bands", "features"),
+    *("records", "patients", "idempotency_key", "body_digest", "answer", "traffic"),
+)
+ROWS_AT_ONCE = (32, 8, 1)
+"""Rows of one INSERT: few distinct statements, which the driver keeps prepared, and few of them for many rows."""
 
-    Raises RecordError if the key came with another body, or its answer was purged.
-    """
-    t = tables.requests
-    query = sa.select(t.c.body_digest, t.c.answer).where(
-        t.c.model == model, t.c.idempotency_key == _key_digest(idempotency)
+
+def _row(
+    number: int, answered: Answered, idempotency: Idempotency | None = None, answer: bytes | None = None
+) -> tuple[Any, ...]:
+    """A row of `requests`, in the order of COLUMNS."""
+    rows = np.ascontiguousarray(answered.features, np.float32)
+    some = any(patient is not None for patient in answered.patients)
+    return (
+        number,
+        answered.model,
+        answered.version,
+        answered.bundle,
+        answered.received_at,
+        len(rows),
+        np.ascontiguousarray(answered.risks, np.float64).tobytes(),
+        feature_digests(rows),
+        json.dumps(answered.bands),
+        rows.tobytes(),
+        b"[%s]" % b",".join(answered.records),
+        json.dumps(answered.patients) if some else f"[{', '.join(['null'] * len(rows))}]",
+        idempotency.key if idempotency else None,
+        idempotency.body_digest if idempotency else None,
+        answer,
+        answered.traffic,
     )
-    with reading(engine) as connection:
-        row = connection.execute(query).one_or_none()
-    if row is None:
-        return None
-    if row.body_digest != idempotency.body_digest:
+
+
+def _insert(connection: sa.Connection, rows: Sequence[tuple[Any, ...]], guard: bool = False) -> set[int]:
+    """Insert rows of `requests`. With `guard`, one whose number or key is taken is left out; the numbers that were not.
+
+    One statement holds many rows: the driver releases the interpreter for each, and a busy server is slow to give it
+    back.
+    """
+    dialect = connection.dialect
+    processor = tables.requests.c.received_at.type.dialect_impl(dialect).bind_processor(dialect)
+    as_time: Callable[[datetime], Any] = processor or (lambda time: time)
+    mark = "?" if dialect.paramstyle == "qmark" else "%s"
+    taken: set[int] = set()
+    start = 0
+    while start < len(rows):
+        size = next(size for size in ROWS_AT_ONCE if size <= len(rows) - start)
+        values = ", ".join([f"({', '.join([mark] * len(COLUMNS))})"] * size)
+        tail = " ON CONFLICT DO NOTHING RETURNING id" if guard else ""
+        cells: list[Any] = []
+        for row in rows[start : start + size]:
+            cells += row
+        for place in range(0, len(cells), len(COLUMNS)):
+            cells[place + 4] = as_time(utc(cells[place + 4]))
+            cells[place + 10] = cells[place + 10].decode()
+        statement = f"INSERT INTO requests ({', '.join(COLUMNS)}) VALUES {values}{tail}"  # noqa: S608  # names of ours
+        done = connection.exec_driver_sql(statement, tuple(cells))
+        if guard:
+            taken.update(number for (number,) in done)
+        start += size
+    return taken
+
+
+def _on_record(connection: sa.Connection, number: int) -> bool:
+    t = tables.requests
+    return connection.execute(sa.select(t.c.id).where(t.c.id == number)).one_or_none() is not None
+
+
+def _before(connection: sa.Connection, model: str, idempotency: Idempotency) -> bytes | RecordError:
+    """The answer that this key got before; a RecordError if it came with another body, or its answer was purged."""
+    t = tables.requests
+    query = sa.select(t.c.body_digest, t.c.answer).where(t.c.model == model, t.c.idempotency_key == idempotency.key)
+    row = connection.execute(query).one()
+    return repeated(idempotency, row.body_digest, row.answer)
+
+
+def repeated(idempotency: Idempotency, body_digest: str, answer: bytes | None) -> bytes | RecordError:
+    """What a key gets that came before with this body and got this answer."""
+    said = None
+    if body_digest != idempotency.body_digest:
         said = "was used with another body; a new request needs a new key."
-        raise RecordError("idempotency_key", "Idempotency-Key", f"Idempotency-Key: {said}")
-    if row.answer is None:
-        raise RecordError("idempotency_key", "Idempotency-Key", "Idempotency-Key: its answer has been purged.")
-    return bytes(row.answer)
+    elif answer is None:
+        said = "its answer has been purged."
+    if said:
+        return RecordError("idempotency_key", "Idempotency-Key", f"Idempotency-Key: {said}")
+    return bytes(answer or b"")
 
 
 def find(engine: sa.Engine, prediction_id: str) -> Stored:
@@ -271,8 +368,13 @@ def parse_id(prediction_id: str) -> tuple[int, int]:
 
 def feature_digest(row: NDArray[np.float32]) -> str:
     """SHA-256 of a feature row's float32 bytes, one bit pattern for every NaN."""
-    canonical = np.where(np.isnan(row), np.float32(np.nan), row).astype("<f4")
-    return hashlib.sha256(canonical.tobytes()).hexdigest()
+    return feature_digests(row[None, :]).hex()
+
+
+def feature_digests(X: NDArray[np.float32]) -> bytes:
+    """`feature_digest` of each row of X (n, d), 32 bytes each, one after the other."""
+    canonical = np.where(np.isnan(X), np.float32(np.nan), X).astype("<f4")
+    return b"".join([hashlib.sha256(row).digest() for row in canonical])
 
 
 def _digests(joined: bytes) -> list[str]:
@@ -304,13 +406,9 @@ def hash_patients(key: bytes, patients: Sequence[str | None]) -> list[str | None
     ]
 
 
-def _key_digest(idempotency: Idempotency) -> str:
-    """The key as it is kept: callers put a patient's number in it, and it outlives a purge."""
-    return hashlib.sha256(idempotency.key.encode()).hexdigest()
-
-
-def body_digest(body: bytes) -> str:
-    return hashlib.sha256(body).hexdigest()
+def idempotency(key: str, body: bytes) -> Idempotency:
+    """What is kept of a caller's key and body."""
+    return Idempotency(hashlib.sha256(key.encode()).hexdigest(), hashlib.sha256(body).hexdigest())
 
 
 def since(text: str) -> datetime:

@@ -86,7 +86,7 @@ def set_route(engine: sa.Engine, lane: Lane, to: Target, reason: str, actor: str
 
     Raises PromotionError if the version is retired or the champion itself, or the share or the tag is none.
     """
-    _check(lane, to)
+    check(lane, to.share)
     with deciding(engine) as connection:
         stops.refuse_retired(connection, lane.model, to.version)
         if _champion(connection, lane.model) == to.version:
@@ -97,6 +97,21 @@ def set_route(engine: sa.Engine, lane: Lane, to: Target, reason: str, actor: str
         share = "" if to.share is None else f" {to.share:g}"
         audit(connection, actor, "traffic", f"{lane.model}: {lane} to @{to.version}{share} {to.bundle}")
     return Route(number, to.version, to.bundle, to.share)
+
+
+def check(lane: Lane, share: float | None) -> None:
+    """Raise PromotionError if the lane cannot have this share, or its tag is none."""
+    if (share is not None) != (lane.kind == "canary"):
+        raise PromotionError(f"{lane.model}: a canary, and nothing else, has a share; {lane} got {share}.")
+    if share is not None and not 0 < share <= 1:
+        raise PromotionError(f"{lane.model}: share {share:g}: above 0 and at most 1 is expected, such as 0.1.")
+    if (lane.tag is not None) != (lane.kind == "ab"):
+        raise PromotionError(f"{lane.model}: an A/B arm, and nothing else, has a tag; {lane.kind} got {lane.tag!r}.")
+    if lane.tag is not None and (TAG.fullmatch(lane.tag) is None or lane.tag in RESERVED_TAGS):
+        raise PromotionError(
+            f"{lane.model}: tag {lane.tag[:80]!r}: up to 64 letters, digits, '_', '.' and '-' are expected, and "
+            f"none of {', '.join(RESERVED_TAGS)}."
+        )
 
 
 def end(engine: sa.Engine, lane: Lane, reason: str, actor: str) -> None:
@@ -163,17 +178,3 @@ def _put(connection: sa.Connection, lane: Lane, to: Target | None, reason: str, 
     }
     inserted = connection.execute(tables.traffic.insert().values(row)).inserted_primary_key
     return int(inserted[0])  # type: ignore[index]
-
-
-def _check(lane: Lane, to: Target) -> None:
-    if (to.share is not None) != (lane.kind == "canary"):
-        raise PromotionError(f"{lane.model}: a canary, and nothing else, has a share; {lane} got {to.share}.")
-    if to.share is not None and not 0 < to.share <= 1:
-        raise PromotionError(f"{lane.model}: share {to.share:g}: above 0 and at most 1 is expected, such as 0.1.")
-    if (lane.tag is not None) != (lane.kind == "ab"):
-        raise PromotionError(f"{lane.model}: an A/B arm, and nothing else, has a tag; {lane.kind} got {lane.tag!r}.")
-    if lane.tag is not None and (TAG.fullmatch(lane.tag) is None or lane.tag in RESERVED_TAGS):
-        raise PromotionError(
-            f"{lane.model}: tag {lane.tag[:80]!r}: up to 64 letters, digits, '_', '.' and '-' are expected, and "
-            f"none of {', '.join(RESERVED_TAGS)}."
-        )

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from configs.errors import BundleError
 from features import build
 from features.columns import Record, check_record
+from features.contract import Contract
 from models.bundle import Bundle
 from models.onnx import Session
 from models.thresholds import band
@@ -37,8 +39,10 @@ class Predictor:
         self.spec = bundle.spec
         self.plan = build.plan(bundle.spec)
         self._session = Session(bundle.model)
+        self.contract = Contract(self.spec.columns)
         read = {column for feature in self.plan.features for column in feature.reads}
         self._read = [name for name in self.spec.columns if name in read]
+        self._read_at = np.array([name in read for name in self.spec.columns])
         self._self_test()
 
     def check(self, record: Any) -> Record:
@@ -50,6 +54,22 @@ class Predictor:
         values = {name: np.array([record.values[name] for record in records]) for name in self.spec.columns}
         at = np.array([record.at.timestamp() if record.at else np.nan for record in records])
         return build.build(self.plan, values, at)
+
+    def matrix(self, values: NDArray[np.float64], at: NDArray[np.float64]) -> Matrix:
+        """The feature matrix (n, d) of values (n, c) that `contract` checked, through the same door."""
+        return build.build(self.plan, dict(zip(self.spec.columns, values.T, strict=True)), at)
+
+    def missing(self, values: NDArray[np.float64]) -> list[list[str]]:
+        """For each row of checked values, the columns without a value, of those the model reads."""
+        gone: NDArray[np.bool_] = np.isnan(values)[:, self._read_at]
+        found: list[list[str]] = [[] for _ in range(len(values))]
+        for row, place in zip(*(index.tolist() for index in gone.nonzero()), strict=True):
+            found[row].append(self._read[place])
+        return found
+
+    def bands(self, risk: NDArray[np.float64]) -> list[str | None]:
+        """The highest operating point that each risk reaches."""
+        return [band(self.bundle.thresholds, value) for value in risk.tolist()]
 
     def risk(self, X: Matrix) -> NDArray[np.float64]:
         """The calibrated risk of each row of X (n, d), (n,), at most `serving.max_batch` rows at a time."""
@@ -83,6 +103,9 @@ class Predictor:
             raise BundleError(
                 f"{name}: self-test: {len(cases)} cases of features {recorded.shape}; {X.shape} is expected."
             )
+        served = self.contract.check([case["record"] for case in cases], datetime.fromtimestamp(0, UTC))
+        if served.errors or self.matrix(served.values, np.full(len(cases), np.nan)).tobytes() != X.tobytes():
+            raise BundleError(f"{name}: self-test: the server's way to the features gives other bits than this one's.")
         if not np.allclose(X, recorded, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True):
             raise BundleError(
                 f"{name}: self-test: this code computes other features than the ones it was trained with."

@@ -1,8 +1,9 @@
 """The HTTP routes of the contract, in front of BentoML's own."""
 
+import asyncio
 import logging
 import traceback
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from time import monotonic
 from typing import Any
 
@@ -10,21 +11,28 @@ import msgspec
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from configs.errors import LedgerError, MediMindError, NotOnRecordError, RecordError
 from evidence.card import card
-from features.columns import LONGEST_TEXT
+from features.columns import LONGEST_TEXT, is_text
 from serving import schemas
-from serving.runtime import MOST_RECORDS, Refused, Runtime, error_body
-from serving.schemas import PredictBody
+from serving.batcher import Gone
+from serving.bodies import ARROW, JSON, MOST_RECORDS, decode
+from serving.refusals import Refused, error_body
+from serving.runtime import Runtime
 
 LARGEST_BODY = 8 * 1024 * 1024
-RETRY_AFTER_S = "1"
+MOST_IN_BODIES = 32 * LARGEST_BODY
+"""Bytes of all the bodies that one worker is reading."""
+BODY_WITHIN_S = 10.0
+RETRY_AFTER = (b"retry-after", b"1")
+AS_JSON = (b"content-type", b"application/json")
 BENTOML = {"/livez", "/metrics"}
 """The paths that are left to BentoML."""
+BEFORE_NAME, BEHIND_NAME = "/v1/models/", "/predict"
 
 log = logging.getLogger("bentoml.medimind")
 
@@ -36,24 +44,119 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 def front(runtime: Runtime, inner: App) -> App:
     """Our routes. BentoML's app keeps two of its own and the life of the process; its pages are not served."""
-    ours = routes(runtime)
+    ours = app(runtime)
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in BENTOML:
-            return await inner(scope, receive, send)
-        try:
+    async def fronted(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] not in BENTOML:
             await ours(scope, receive, send)
-        except (
-            Exception
-        ) as exc:  # answered with a 500 already; the message may quote a record, so only the place is logged
+        elif scope["type"] == "lifespan":
+            runtime.open()
+            try:
+                await inner(scope, receive, send)
+            finally:
+                await runtime.close()
+        else:
+            await inner(scope, receive, send)
+
+    return fronted
+
+
+def app(runtime: Runtime) -> App:
+    """The contract as an ASGI app: the route that is asked most by itself, the others by Starlette."""
+    bodies = Bodies()
+    others = routes(runtime, bodies)
+
+    async def ours(scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        try:
+            if scope["method"] == "POST" and path.startswith(BEFORE_NAME) and path.endswith(BEHIND_NAME):
+                await predict(path[len(BEFORE_NAME) : -len(BEHIND_NAME)], scope, receive, send)
+            else:
+                await others(scope, receive, send)
+        except Exception as exc:  # answered with a 500; the message may quote a record, so only the place is logged
             place = traceback.extract_tb(exc.__traceback__)[-1]
             log.error("%s in %s line %s", type(exc).__name__, place.name, place.lineno)
 
-    return app
+    async def predict(name: str, scope: Scope, receive: Receive, send: Send) -> None:
+        began = monotonic()
+        status = 200
+        try:
+            headers = dict(scope["headers"])
+            until = runtime.admit(name, began, _deadline(headers))
+            key, tag = _text(headers, "Idempotency-Key"), _text(headers, "X-Traffic-Tag")
+            kind = _kind(headers, JSON, ARROW)
+            # Uvicorn's own knowledge of its client. It is private: tests/service notice if it goes.
+            connection = getattr(receive, "__self__", None)
+            body = await bodies.read(headers, receive, getattr(connection, "more_body", True))
+            answer = await runtime.predict(name, body, kind, key, tag, until, connection)
+            runtime.counters.took(name, monotonic() - began)
+        except Gone:
+            return runtime.counters.refused(name, "gone")  # nobody is left to read an answer
+        except MediMindError as exc:
+            status, answer = _explained(exc)
+        except Exception as exc:
+            await _send(send, 500, _our_fault(exc))
+            raise
+        await _send(send, status, answer)
+
+    return ours
 
 
-def routes(runtime: Runtime) -> App:
-    """The contract as an ASGI app."""
+async def _send(send: Send, status: int, body: bytes) -> None:
+    headers = [AS_JSON, (b"content-length", b"%d" % len(body))]
+    if status == 503:
+        headers.append(RETRY_AFTER)
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+class Bodies:
+    """Reads bodies: each no further than its limit and no longer than its time, all of them within their memory."""
+
+    def __init__(self) -> None:
+        self._held = 0
+
+    async def read(self, headers: Mapping[bytes, bytes], receive: Receive, more: bool = True) -> bytes:
+        """The body; `more`: it is not all there yet.
+
+        Raises Refused if it is too large or too slow, Gone if its client has left.
+        """
+        declared = headers.get(b"content-length", b"")
+        if declared.isdigit() and int(declared) > LARGEST_BODY:
+            raise _too_large()
+        if not more:
+            return await self._read(receive)
+        try:
+            async with asyncio.timeout(BODY_WITHIN_S):
+                return await self._read(receive)
+        except TimeoutError as exc:
+            said = f"the body did not arrive within {BODY_WITHIN_S:g} s; send it again."
+            raise Refused(408, "body_too_slow", said) from exc
+
+    async def _read(self, receive: Receive) -> bytes:
+        pieces: list[bytes] = []
+        size = 0
+        try:
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise Gone
+                piece = message.get("body", b"")
+                pieces.append(piece)
+                size += len(piece)
+                self._held += len(piece)
+                if size > LARGEST_BODY:
+                    raise _too_large()
+                if self._held > MOST_IN_BODIES:
+                    raise Refused(503, "busy", "more bodies are being read than there is room for; ask again.")
+                if not message.get("more_body"):
+                    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        finally:
+            self._held -= size
+
+
+def routes(runtime: Runtime, bodies: Bodies) -> App:
+    """Every route of the contract but the one above."""
 
     async def ready(request: Request) -> Response:
         states = {name: model.state() for name, model in runtime.models.items()}
@@ -61,46 +164,30 @@ def routes(runtime: Runtime) -> App:
         return _json({"models": states}, 200 if good else 503)
 
     async def openapi(request: Request) -> Response:
-        return _json(schemas.openapi({name: m.predictor.spec for name, m in runtime.models.items() if m.predictor}))
+        specs = {name: m.version.predictor.spec for name, m in runtime.models.items() if m.version}
+        return _json(schemas.openapi(specs))
 
     async def models(request: Request) -> Response:
         return _json({"models": [model.state() for model in runtime.models.values()]})
 
     async def model(request: Request) -> Response:
-        champion, predictor = runtime.model(request.path_params["name"])
+        champion, version = runtime.model(request.path_params["name"])
         return _json(
             {
-                "card": card(predictor.bundle, champion.version, champion.report),
-                "contract": schemas.contract(predictor.spec),
-                "operating_points": predictor.bundle.thresholds,
+                "card": card(version.predictor.bundle, version.number, champion.report),
+                "contract": schemas.contract(version.predictor.spec),
+                "operating_points": version.predictor.bundle.thresholds,
             }
         )
 
     async def schema(request: Request) -> Response:
-        _, predictor = runtime.model(request.path_params["name"])
-        return _json(schemas.record_schema(predictor.spec))
-
-    async def predict(request: Request) -> Response:
-        began = monotonic()
-        name = request.path_params["name"]
-        runtime.model(name)  # before anything is read
-        key, deadline = _key(request), _deadline(request)
-        body = await _body(request)
-        asked = _decode(body, PredictBody)
-        if asked.explain:
-            raise Refused(
-                422, "explain_unavailable", "explain: this release gives no contributions; leave it out.", "explain"
-            )
-        if not asked.records:
-            raise Refused(422, "malformed", "records: at least one record is expected.", "records")
-        if len(asked.records) > MOST_RECORDS:
-            said = f"records: {len(asked.records)} are more than the {MOST_RECORDS} of one request; send them in parts."
-            raise Refused(413, "too_many_records", said, "records")
-        answer = await run_in_threadpool(runtime.predict, name, asked.records, body, key, began, deadline)
-        return Response(answer, media_type="application/json")
+        _, version = runtime.model(request.path_params["name"])
+        return _json(schemas.record_schema(version.predictor.spec))
 
     async def outcomes(request: Request) -> Response:
-        sent = _decode(await _body(request), list[Any])
+        headers = dict(request.scope["headers"])
+        _kind(headers, JSON)
+        sent = decode(await bodies.read(headers, request.receive), list[Any])
         if not 0 < len(sent) <= MOST_RECORDS:
             raise Refused(422, "malformed", f"a list of 1 to {MOST_RECORDS} outcomes is expected, not {len(sent)}.")
         return _json(await run_in_threadpool(runtime.record_outcomes, sent))
@@ -111,6 +198,27 @@ def routes(runtime: Runtime) -> App:
             raise Refused(422, "malformed", "replay: true or false is expected.", "replay")
         return _json(await run_in_threadpool(runtime.recall, request.path_params["id"], again == "true"))
 
+    async def never(request: Request) -> Response:
+        raise HTTPException(405, headers={"Allow": "POST"})
+
+    async def refused(request: Request, exc: Exception) -> Response:
+        assert isinstance(exc, MediMindError)
+        status, body = _explained(exc)
+        return _bytes(body, status)
+
+    async def no_route(request: Request, exc: Exception) -> Response:
+        assert isinstance(exc, HTTPException)
+        code = {404: "not_found", 405: "method_not_allowed"}.get(exc.status_code, "http")
+        said = f"{request.method}: no such path; GET /openapi.json lists them."
+        body = {"error": {"code": code, "message": said, "field": None}}
+        return Response(msgspec.json.encode(body), exc.status_code, exc.headers, JSON)
+
+    async def gone(request: Request, exc: Exception) -> Response:
+        return Response(status_code=400)  # nobody is left to read it
+
+    async def our_fault(request: Request, exc: Exception) -> Response:
+        return _bytes(_our_fault(exc), 500)
+
     return Starlette(
         routes=[
             Route("/readyz", ready),
@@ -118,105 +226,68 @@ def routes(runtime: Runtime) -> App:
             Route("/v1/models", models),
             Route("/v1/models/{name}", model),
             Route("/v1/models/{name}/schema", schema),
-            Route("/v1/models/{name}/predict", predict, methods=["POST"]),
+            Route("/v1/models/{name}/predict", never),
             Route("/v1/outcomes", outcomes, methods=["POST"]),
             Route("/v1/predictions/{id}", prediction),
         ],
-        exception_handlers={
-            MediMindError: _explained,
-            HTTPException: _no_route,
-            ClientDisconnect: _gone,
-            Exception: _our_fault,
-        },
+        exception_handlers={MediMindError: refused, HTTPException: no_route, Gone: gone, Exception: our_fault},
     )
 
 
-async def _body(request: Request) -> bytes:
-    """The body, read no further than its limit."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        raise Refused(415, "unsupported_media_type", "Content-Type: application/json is expected.", "Content-Type")
-    too_large = Refused(413, "too_large", f"the body is larger than {LARGEST_BODY} bytes; send it in parts.")
-    declared = request.headers.get("content-length", "")
-    if declared.isascii() and declared.isdigit() and int(declared) > LARGEST_BODY:
-        raise too_large
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > LARGEST_BODY:
-            raise too_large
-    return bytes(body)
+def _kind(headers: Mapping[bytes, bytes], *known: str) -> str:
+    """The media type of the body. Raises Refused unless it is one of these."""
+    kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower().decode("latin-1")
+    if kind not in known:
+        said = f"Content-Type: {' or '.join(known)} is expected."
+        raise Refused(415, "unsupported_media_type", said, "Content-Type")
+    return kind
 
 
-def _decode(body: bytes, kind: Any) -> Any:
-    try:
-        try:
-            return msgspec.json.decode(body, type=kind)
-        except msgspec.ValidationError as exc:
-            if "out of range" not in str(exc):
-                raise
-        # A number like 1e999 is JSON: it becomes infinite here, and costs its own record alone.
-        return msgspec.convert(msgspec.json.Decoder(float_hook=float).decode(body), kind)
-    except msgspec.ValidationError as exc:
-        raise Refused(422, "malformed", f"the body: {exc}.") from exc
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        raise Refused(
-            400, "not_json", f"the body is not JSON: {exc}. NaN and Infinity are not JSON; missing is null."
-        ) from exc
+def _text(headers: Mapping[bytes, bytes], name: str) -> str | None:
+    """A header that a caller chooses freely."""
+    sent = headers.get(name.lower().encode())
+    if sent is None:
+        return None
+    text = sent.decode("latin-1")
+    if not is_text(text):
+        raise Refused(422, "malformed", f"{name}: 1 to {LONGEST_TEXT} printable characters are expected.", name)
+    return text
 
 
-def _key(request: Request) -> str | None:
-    key = request.headers.get("idempotency-key")
-    if key is not None and not (0 < len(key) <= LONGEST_TEXT and key.isprintable()):
-        raise Refused(
-            422, "malformed", f"Idempotency-Key: 1 to {LONGEST_TEXT} characters are expected.", "Idempotency-Key"
-        )
-    return key
-
-
-def _deadline(request: Request) -> int | None:
-    text = request.headers.get("x-deadline-ms")
+def _deadline(headers: Mapping[bytes, bytes]) -> int | None:
+    text = headers.get(b"x-deadline-ms")
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit() and 0 < len(text) < 10 and int(text) > 0):
+    if not (text.isdigit() and 0 < len(text) < 10 and int(text) > 0):
         raise Refused(422, "malformed", "X-Deadline-Ms: a whole number of milliseconds is expected.", "X-Deadline-Ms")
     return int(text)
 
 
+def _too_large() -> Refused:
+    return Refused(413, "too_large", f"the body is larger than {LARGEST_BODY} bytes; send it in parts.")
+
+
 def _json(document: Any, status: int = 200) -> Response:
-    headers = {"Retry-After": RETRY_AFTER_S} if status == 503 else None
-    return Response(msgspec.json.encode(document), status, headers, "application/json")
+    return _bytes(msgspec.json.encode(document), status)
 
 
-async def _explained(request: Request, exc: Exception) -> Response:
+def _bytes(body: bytes, status: int) -> Response:
+    headers = {"Retry-After": RETRY_AFTER[1].decode()} if status == 503 else None
+    return Response(body, status, headers, JSON)
+
+
+def _explained(exc: MediMindError) -> tuple[int, bytes]:
+    """An error that can be explained, as status and body. What the ledger's own engine says stays in the log."""
     if isinstance(exc, Refused):
-        return _json(exc.body, exc.status)
-    assert isinstance(exc, MediMindError)
+        return exc.status, msgspec.json.encode(exc.body)
     status = 404 if isinstance(exc, NotOnRecordError) else 422 if isinstance(exc, RecordError) else 503
+    body = error_body(exc)
     if isinstance(exc, LedgerError) and status == 503:
-        return _json(
-            {"error": {"code": "ledger", "message": "the ledger does not answer; ask again.", "field": None}}, 503
-        )
-    return _json(error_body(exc), status)
+        log.warning("%s", exc)
+        body = {"error": {"code": "ledger", "message": "the ledger does not answer; ask again.", "field": None}}
+    return status, msgspec.json.encode(body)
 
 
-async def _no_route(request: Request, exc: Exception) -> Response:
-    assert isinstance(exc, HTTPException)
-    code = {404: "not_found", 405: "method_not_allowed"}.get(exc.status_code, "http")
-    body = {
-        "error": {
-            "code": code,
-            "message": f"{request.method}: no such path; GET /openapi.json lists them.",
-            "field": None,
-        }
-    }
-    return Response(msgspec.json.encode(body), exc.status_code, exc.headers, "application/json")
-
-
-async def _gone(request: Request, exc: Exception) -> Response:
-    return Response(status_code=400)  # nobody is left to read it
-
-
-async def _our_fault(request: Request, exc: Exception) -> Response:
+def _our_fault(exc: Exception) -> bytes:
     body = {"error": {"code": "internal", "message": f"an error of our own ({type(exc).__name__}).", "field": None}}
-    return Response(msgspec.json.encode(body), 500, None, "application/json")
+    return msgspec.json.encode(body)

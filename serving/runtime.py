@@ -1,138 +1,347 @@
-"""The champions in memory, and what is done with a request: checked, predicted, put on record, answered."""
+"""The models in memory, and what is done with a request: checked, computed, put on record, answered."""
 
+import asyncio
+import logging
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
-from configs.errors import MediMindError, RecordError
+from configs.errors import BundleError, LedgerError, MediMindError, RecordError
 from configs.settings import Settings
-from features.columns import Record
-from ledger import outcomes, predictions
-from ledger.database import BUSY_TIMEOUT_S, Engine, connect, now, utc, writing
+from features.contract import Checked
+from ledger import outcomes, predictions, promotions, stops, traffic
+from ledger.database import BUSY_TIMEOUT_S, connect, now, utc, writing
 from ledger.outcomes import Outcome
-from ledger.predictions import Answered, Idempotency
 from ledger.promotions import Promotion, find_champion
 from ledger.replay import replay
-from models.bundle import get
-from models.predict import Prediction, Predictor
+from ledger.spool import Spool
+from ledger.traffic import Traffic
+from ledger.writer import Kept, Ticket, Writer
+from serving import bodies
+from serving.answers import Call, Explanation, Part
+from serving.refusals import Refused, error_body
 from serving.schemas import OutcomeBody
+from serving.shadow import Shadow
+from serving.versions import Version, load
 
-MOST_RECORDS = 10_000
+POLL_S = 0.5
+"""How often the ledger is asked whether something was decided."""
+RETRY_S = 5.0
+"""How often a version that could not be loaded is tried again."""
 SHORTEST_WAIT_S = 0.05
 """A ledger that another writer holds is waited for at least so long, however little of the deadline is left."""
+MOST_WAITING = 8192
+"""Requests between their arrival and their answer, in one worker."""
+REQUEST_WEIGHT = 16
+"""What a request costs beside its rows, in rows; measured, docs/benchmarks.md."""
+CHECKED_AT_ONCE = 256
+EXPLAINED_AT_ONCE = 32
+"""Records, before another caller gets its turn."""
+KEPT_IN_MEMORY = 2
+"""Versions a model that nothing leads to any more, for an instant return."""
 
-
-class Refused(MediMindError):
-    """A request that is answered with an error: its HTTP status, and the error body's three fields."""
-
-    def __init__(self, status: int, code: str, message: str, field: str | None = None, **more: Any) -> None:
-        super().__init__(message)
-        self.status = status
-        self.body = {"error": {"code": code, "message": message, "field": field}, **more}
+log = logging.getLogger("bentoml.medimind")
 
 
 @dataclass(frozen=True)
 class Model:
-    """One served disease. Without a predictor it is not ready, and `why` says so."""
+    """One served disease, as it was decided in the ledger. Without a version it does not answer, and `why` says so."""
 
     name: str
     champion: Promotion | None
-    predictor: Predictor | None
+    version: Version | None
     why: str | None
+    refused: str | None
+    """The code of the refusal where somebody decided that it does not answer: stopped, or retired."""
+    lanes: Traffic
+    others: dict[int, Version]
+    """The loaded versions that `lanes` lead to, by their number."""
 
     def state(self) -> dict[str, Any]:
-        version = self.champion.version if self.champion else None
-        return {"name": self.name, "version": version, "ready": self.predictor is not None, "why": self.why}
+        why = self.why
+        if self.version is not None and self.version.expired:
+            why = f"{self.name}@{self.version.number} expired at the end of {self.version.expires_on}."
+        ready = self.version is not None and self.refused is None and not self.version.expired
+        number = self.version.number if self.version else self.champion.version if self.champion else None
+        return {"name": self.name, "version": number, "ready": ready, "why": why}
 
 
 @dataclass(frozen=True)
 class Counters:
-    """Where the service counts: predictions by model and version, refusals by model and code, seconds a request."""
+    """Where the service counts."""
 
     answered: Callable[[str, int, int], None]
+    """Model, version, predictions that were answered and are on record."""
     refused: Callable[[str, str], None]
+    """Model and code: records and requests that were refused, and those whose client had gone."""
     took: Callable[[str, float], None]
+    """Model, seconds from a request to its answer."""
+    shadowed: Callable[[str, str, int], None]
+    """Model, what became of them, records that a shadow was to score."""
 
 
-@dataclass
 class Runtime:
-    """Everything one worker holds: the ledger, the models, and the key that patients are hashed with."""
+    """Everything that one worker holds. It belongs to the event loop; what waits for a disk does so in threads."""
 
-    settings: Settings
-    engine: Engine
-    models: dict[str, Model]
-    counters: Counters
-    key: bytes = field(repr=False)
+    def __init__(self, settings: Settings, names: Sequence[str], counters: Counters) -> None:
+        """Opens the ledger and loads what it names; a version that cannot be loaded is not ready, the others serve."""
+        self.settings = settings
+        self.names = list(names)
+        self.counters = counters
+        self.engine = connect(settings)
+        self._key = predictions.patient_key(settings.home)
+        self._loaded: dict[tuple[str, int, str], Version] = {}
+        self._used: dict[tuple[str, int, str], float] = {}
+        self._mark: tuple[int, ...] = ()
+        self._tried = 0.0
+        self.models: dict[str, Model] = {}
+        self._tickets: list[Ticket] = []
+        self._waiting = 0
+        self._weight = 0
+        self._rate = 0.0  # of weight a second, while requests wait
+        self._told_at = 0.0
+        self._behind = False
+        self.refresh()
 
-    def model(self, name: str) -> tuple[Promotion, Predictor]:
-        """The champion and its predictor. Raises Refused if the model is not served, or not ready."""
+    def open(self) -> None:
+        """Begin to serve, on the running event loop."""
+        self._loop = asyncio.get_running_loop()
+        specs = [model.version.predictor.spec.ledger for model in self.models.values() if model.version]
+        ahead = any(spec.on_failure == "spool" or spec.commit == "may_lose_answers" for spec in specs)
+        self._writer = Writer(self.engine, Spool(self.settings.home / "spool"), self._deliver, ahead)
+        self._shadow = Shadow(self._writer, self.counters.shadowed)
+        self._explaining = ThreadPoolExecutor(1, "explain")
+        self._watching = asyncio.create_task(self._watch())
+
+    async def close(self) -> None:
+        """Settle what waits."""
+        self._watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._watching
+        self._shadow.close()
+        await asyncio.to_thread(self._writer.close)
+        self._explaining.shutdown(wait=False, cancel_futures=True)
+        self.engine.dispose()
+
+    def model(self, name: str) -> tuple[Promotion, Version]:
+        """The champion and its loaded version. Raises Refused if the model is not served, or does not answer."""
         found = self.models.get(name)
         if found is None:
             raise Refused(
                 404, "unknown_model", f"no model {name[:60]!r} is served here: {', '.join(self.models)}.", "name"
             )
-        if found.predictor is None or found.champion is None:
+        if found.refused is not None:
+            raise Refused(503, found.refused, f"{name}: {found.why}")
+        if found.version is None or found.champion is None:
             raise Refused(503, "not_ready", f"{name} is not ready: {found.why}")
-        return found.champion, found.predictor
+        if found.version.expired:
+            raise Refused(503, "expired", f"{name}: {found.state()['why']}")
+        return found.champion, found.version
 
-    def predict(
-        self, name: str, sent: Sequence[Any], body: bytes, key: str | None, began: float, deadline_ms: int | None
+    def admit(self, name: str, began: float, deadline_ms: int | None) -> float:
+        """When this request's deadline passes, by time.monotonic().
+
+        Raises Refused if the model does not answer, or so much waits that the deadline would be half over before the
+        request's turn: it is told at once, and those who wait are not held up.
+        """
+        _, version = self.model(name)
+        allowed_s = (deadline_ms or version.predictor.spec.serving.deadline_ms) / 1000
+        if self._waiting >= MOST_WAITING or (self._rate and self._weight / self._rate > allowed_s / 2):
+            self.counters.refused(name, "busy")
+            raise Refused(503, "busy", "more requests wait than can be answered in time; ask again.")
+        return began + allowed_s
+
+    async def predict(
+        self, name: str, body: bytes, kind: str, key: str | None, tag: str | None, until: float, connection: Any
     ) -> bytes:
         """The answer's bytes for the records of one request, durable in the ledger before they are returned.
 
         Raises Refused; a record that breaks the contract gets its error in its place and costs the others nothing.
         """
-        champion, predictor = self.model(name)
-        idempotency = Idempotency(key, predictions.body_digest(body)) if key else None
-        if idempotency and (before := predictions.answered_before(self.engine, name, idempotency)):
-            return before
+        model = self.models[name]
+        _, version = self.model(name)
+        routed = model.lanes.canary is not None or tag in model.lanes.tags
+        sent, explain = bodies.read(body, kind, None if routed else version.typed)
+        if explain:
+            await self._explainable(version)
         received = now()
-        checked = [_check(predictor, record, received) for record in sent]
-        good = [record for record in checked if isinstance(record, Record)]
-        for record in checked:
-            if isinstance(record, RecordError):
-                self.counters.refused(name, record.code)
-        if not good:
-            raise _all_refused(checked)
-        allowed = deadline_ms or predictor.spec.serving.deadline_ms
-        if (monotonic() - began) * 1000 > allowed:
-            self.counters.refused(name, "deadline")
-            raise Refused(
-                503, "deadline", f"the deadline of {allowed} ms passed before the model ran.", "X-Deadline-Ms"
-            )
-        features = predictor.features(good)
-        risks = predictor.risk(features)
-        said = predictor.predictions(good, risks)
-        kept = Answered(
-            model=name,
-            version=champion.version,
-            bundle=champion.bundle,
-            received_at=received,
-            records=[
-                _on_record(record, raw) for record, raw in zip(checked, sent, strict=True) if isinstance(record, Record)
-            ],
-            references=[record.reference for record in good],
-            patients=predictions.hash_patients(self.key, [record.patient for record in good]),
-            features=features,
-            risks=risks,
-            bands=[prediction.band for prediction in said],
-        )
-        left_s = allowed / 1000 - (monotonic() - began)
-        answer = predictions.keep(
-            self.engine,
-            kept,
-            idempotency,
-            lambda request: _answer(name, champion.version, request, checked, said),
-            min(max(left_s, SHORTEST_WAIT_S), BUSY_TIMEOUT_S),
-        )
-        self.counters.answered(name, champion.version, len(good))
-        self.counters.took(name, monotonic() - began)
+        parts = _parts(model, version, sent, tag, self._key)
+        for part in parts:
+            part.checked = await _check(part, received)
+        idempotency = predictions.idempotency(key, body) if key else None
+        call = Call(version, parts, len(sent), received, idempotency, self._key, self._loop.create_future())
+        if errors := call.errors:
+            for error in errors:
+                self.counters.refused(name, error.code)
+            if len(errors) == len(sent):
+                raise _all_refused(errors)
+        weight = REQUEST_WEIGHT + len(sent)
+        self._waiting += 1
+        self._weight += weight
+        try:
+            if explain:
+                await self._explain(call, until, connection)
+                self._keep(call, until)
+                self._flush()
+            else:
+                call.compute(until, connection, lambda: self._keep(call, until))
+            kept = await call.settled
+        finally:
+            self._waiting -= 1
+            self._weight -= weight
+        if isinstance(kept, bytes):
+            return kept
+        if isinstance(kept, MediMindError):
+            raise kept
+        answer = call.answer(kept)
+        self._count(model, call, kept)
         return answer
+
+    def _keep(self, call: Call, until: float) -> None:
+        """Let the call's predictions go on record with the next group."""
+        entry, ledger = call.entry(), call.version.predictor.spec.ledger
+        now_s = monotonic()
+        left_s = min(max(until - now_s, SHORTEST_WAIT_S), BUSY_TIMEOUT_S)
+        if ledger.commit == "may_lose_answers":
+            try:
+                numbers = self._writer.numbers(len(entry.rows))
+            except LedgerError as exc:
+                return call.settle(exc)
+            self._tickets.append(Ticket(replace(entry, numbers=numbers), math.inf, True, call.settle))
+            return call.settle(numbers)
+        spool = ledger.on_failure == "spool"
+        wait_s = left_s / 2 if spool else left_s  # the spool needs its time too
+        self._tickets.append(Ticket(entry, now_s + wait_s, spool, call.settle))
+
+    def _flush(self) -> None:
+        """Hand what a batch answered to the writing thread, in one piece."""
+        if self._tickets:
+            tickets, self._tickets = self._tickets, []
+            self._writer.submit(tickets)
+
+    def _deliver(self, settled: Sequence[tuple[Ticket, Kept]]) -> None:
+        """In the writing thread: what was settled is told on the event loop."""
+        with suppress(RuntimeError):  # the loop has ended, and its callers with it
+            self._loop.call_soon_threadsafe(self._told, settled)
+
+    def _told(self, settled: Sequence[tuple[Ticket, Kept]]) -> None:
+        now_s = monotonic()
+        weight = sum(REQUEST_WEIGHT + sum(len(row.risks) for row in ticket.entry.rows) for ticket, _ in settled)
+        if self._behind and now_s > self._told_at:
+            rate = weight / (now_s - self._told_at)
+            self._rate = rate if not self._rate else 0.9 * self._rate + 0.1 * rate
+        for ticket, kept in settled:
+            ticket.settle(kept)
+        self._told_at = now_s
+        self._behind = self._weight > weight  # others wait: the time until the next group is time at work
+
+    def _count(self, model: Model, call: Call, numbers: list[int]) -> None:
+        shadow = model.lanes.shadow
+        for number, part in zip(numbers, (part for part in call.parts if len(part.checked.values)), strict=True):
+            self.counters.answered(model.name, part.version.number, len(part.checked.values))
+            if shadow is not None and (version := model.others.get(shadow.version)):
+                self._shadow.offer(version, number, part.checked.kept, call.received)
+
+    async def _explainable(self, version: Version) -> None:
+        try:
+            await self._loop.run_in_executor(self._explaining, lambda: version.explainer)
+        except BundleError as exc:
+            raise Refused(422, "explain_unavailable", f"explain: {exc}", "explain") from exc
+
+    async def _explain(self, call: Call, until: float, connection: Any) -> None:
+        """Compute the call's risks, and then their explanations, some rows at a time, within the deadline."""
+        computed = asyncio.Event()
+        call.settled.add_done_callback(lambda _: computed.set())
+        call.compute(until, connection, computed.set)
+        await computed.wait()
+        if call.settled.done():
+            call.settled.result()  # raises what failed
+        for part in call.parts:
+            part.explanations = []
+            for start in range(0, len(part.checked.values), EXPLAINED_AT_ONCE):
+                if monotonic() > until:
+                    said = "the deadline passed before the explanation was done."
+                    raise Refused(503, "deadline", said, "X-Deadline-Ms")
+                X = part.features[start : start + EXPLAINED_AT_ONCE]
+                part.explanations += await self._loop.run_in_executor(self._explaining, _explain, part.version, X)
+
+    async def _watch(self) -> None:
+        """Follow what is decided in the ledger, as long as this worker serves."""
+        while True:
+            await asyncio.sleep(POLL_S)
+            try:
+                await asyncio.to_thread(self.refresh)
+            except LedgerError as exc:
+                log.warning("the ledger was not read: %s", exc)
+            except Exception:
+                log.exception("what was decided could not be followed")
+
+    def refresh(self) -> None:
+        """Load what was decided since the last time: the new beside the old, then one takes the other's place."""
+        mark = promotions.mark(self.engine)
+        ailing = any(model.refused is None and model.why for model in self.models.values())
+        if mark == self._mark and not (ailing and monotonic() - self._tried > RETRY_S):
+            return
+        with ThreadPoolExecutor(max(len(self.names), 1)) as pool:
+            models = dict(zip(self.names, pool.map(self._model, self.names), strict=True))
+        for name, model in models.items():
+            before = self.models.get(name)
+            if before is None or before.state() != model.state():
+                log.info("%s", model.state())
+        self.models = models
+        self._mark, self._tried = mark, monotonic()
+        self._forget()
+
+    def _model(self, name: str) -> Model:
+        """What the ledger says of a model, its versions loaded. Raises LedgerError if it cannot be read."""
+        champion = find_champion(self.engine, name)
+        halts = stops.find(self.engine, name)
+        lanes = traffic.find(self.engine, name)
+        before = self.models.get(name)
+        if champion is None:
+            return Model(name, None, None, f"it has no champion; `medimind run {name}` makes one.", None, lanes, {})
+        version, why, refused = None, None, None
+        try:
+            version = self._version(name, champion.version, champion.bundle)
+        except MediMindError as exc:
+            why = str(exc)
+            kept = before.version if before is not None else None
+            if kept is not None and kept.number not in halts.retired:
+                version, why = kept, f"{name}@{champion.version} cannot be loaded, {name}@{kept.number} answers: {exc}"
+        if halts.stopped is not None:
+            refused, why = "stopped", f"it is stopped: {halts.stopped}"
+        elif champion.version in halts.retired:
+            refused, why = "retired", f"{name}@{champion.version} is retired: {halts.retired[champion.version]}"
+        others = {}
+        for lane, route in lanes.lanes.items():
+            try:
+                others[route.version] = self._version(name, route.version, route.bundle)
+            except MediMindError as exc:  # its records go to the champion
+                log.error("%s: %s leads to %s@%s, which cannot be loaded: %s", name, lane, name, route.version, exc)
+        return Model(name, champion, version, why, refused, lanes, others)
+
+    def _version(self, name: str, number: int, digest: str) -> Version:
+        key = name, number, digest
+        if key not in self._loaded:
+            self._loaded[key] = load(name, number, digest, self.settings.store, self._flush)
+        self._used[key] = monotonic()
+        return self._loaded[key]
+
+    def _forget(self) -> None:
+        """Let go of versions that nothing leads to, but for the ones used last: a rollback finds them in memory."""
+        led = {version for model in self.models.values() for version in (model.version, *model.others.values())}
+        idle = sorted((key for key, version in self._loaded.items() if version not in led), key=self._used.__getitem__)
+        for key in idle[: -KEPT_IN_MEMORY * len(self.names)]:
+            del self._loaded[key], self._used[key]
 
     def record_outcomes(self, sent: Sequence[Any]) -> dict[str, Any]:
         """Put outcomes on record; each gets its prediction's id or an error in its place.
@@ -176,72 +385,54 @@ class Runtime:
         return told
 
 
-def start(settings: Settings, names: Sequence[str], counters: Counters) -> Runtime:
-    """Open the ledger and load the champions; a model that cannot be loaded is not ready, and the others serve."""
-    engine = connect(settings)
-    models = {name: _load(engine, settings, name) for name in names}
-    return Runtime(settings, engine, models, counters, predictions.patient_key(settings.home))
+def _parts(model: Model, version: Version, sent: list[Any], tag: str | None, key: bytes) -> list[Part]:
+    """The request's records by the version that answers each: its tag's, or for some patients the canary's.
+
+    A record without a patient is the champion's: nobody could say that it stays on one side.
+    """
+    lanes = model.lanes
+    if tag is not None and (arm := lanes.tags.get(tag)) and (other := model.others.get(arm.version)):
+        return [Part(other, sent, range(len(sent)), arm.id)]
+    canary = lanes.canary
+    other = model.others.get(canary.version) if canary else None
+    if canary is None or other is None:
+        return [Part(version, sent, range(len(sent)))]
+    aside: list[int] = []
+    for place, record in enumerate(sent):
+        patient = record.get("patient") if isinstance(record, dict) else getattr(record, "patient", None)
+        if isinstance(patient, str) and traffic.side(predictions.hash_patients(key, [patient])[0] or "", canary):
+            aside.append(place)
+    chosen = set(aside)
+    stay = [place for place in range(len(sent)) if place not in chosen]
+    parts = [Part(version, [sent[place] for place in stay], stay)] if stay else []
+    if aside:
+        parts.append(Part(other, [sent[place] for place in aside], aside, canary.id))
+    return parts
 
 
-def _load(engine: Engine, settings: Settings, name: str) -> Model:
-    champion = None
-    try:
-        champion = find_champion(engine, name)
-        if champion is None:
-            return Model(name, None, None, f"it has no champion; `medimind run {name}` makes one.")
-        return Model(name, champion, Predictor(get(champion.bundle, settings.store)), None)
-    except MediMindError as exc:
-        return Model(name, champion, None, str(exc))
+async def _check(part: Part, received: datetime) -> Checked:
+    """The part's records, checked; of a large request some at a time."""
+    contract = part.version.predictor.contract
+    if len(part.sent) <= CHECKED_AT_ONCE:
+        return contract.check(part.sent, received)
+    pieces = []
+    for start in range(0, len(part.sent), CHECKED_AT_ONCE):
+        pieces.append(contract.check(part.sent[start : start + CHECKED_AT_ONCE], received))
+        await asyncio.sleep(0)
+    return Checked.join(pieces, CHECKED_AT_ONCE)
 
 
-def error_body(exc: MediMindError) -> dict[str, Any]:
-    """An error as clients see it."""
-    field = exc.field if isinstance(exc, RecordError) else None
-    return {"error": {"code": exc.code, "message": str(exc), "field": field}}
+def _explain(version: Version, X: NDArray[np.float32]) -> list[Explanation]:
+    base, contributions = version.explainer.contributions(X)
+    names = version.predictor.plan.names
+    return [Explanation(base, dict(zip(names, row, strict=True))) for row in contributions.tolist()]
 
 
-def _check(predictor: Predictor, record: Any, received: datetime) -> Record | RecordError:
-    """The record, checked; its time of prediction is now if it names none, for the features as for the ledger."""
-    try:
-        checked = predictor.check(record)
-        return replace(checked, at=checked.at or received)
-    except RecordError as exc:
-        return exc
-
-
-def _all_refused(checked: Sequence[Record | RecordError]) -> Refused:
-    errors = [record for record in checked if isinstance(record, RecordError)]
+def _all_refused(errors: Sequence[RecordError]) -> Refused:
     first = errors[0]
     more = f" None of the {len(errors)} records keeps the contract." if len(errors) > 1 else ""
     told = [error_body(error) for error in errors]
     return Refused(422, first.code, f"{first}{more}", first.field, predictions=told)
-
-
-def _on_record(record: Record, raw: dict[str, Any]) -> dict[str, Any]:
-    """A record as the ledger keeps it: the contract's fields as they came, the time of prediction, no identifier."""
-    kept = {name: value for name, value in raw.items() if name in record.values}
-    return {**kept, "at": record.at.isoformat() if record.at else None}
-
-
-def _answer(
-    name: str, version: int, request: int, checked: Sequence[Record | RecordError], said: Sequence[Prediction]
-) -> bytes:
-    items: list[dict[str, Any]] = []
-    answers = iter(enumerate(said))
-    for record in checked:
-        if isinstance(record, RecordError):
-            items.append(error_body(record))
-            continue
-        position, prediction = next(answers)
-        items.append(
-            {
-                "id": predictions.prediction_id(request, position),
-                "risk": prediction.risk,
-                "band": prediction.band,
-                "missing": prediction.missing,
-            }
-        )
-    return msgspec.json.encode({"model": name, "version": version, "predictions": items})
 
 
 def _outcome(item: Any) -> Outcome:

@@ -76,13 +76,6 @@ RECALLED_WITH = (
 )
 
 
-class PredictBody(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of a prediction request; each record is checked by its model's contract."""
-
-    records: list[Any]
-    explain: bool = False
-
-
 class OutcomeBody(msgspec.Struct, forbid_unknown_fields=True):
     """One outcome: of a prediction by its id, or by the caller's own reference."""
 

@@ -5,24 +5,36 @@ the life of the process stay BentoML's. That needs its service class, which is p
 """
 
 import os
+import signal
+import sys
+import threading
+import time
+from functools import cache
 from typing import Any
 
 import bentoml
 from _bentoml_sdk.service.factory import Service as BentoService
 
 from configs.settings import settings
-from serving import app, runtime
+from serving.app import front
+from serving.runtime import Counters, Runtime
 
 LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+PARENT_EVERY_S = 0.25
+GRACE_S = 1.0
+SWITCH_S = 0.0005
+"""How long Python's threads leave each other waiting: the ledger's must not wait for a busy event loop's 5 ms."""
 
 
 class FrontedService(BentoService[Any]):
     """A BentoML service whose app answers our routes first."""
 
     def to_asgi(self, is_main: bool = True) -> Any:
+        threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
+        sys.setswitchinterval(SWITCH_S)
         inner = super().to_asgi(is_main)
         names = [name for name in os.environ.get("MEDIMIND_SERVED", "").split(",") if name]
-        return app.front(runtime.start(settings(), names, _counters()), inner)
+        return front(Runtime(settings(), names, _counters()), inner)
 
 
 @bentoml.service(
@@ -37,12 +49,26 @@ class Service:
     """What BentoML starts; the work is done by the routes in front of it."""
 
 
-def _counters() -> runtime.Counters:
+def _leave_with(parent: int) -> None:
+    """End this worker when its parent is gone: else it would go on answering, unseen, and hold the port."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_EVERY_S)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE_S)
+    os._exit(1)
+
+
+def _counters() -> Counters:
     answered = bentoml.metrics.Counter(
         "medimind_predictions_total", "Predictions answered and on record.", labelnames=["model", "version"]
     )
     refused = bentoml.metrics.Counter(
-        "medimind_refusals_total", "Records refused, by the reason's code.", labelnames=["model", "code"]
+        "medimind_refusals_total", "Records and requests refused, by the reason's code.", labelnames=["model", "code"]
+    )
+    shadowed = bentoml.metrics.Counter(
+        "medimind_shadow_records_total",
+        "Records for a shadow, by what became of them.",
+        labelnames=["model", "outcome"],
     )
     took = bentoml.metrics.Histogram(
         "medimind_predict_seconds",
@@ -50,8 +76,13 @@ def _counters() -> runtime.Counters:
         labelnames=["model"],
         buckets=LATENCY_BUCKETS_S,
     )
-    return runtime.Counters(
-        lambda model, version, n: answered.labels(model, str(version)).inc(n),
-        lambda model, code: refused.labels(model, code).inc(),
-        lambda model, seconds: took.labels(model).observe(seconds),
+    # The look-up of a labelled child costs more than counting with it.
+    answered_of = cache(lambda model, version: answered.labels(model, str(version)))
+    refused_of = cache(lambda model, code: refused.labels(model, code))
+    took_of = cache(lambda model: took.labels(model))
+    return Counters(
+        lambda model, version, n: answered_of(model, version).inc(n),
+        lambda model, code: refused_of(model, code).inc(),
+        lambda model, seconds: took_of(model).observe(seconds),
+        lambda model, outcome, n: shadowed.labels(model, outcome).inc(n),
     )

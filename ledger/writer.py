@@ -1,0 +1,251 @@
+"""The thread that puts a worker's predictions on record: one transaction for all that wait, then their answers.
+
+A ticket is settled after its commit, unless its answer has left already because its spec accepts, in so many words, to
+lose it. What the ledger does not take in time is refused, or, where the spec says so, laid in the spool.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
+
+from configs.errors import LedgerError, RecordError
+from ledger import tables
+from ledger.database import BUSY_TIMEOUT_S
+from ledger.predictions import Entry, keep_all, reserve
+from ledger.spool import Spool
+
+MOST_AT_ONCE = 1000
+"""Requests of one transaction."""
+
+NUMBERS_IN_HAND = 20_000
+"""Numbers that a worker draws for answers that leave before their row is in the ledger; half of them gone, it draws
+as many again. An outage that outlasts them is answered with 503."""
+
+MOST_SHADOWS = 10_000
+"""What shadows said that waits for a ledger that is away."""
+
+PROBE_S = 0.5
+"""How often a ledger that failed is tried again."""
+
+LATE_EVERY_S = 0.025
+SQLITE_BUSY = 5
+
+Kept = list[int] | bytes | RecordError | LedgerError
+"""A request's numbers, the answer that its key got before, or why it is not on record."""
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A request that may wait for its record until `until`, by time.monotonic(); `spool`: then the spool takes it."""
+
+    entry: Entry
+    until: float
+    spool: bool
+    settle: Callable[[Kept], None]
+
+
+class Writer:
+    """One writing thread on one connection. `deliver` is called in it, with everything that one turn settled."""
+
+    def __init__(
+        self,
+        engine: sa.Engine,
+        spool: Spool,
+        deliver: Callable[[Sequence[tuple[Ticket, Kept]]], None],
+        ahead: bool,
+    ) -> None:
+        """`ahead`: some answers may leave before their row is on record. Raises LedgerError if the ledger is away."""
+        self._engine = engine
+        self._spool = spool
+        self._deliver = deliver
+        self._ahead = ahead
+        self._numbers: list[int] = []
+        self._waiting: deque[Ticket] = deque()
+        self._shadows: deque[dict[str, Any]] = deque()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._singly = 0  # turns that take one request each, to find the one that fails
+        self._connection: sa.Connection | None = None
+        if ahead:
+            with self._transaction() as connection:
+                self._numbers = reserve(connection, NUMBERS_IN_HAND)
+        self._threads = [threading.Thread(target=run, daemon=True) for run in (self._write, self._refuse_late)]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, tickets: Sequence[Ticket]) -> None:
+        with self._changed:
+            self._waiting.extend(tickets)
+            self._changed.notify()
+
+    def shadow(self, row: dict[str, Any]) -> bool:
+        """Put on record, with the next transaction, what a shadow said; False if too many wait and it was let go."""
+        with self._changed:
+            if len(self._shadows) == MOST_SHADOWS:
+                return False
+            self._shadows.append(row)
+        return True
+
+    def numbers(self, n: int) -> list[int]:
+        """Numbers for an answer that leaves before its row is in the ledger. Raises LedgerError if too few are left."""
+        with self._changed:
+            if len(self._numbers) < n:
+                raise LedgerError("the ledger has been away too long: no number is left for an answer without it.")
+            taken, self._numbers = self._numbers[:n], self._numbers[n:]
+        return taken
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def close(self) -> None:
+        """Settle what waits, and stop."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        for thread in self._threads:
+            thread.join(timeout=BUSY_TIMEOUT_S + 1)
+
+    def _write(self) -> None:
+        while True:
+            with self._changed:
+                while not self._waiting and not self._closing:
+                    if not self._changed.wait(PROBE_S) and (self._spool.pending or self._shadows):
+                        break
+                if self._closing and not self._waiting and not self._shadows:
+                    break
+            self._turn()
+        self._disconnect()
+        self._spool.close()
+
+    def _turn(self) -> None:
+        """One transaction: the oldest of the spool, then everything that waits."""
+        taken: list[Ticket] = []
+        drained = 0
+        try:
+            with self._transaction() as connection:
+                spooled = self._spool.oldest(MOST_AT_ONCE)
+                taken = self._take() if len(spooled) < MOST_AT_ONCE else []
+                kept = keep_all(connection, [*spooled, *(ticket.entry for ticket in taken)])[len(spooled) :]
+                drained = len(spooled)
+                if shadows := list(self._shadows):
+                    connection.execute(tables.shadows.insert(), shadows)
+                fresh: list[int] = []
+                if self._ahead and len(self._numbers) < NUMBERS_IN_HAND // 2:
+                    fresh = reserve(connection, NUMBERS_IN_HAND)
+        except TimeoutError:  # another writer holds the ledger; who waited too long for it has been refused
+            if self._closing:
+                self._shadows.clear()
+                self._fail(self._take(), LedgerError("the ledger is held by another writer."))
+            return
+        except LedgerError as exc:
+            self._fail([*taken, *self._take()], exc)
+            if self._closing:
+                self._shadows.clear()
+            else:
+                time.sleep(PROBE_S / 10)
+            return
+        except Exception as exc:  # about one of these entries: the others are not to suffer for it
+            if len(taken) > 1:
+                self._singly = len(taken)
+                with self._changed:
+                    self._waiting.extendleft(reversed(taken))
+            else:
+                self._fail(taken, LedgerError(f"the ledger could not be written ({type(exc).__name__})."))
+            return
+        for _ in shadows:
+            self._shadows.popleft()
+        if drained:
+            self._spool.forget(drained)
+        if fresh:
+            with self._changed:
+                self._numbers += fresh
+        if taken:
+            self._deliver(list(zip(taken, kept, strict=True)))
+
+    def _take(self) -> list[Ticket]:
+        most = 1 if self._singly else MOST_AT_ONCE
+        self._singly = max(self._singly - 1, 0)
+        with self._changed:
+            return [self._waiting.popleft() for _ in range(min(len(self._waiting), most))]
+
+    def _refuse_late(self) -> None:
+        """Refuse who waits too long, whatever the writing thread is waiting for."""
+        while not self._closing:
+            time.sleep(LATE_EVERY_S)
+            if not self._waiting:
+                continue
+            now = time.monotonic()
+            with self._changed:
+                late = [ticket for ticket in self._waiting if ticket.until <= now]
+                if late:
+                    self._waiting = deque(ticket for ticket in self._waiting if ticket.until > now)
+            if late:
+                self._fail(late, LedgerError("the ledger did not take the request in time."))
+
+    def _fail(self, tickets: Sequence[Ticket], why: LedgerError) -> None:
+        """Settle what the ledger did not take. An answer that has left already goes on waiting, or to the spool."""
+        settled: list[tuple[Ticket, Kept]] = []
+        owed: list[Ticket] = []
+        for ticket in tickets:
+            answered = ticket.entry.numbers is not None
+            if answered and not self._closing:
+                owed.append(ticket)
+            else:
+                settled.append((ticket, self._to_spool(ticket.entry) if ticket.spool or answered else why))
+        if owed:
+            with self._changed:
+                self._waiting.extendleft(reversed(owed))
+        if settled:
+            self._deliver(settled)
+
+    def _to_spool(self, entry: Entry) -> Kept:
+        try:
+            if (before := self._spool.before(entry)) is not None:
+                return before
+            numbers = entry.numbers or self.numbers(len(entry.rows))
+            self._spool.append(replace(entry, numbers=numbers))
+        except LedgerError as exc:
+            return exc
+        return numbers
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sa.Connection]:
+        """A transaction on the connection that stays open. TimeoutError: another writer holds the ledger."""
+        try:
+            sqlite = self._engine.dialect.name == "sqlite"
+            if self._connection is None:
+                self._connection = self._engine.connect()
+                if sqlite:
+                    self._connection.exec_driver_sql(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000}")
+            if sqlite:
+                self._connection.exec_driver_sql("BEGIN IMMEDIATE")
+            yield self._connection
+            self._connection.commit()
+        except DBAPIError as exc:
+            self._disconnect()
+            if getattr(exc.orig, "sqlite_errorcode", None) == SQLITE_BUSY:
+                raise TimeoutError from exc
+            if not isinstance(exc, OperationalError | InterfaceError | InternalError):
+                raise
+            said = str(exc.orig).strip().partition("\n")[0]
+            raise LedgerError(f"the ledger could not be written: {said}. Nothing of it was kept.") from exc
+        except BaseException:
+            self._disconnect()
+            raise
+
+    def _disconnect(self) -> None:
+        """Roll back and let go of the connection; a broken one is replaced at the next turn."""
+        if self._connection is not None:
+            with suppress(DBAPIError):
+                self._connection.invalidate()
+            with suppress(DBAPIError):
+                self._connection.close()
+            self._connection = None

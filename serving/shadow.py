@@ -1,0 +1,77 @@
+"""A candidate that scores what the champion answered: on record beside it, never in an answer, never in its way."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+import msgspec
+import numpy as np
+
+from ledger.database import now
+from ledger.writer import Writer
+from serving.versions import Version
+
+MOST_WAITING = 2000
+"""Requests that may wait for a shadow; the newest are let go, and counted."""
+
+
+class Shadow:
+    """One thread, behind the answers."""
+
+    def __init__(self, writer: Writer, count: Callable[[str, str, int], None]) -> None:
+        """`count(model, outcome, records)`: scored, refused by the shadow's own contract, or let go."""
+        self._writer = writer
+        self._count = count
+        self._waiting: deque[tuple[Version, int, Sequence[bytes], datetime]] = deque()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
+        self._thread.start()
+
+    def offer(self, version: Version, number: int, records: Sequence[bytes], received: datetime) -> None:
+        """Score the records of request `number`, as the ledger keeps them, when there is time."""
+        if len(self._waiting) >= MOST_WAITING:
+            self._count(version.model, "let_go", len(records))
+            return
+        with self._changed:
+            self._waiting.append((version, number, records, received))
+            self._changed.notify()
+
+    def close(self) -> None:
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._waiting and not self._closing:
+                    self._changed.wait()
+                if self._closing:
+                    return
+                version, number, records, received = self._waiting.popleft()
+            try:
+                outcome = self._score(version, number, records, received)
+            except Exception:  # the shadow's own fault is counted, and no caller's
+                outcome = "failed"
+            self._count(version.model, outcome, len(records))
+
+    def _score(self, version: Version, number: int, records: Sequence[bytes], received: datetime) -> str:
+        predictor = version.predictor
+        checked = predictor.contract.check([msgspec.json.decode(record) for record in records], received)
+        risks = np.full(len(records), np.nan)  # NaN: this version's contract refuses the record
+        good = [place for place in range(len(records)) if place not in checked.errors]
+        if good:
+            risks[good] = predictor.risk(predictor.matrix(checked.values, checked.at))
+        row = {
+            "request": number,
+            "version": version.number,
+            "bundle": version.bundle,
+            "risks": risks.tobytes(),
+            "at": now(),
+        }
+        if not self._writer.shadow(row):
+            return "let_go"
+        return "scored" if len(good) == len(records) else "refused_in_part" if good else "refused"

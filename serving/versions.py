@@ -1,0 +1,68 @@
+"""A version in memory: its bundle verified and replayed, its engine warm, its queue ready."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from functools import cached_property
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from models import explain
+from models.bundle import get
+from models.predict import Predictor
+from serving.batcher import INLINE_S, Batcher
+from serving.bodies import decoder
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version that can answer. `typed` decodes a body whose records all have the contract's types."""
+
+    model: str
+    number: int
+    predictor: Predictor
+    batcher: Batcher = field(repr=False)
+    typed: msgspec.json.Decoder[Any] = field(repr=False)
+
+    @property
+    def bundle(self) -> str:
+        return self.predictor.bundle.digest
+
+    @property
+    def expires_on(self) -> date | None:
+        return self.predictor.spec.serving.expires_on
+
+    @property
+    def expired(self) -> bool:
+        """Whether its last day is over, in UTC."""
+        return self.expires_on is not None and self.predictor.spec.serving.expired(datetime.now(UTC).date())
+
+    @cached_property
+    def explainer(self) -> explain.Explainer:
+        """What explains it, read from its model at first use. Raises BundleError if it cannot be explained."""
+        return explain.explainer(self.predictor.bundle.model, self.predictor.plan.features)
+
+
+def load(model: str, number: int, digest: str, store: Path, flush: Callable[[], None]) -> Version:
+    """The version of this bundle. Raises BundleError if it is missing, changed, or fails its self-test."""
+    predictor = Predictor(get(digest, store))
+    most = predictor.spec.serving.max_batch
+    batcher = Batcher(predictor, most, inline=_seconds(predictor, most) < INLINE_S, flush=flush)
+    return Version(model, number, predictor, batcher, decoder(predictor.contract))
+
+
+def _seconds(predictor: Predictor, rows: int) -> float:
+    """How long the largest batch takes, once warm: the best of five."""
+    records = [case["record"] for case in predictor.bundle.selftest["cases"]]
+    checked = predictor.contract.check(records, datetime.now(UTC))
+    values, at = np.resize(checked.values, (rows, checked.values.shape[1])), np.resize(checked.at, rows)
+    taken = []
+    for _ in range(5):
+        began = perf_counter()
+        predictor.risk(predictor.matrix(values, at))
+        taken.append(perf_counter() - began)
+    return min(taken)

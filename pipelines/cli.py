@@ -25,6 +25,7 @@ app.add_typer(ledger_app, name="ledger")
 
 Name = Annotated[str, typer.Argument(help="A disease: the name of its YAML.")]
 Version = Annotated[str, typer.Argument(help="A version, NAME@VERSION.")]
+Why = Annotated[str, typer.Option("--reason", help="Why, for the record.")]
 AsFlow = Annotated[bool, typer.Option("--flow", help="Run as a Prefect flow, as with PREFECT_API_URL set.")]
 
 
@@ -49,20 +50,21 @@ def main() -> None:
 
 @app.command("list")
 def list_() -> None:
-    """The diseases, which of them are released, and their champions."""
+    """The diseases, which of them are released, their champions, and what is stopped, retired or expired."""
     from configs.spec import diseases, enabled, load_spec
+    from ledger import stops
     from ledger.database import connect
     from ledger.promotions import find_champion
     from pipelines import story
+    from pipelines.stop import state
 
     settings = _settings()
     released = enabled(settings.configs)
     engine = connect(settings)
     for name in diseases(settings.configs):
-        champion = find_champion(engine, name)
-        state = f"champion {name}@{champion.version}, since {champion.at:%Y-%m-%d}" if champion else "no champion"
+        who = state(find_champion(engine, name), stops.find(engine, name), settings)
         title = load_spec(name, settings.configs).title
-        story.say(f"{name:24} {'released' if name in released else 'draft':9} {state:48} {title}")
+        story.say(f"{name:24} {'released' if name in released else 'draft':9} {who:48} {title}")
 
 
 @app.command()
@@ -172,7 +174,7 @@ def validate(name: Name, flow: AsFlow = False) -> None:
 @app.command()
 def promote(
     version: Version,
-    reason: Annotated[str, typer.Option("--reason", help="Why, for the record.")],
+    reason: Why,
     flow: AsFlow = False,
 ) -> None:
     """Make a version champion; refused unless its own report passes."""
@@ -184,7 +186,76 @@ def promote(
         return
     from pipelines import story
 
-    story.promoted(promote(name, number, reason, _settings()))
+    done = promote(name, number, reason, _settings())
+    story.promoted(done)
+    _tell(*done.notes)
+
+
+@app.command()
+def rollback(name: Name, reason: Why) -> None:
+    """Make the champion before the present one champion again; a second rollback goes further back."""
+    from pipelines.promote import rollback
+
+    done = rollback(name, reason, _settings())
+    _tell(f"{name}@{done.promotion.version} is champion again: {reason}", *done.notes)
+    if done.alias:
+        _tell(f"MLflow's champion alias could not be copied: {done.alias}")
+
+
+@app.command()
+def stop(
+    name: Name,
+    reason: Annotated[str, typer.Option("--reason", help="Why; every caller is told it, so nothing of a patient.")],
+    lift: Annotated[bool, typer.Option("--lift", help="End the stop.")] = False,
+) -> None:
+    """Answer 503 with the reason instead of a risk, on every worker, until the stop is lifted."""
+    from pipelines.stop import lift as end
+    from pipelines.stop import stop
+
+    if lift:
+        end(name, reason, _settings())
+        _tell(f"{name} is not stopped any more: {reason}")
+        return
+    stop(name, reason, _settings())
+    _tell(f"{name} is stopped: {reason}", f'`medimind stop {name} --lift --reason "…"` ends it')
+
+
+@app.command()
+def retire(
+    version: Version,
+    reason: Annotated[str, typer.Option("--reason", help="Why; callers are told it, so nothing of a patient.")],
+) -> None:
+    """Let a version never answer again. There is no way back: a retired version stays retired."""
+    from pipelines.promote import parse_version
+    from pipelines.stop import retire
+
+    name, number = parse_version(version)
+    champion = retire(name, number, reason, _settings())
+    _tell(f"{version} is retired, for good: {reason}")
+    if champion:
+        _tell(
+            f'it is the champion, so {name} answers 503 now: `medimind rollback {name} --reason "…"` goes back to '
+            f'the champion before, `medimind promote {name}@VERSION --reason "…"` makes another one'
+        )
+
+
+@app.command()
+def traffic(
+    name: Name,
+    shadow: Annotated[str | None, typer.Option(help="NAME@VERSION scores the same records and never answers.")] = None,
+    canary: Annotated[str | None, typer.Option(help="NAME@VERSION answers a --share of the patients.")] = None,
+    share: Annotated[float | None, typer.Option(help="Of a canary: above 0, at most 1.")] = None,
+    ab: Annotated[str | None, typer.Option(help="TAG=NAME@VERSION answers what is tagged TAG.")] = None,
+    off: Annotated[str | None, typer.Option(help="shadow, canary or a TAG: the champion answers again.")] = None,
+    reason: Annotated[str | None, typer.Option("--reason", help="Why, for the record.")] = None,
+) -> None:
+    """Let another version than the champion score or answer some records; without an option: what is set."""
+    from pipelines.traffic import change, told
+
+    settings = _settings()
+    asked = {"--shadow": shadow, "--canary": canary, "--ab": ab, "--off": off}
+    change(name, {option: value for option, value in asked.items() if value is not None}, share, reason, settings)
+    _tell(*told(name, settings))
 
 
 @app.command()
@@ -335,6 +406,16 @@ def purge(before: Annotated[str, typer.Option("--before", help="A time; what is 
         "not reached, delete them yourself: backups, earlier ledgers that restore kept (*.before-restore-*), "
         f"drift drawings under {settings.reports}"
     )
+
+
+def _tell(*lines: str) -> None:
+    """Lines that may hold a person's words, which are no markup."""
+    from rich.markup import escape
+
+    from pipelines import story
+
+    for line in lines:
+        story.say(escape(line))
 
 
 def _settings() -> "Settings":

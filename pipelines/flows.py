@@ -12,6 +12,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.deployments.runner import EntrypointType
 from prefect.exceptions import ObjectAlreadyExists
+from rich.markup import escape
 
 from configs.errors import FetchError, RegistryError
 from configs.settings import settings
@@ -71,7 +72,10 @@ def validate(name: str) -> tuple[int, bool]:
 @flow(name="promote")
 def promote(name: str, number: int, reason: str) -> None:
     """Version to champion."""
-    story.promoted(stubborn(promoting.promote)(name, number, reason, settings()))
+    done = stubborn(promoting.promote)(name, number, reason, settings())
+    story.promoted(done)
+    for note in done.notes:
+        story.say(escape(note))
 
 
 @flow(name="monitor")

@@ -14,11 +14,12 @@ from typing import Annotated, Any, Literal
 import msgspec
 import numpy as np
 from msgspec import Meta
+from msgspec.structs import astuple
 from numpy.typing import NDArray
 
 from configs.errors import RecordError
 from configs.spec import Column
-from features.columns import MISSING, Record, check_record, check_time, check_value, is_text
+from features.columns import MISSING, check_record, check_time, check_value, is_text
 
 Matrix = NDArray[np.float64]
 
@@ -35,15 +36,15 @@ class Checked:
     """Records that keep the contract, and why the others do not.
 
     `values` (n, c) are checked values in the contract's order of columns, `at` (n,) the times of prediction in seconds
-    since 1970. `kept` holds each record as the ledger keeps it: JSON of the contract's fields as they came and the
-    time of prediction, without an identifier. `errors` maps a position among all that were sent to its error.
+    since 1970. `cells` are the n records as they came, in that order, and behind it the time of prediction where one
+    was told; no identifier. `errors` maps a position among all that were sent to its error.
     """
 
     values: Matrix
     at: NDArray[np.float64]
     patients: list[str | None]
     references: list[str | None]
-    kept: list[bytes]
+    cells: list[tuple[Any, ...]]
     errors: dict[int, RecordError]
 
     @staticmethod
@@ -54,7 +55,7 @@ class Checked:
             np.concatenate([piece.at for piece in pieces]),
             [patient for piece in pieces for patient in piece.patients],
             [reference for piece in pieces for reference in piece.references],
-            [record for piece in pieces for record in piece.kept],
+            [cells for piece in pieces for cells in piece.cells],
             {
                 number * size + place: error
                 for number, piece in enumerate(pieces)
@@ -93,63 +94,94 @@ class Contract:
             self._tables.append(table)
             fields.append((field, kind) if column.required else (field, kind | None, None))
         fields += [(name, str | None, None) for name in ("patient", "reference", "at")]
+        self._fields = msgspec.json.encode([*columns, "at"])
         self.record: Any = msgspec.defstruct(
             "Record", fields, rename=names, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
         )
 
     def check(self, sent: Sequence[Any], received: datetime) -> Checked:
         """The records, as `record` or as plain JSON values, checked; a record without a time of its own is of now."""
-        rows: list[list[Any]] = []
+        kind = self.record
+        records = sent if set(map(type, sent)) == {kind} else [_converted(item, kind) for item in sent]
+        try:
+            return self._all(records, received)
+        except (TypeError, AttributeError, RecordError):  # something is not as it is most often
+            return self._one_by_one(records, received)
+
+    def _all(self, records: Sequence[Any], received: datetime) -> Checked:
+        """All records, each of which msgspec took. Raises TypeError, AttributeError or RecordError if one is odd."""
+        tables = self._tables
+        cells = [astuple(record) for record in records]
+        rows = [
+            [cell if table is None else table[cell] for cell, table in zip(row, tables, strict=False)] for row in cells
+        ]
+        try:
+            values = np.array(rows, np.float64)
+        except TypeError:
+            values = np.array([self._scaled(row) for row in rows], np.float64)
+        values = values.reshape(len(rows), len(tables))
+        values += 0.0  # minus zero becomes zero: equal values have equal bits
+        patients: list[str | None] = [None] * len(records)
+        references: list[str | None] = [None] * len(records)
+        times: list[str | None] = [None] * len(records)
+        at = np.full(len(records), received.timestamp())
+        for place, record in enumerate(records):
+            if record.patient is None and record.reference is None and record.at is None:
+                continue
+            time = check_time(record.at)
+            for text in (record.patient, record.reference):
+                if text is not None and not is_text(text):
+                    raise TypeError
+            patients[place], references[place] = record.patient, record.reference
+            if time is not None:
+                at[place], times[place] = time.timestamp(), time.isoformat()
+        width = len(tables)
+        kept = [(*row[:width], time) for row, time in zip(cells, times, strict=True)]
+        return Checked(values, at, patients, references, kept, {})
+
+    def _scaled(self, row: Sequence[Any]) -> list[Any]:
+        """A row whose quantities are numbers of the canonical unit. Raises RecordError."""
+        return [
+            check_value(name, column, {"value": cell.value, "unit": cell.unit}) if isinstance(cell, Quantity) else cell
+            for cell, (name, column) in zip(row, self.columns.items(), strict=True)
+        ]
+
+    def _one_by_one(self, records: Sequence[Any], received: datetime) -> Checked:
+        """The same by the judge of values, record by record, where it is needed."""
+        rows: list[list[float]] = []
         at: list[float] = []
         patients: list[str | None] = []
         references: list[str | None] = []
-        kept: list[bytes] = []
+        kept: list[tuple[Any, ...]] = []
         errors: dict[int, RecordError] = {}
-        for position, item in enumerate(sent):
+        for position, item in enumerate(records):
+            raw = msgspec.to_builtins(item) if isinstance(item, self.record) else item
             try:
-                if item.__class__ is not self.record:
-                    item = msgspec.convert(item, self.record)
-                row = self._row(item)
-                patient, reference = item.patient, item.reference
-                if not ((patient is None or is_text(patient)) and (reference is None or is_text(reference))):
-                    raise TypeError
-                time = check_time(item.at) or received
-            except (TypeError, ValueError, RecordError, RecursionError):  # msgspec's errors are ValueErrors
-                try:
-                    record, raw = self._judged(item)
-                except RecordError as exc:
-                    errors[position] = exc
-                    continue
-                row, patient, reference = list(record.values.values()), record.patient, record.reference
-                time = record.at or received
-                kept.append(msgspec.json.encode(raw | {"at": time.isoformat()}))
-            else:
-                item.patient = item.reference = None
-                item.at = time.isoformat()
-                kept.append(msgspec.json.encode(item))
-            rows.append(row)
-            at.append(time.timestamp())
-            patients.append(patient)
-            references.append(reference)
+                record = check_record(self.columns, raw)
+            except RecordError as exc:
+                errors[position] = exc
+                continue
+            rows.append(list(record.values.values()))
+            at.append((record.at or received).timestamp())
+            patients.append(record.patient)
+            references.append(record.reference)
+            kept.append((*map(raw.get, self.columns), record.at.isoformat() if record.at else None))
         values = np.array(rows, np.float64).reshape(len(rows), len(self._tables))
-        values += 0.0  # minus zero becomes zero: equal values have equal bits
         return Checked(values, np.array(at), patients, references, kept, errors)
 
-    def _row(self, record: Any) -> list[Any]:
-        """The record's values as floats, None for missing. Raises TypeError for what only the judge can decide."""
-        cells = msgspec.structs.astuple(record)
-        row = [cell if table is None else table[cell] for cell, table in zip(cells, self._tables, strict=False)]
-        if Quantity in map(type, row):
-            for position, name in enumerate(self.columns):
-                if isinstance(cell := row[position], Quantity):
-                    row[position] = check_value(name, self.columns[name], {"value": cell.value, "unit": cell.unit})
-        return row
+    def table(self, cells: Sequence[tuple[Any, ...]]) -> bytes:
+        """Checked records as the ledger keeps them: JSON of the fields' names, once, and of the records' cells."""
+        return b'{"fields":%s,"rows":%s}' % (self._fields, msgspec.json.encode(cells))
 
-    def _judged(self, item: Any) -> tuple[Record, dict[str, Any]]:
-        """The record by the judge of values, and its fields as they came. Raises RecordError."""
-        raw = msgspec.to_builtins(item) if isinstance(item, self.record) else item
-        record = check_record(self.columns, raw)
-        return record, {name: value for name, value in raw.items() if name in self.columns}
+
+def _converted(item: Any, kind: Any) -> Any:
+    """The item as msgspec's type, or as it is, for the judge."""
+    if item.__class__ is kind:
+        return item
+    try:
+        return msgspec.convert(item, kind)
+    except (msgspec.ValidationError, RecursionError):
+        return item
 
 
 def _typed(column: Column) -> tuple[Any, Mapping[Any, Any] | None]:

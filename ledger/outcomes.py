@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from configs.errors import NotOnRecordError, RecordError
 from ledger import tables
 from ledger.database import now, utc
-from ledger.predictions import parse_id, prediction_id
+from ledger.predictions import parse_id, prediction_id, records_of
 
 
 @dataclass(frozen=True)
@@ -71,5 +71,6 @@ def _predicted_at(connection: sa.Connection, request: int, position: int) -> dat
     """The time of prediction: what the record says, or, once that was purged, when the request came."""
     t = tables.requests
     row = connection.execute(sa.select(t.c.received_at, t.c.records).where(t.c.id == request)).one()
-    said = row.records[position].get("at") if row.records is not None else None
-    return min(datetime.fromisoformat(said), utc(row.received_at)) if said else utc(row.received_at)
+    if row.records is None:
+        return utc(row.received_at)
+    return min(datetime.fromisoformat(records_of(row)[position]["at"]), utc(row.received_at))

@@ -28,7 +28,10 @@ ID = re.compile(r"(0|[1-9][0-9]{0,14})-(0|[1-9][0-9]{0,8})")
 
 @dataclass(frozen=True)
 class Answered:
-    """Predictions of one version for one request, as they go on record: n records as JSON, features (n, d), risks (n,).
+    """Predictions of one version for one request, as they go on record: features (n, d), risks (n,).
+
+    `records` are n as JSON: the names of their fields, and a row of cells each; one without `at` is of the moment it
+    was received. A list of objects, as earlier releases wrote it, is read as well.
 
     `traffic` is the ledger's number of the rule that sent these records to another version than the champion.
     """
@@ -37,7 +40,7 @@ class Answered:
     version: int
     bundle: str
     received_at: datetime
-    records: list[bytes]
+    records: bytes
     references: list[str | None]
     patients: list[str | None]
     features: NDArray[np.float32]
@@ -188,7 +191,6 @@ def _row(
 ) -> tuple[Any, ...]:
     """A row of `requests`, in the order of COLUMNS."""
     rows = np.ascontiguousarray(answered.features, np.float32)
-    some = any(patient is not None for patient in answered.patients)
     return (
         number,
         answered.model,
@@ -200,8 +202,8 @@ def _row(
         feature_digests(rows),
         json.dumps(answered.bands),
         rows.tobytes(),
-        b"[%s]" % b",".join(answered.records),
-        json.dumps(answered.patients) if some else f"[{', '.join(['null'] * len(rows))}]",
+        answered.records,
+        json.dumps(answered.patients),
         idempotency.key if idempotency else None,
         idempotency.body_digest if idempotency else None,
         answer,
@@ -281,7 +283,7 @@ def find(engine: sa.Engine, prediction_id: str) -> Stored:
         version=row.version,
         bundle=row.bundle,
         received_at=utc(row.received_at),
-        record=row.records[position] if row.records is not None else None,
+        record=records_of(row)[position] if row.records is not None else None,
         features=features,
         feature_digest=_digests(row.feature_digests)[position],
         risk=float(np.frombuffer(row.risks, np.float64)[position]),
@@ -317,7 +319,7 @@ def window(engine: sa.Engine, model: str, bundle: str, last: int | None, since: 
     features = [np.frombuffer(row.features, np.float32).reshape(row.n, -1) for row in rows]
     places = [(row.id, position) for row in rows for position in range(row.n)][skip:]
     return Window(
-        records=[record for row in rows for record in row.records][skip:],
+        records=[record for row in rows for record in records_of(row)][skip:],
         features=np.concatenate(features)[skip:] if features else np.empty((0, 0), np.float32),
         digests=[digest for row in rows for digest in _digests(row.feature_digests)][skip:],
         risks=np.concatenate([np.empty(0), *(np.frombuffer(row.risks, np.float64) for row in rows)])[skip:],
@@ -326,6 +328,15 @@ def window(engine: sa.Engine, model: str, bundle: str, last: int | None, since: 
         last=utc(rows[-1].received_at) if rows else None,
         purged=purged,
     )
+
+
+def records_of(row: Any) -> list[dict[str, Any]]:
+    """The records of a row of `requests`, each with its time of prediction."""
+    kept, received = row.records, utc(row.received_at).isoformat()
+    if isinstance(kept, dict):
+        named = [zip(kept["fields"], cells, strict=True) for cells in kept["rows"]]
+        kept = [{name: cell for name, cell in record if cell is not None} for record in named]
+    return [{**record, "at": record.get("at") or received} for record in kept]
 
 
 def purge(engine: sa.Engine, before: datetime, actor: str) -> int:
@@ -374,7 +385,8 @@ def feature_digest(row: NDArray[np.float32]) -> str:
 def feature_digests(X: NDArray[np.float32]) -> bytes:
     """`feature_digest` of each row of X (n, d), 32 bytes each, one after the other."""
     canonical = np.where(np.isnan(X), np.float32(np.nan), X).astype("<f4")
-    return b"".join([hashlib.sha256(row).digest() for row in canonical])
+    content, width = canonical.tobytes(), canonical.shape[1] * canonical.itemsize
+    return b"".join([hashlib.sha256(content[at : at + width]).digest() for at in range(0, len(content), width)])
 
 
 def _digests(joined: bytes) -> list[str]:

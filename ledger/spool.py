@@ -32,7 +32,8 @@ class _Row(msgspec.Struct):
     version: int
     bundle: str
     received_at: datetime
-    records: list[bytes]
+    records: bytes
+    n: int
     references: list[str | None]
     patients: list[str | None]
     features: bytes
@@ -86,6 +87,7 @@ class Spool:
                 row.bundle,
                 row.received_at,
                 row.records,
+                len(row.risks),
                 row.references,
                 row.patients,
                 np.ascontiguousarray(row.features, np.float32).tobytes(),
@@ -187,7 +189,7 @@ def _entry(line: _Line) -> Entry:
             row.records,
             row.references,
             row.patients,
-            np.frombuffer(row.features, np.float32).reshape(len(row.records), -1),
+            np.frombuffer(row.features, np.float32).reshape(row.n, -1),
             np.frombuffer(row.risks, np.float64),
             row.bands,
             row.traffic,

@@ -42,6 +42,8 @@ class Predictor:
         self.contract = Contract(self.spec.columns)
         read = {column for feature in self.plan.features for column in feature.reads}
         self._read = [name for name in self.spec.columns if name in read]
+        self._bands: list[str | None] = [None, *bundle.thresholds]
+        self._thresholds = np.array(list(bundle.thresholds.values()))  # in rising order, as training made sure
         self._read_at = np.array([name in read for name in self.spec.columns])
         self._self_test()
 
@@ -69,7 +71,7 @@ class Predictor:
 
     def bands(self, risk: NDArray[np.float64]) -> list[str | None]:
         """The highest operating point that each risk reaches."""
-        return [band(self.bundle.thresholds, value) for value in risk.tolist()]
+        return [self._bands[place] for place in np.searchsorted(self._thresholds, risk, side="right").tolist()]
 
     def risk(self, X: Matrix) -> NDArray[np.float64]:
         """The calibrated risk of each row of X (n, d), (n,), at most `serving.max_batch` rows at a time."""

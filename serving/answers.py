@@ -117,7 +117,7 @@ class Call:
                 version=part.version.number,
                 bundle=part.version.bundle,
                 received_at=self.received,
-                records=part.checked.kept,
+                records=part.version.predictor.contract.table(part.checked.cells),
                 references=part.checked.references,
                 patients=hash_patients(self.key, part.checked.patients),
                 features=part.features,

@@ -1,8 +1,8 @@
 """Rows of many requests, computed together.
 
 Requests that wait while a batch is computed form the next one; at light load a request is its own batch, at once, for
-there is no timer. A batch takes its rows from the waiting requests in equal parts, so that one large request does not
-stand before the small ones.
+there is no timer. A large request gets one batch and goes to the end of the queue, so that it does not stand before the
+others until it is done.
 """
 
 import asyncio
@@ -91,28 +91,28 @@ class Batcher:
             )
 
     def _form(self) -> list[tuple[Job, int, int]]:
-        """Rows of the next batch: of each waiting job an equal part."""
+        """Rows of the next batch, from the jobs in their order; one that needs more than that goes to the end."""
         now = monotonic()
-        waiting: list[Job] = []
-        while self._queue and len(waiting) < self._most:
+        batch: list[tuple[Job, int, int]] = []
+        unfinished: list[Job] = []
+        left = self._most
+        while self._queue and left:
             job = self._queue.popleft()
             if job.ended:
                 continue
             if job.taken == 0 and job.connection is not None and job.connection.disconnected:
                 job.fail(Gone())
-            elif job.taken == 0 and job.until <= now:
+                continue
+            if job.taken == 0 and job.until <= now:
                 job.fail(Refused(503, "deadline", "the deadline passed before the model ran.", "X-Deadline-Ms"))
-            else:
-                waiting.append(job)
-        batch: list[tuple[Job, int, int]] = []
-        left = self._most
-        by_rest = sorted(waiting, key=lambda job: len(job.values) - job.taken)
-        for place, job in enumerate(by_rest):  # the small ones first: what they do not need, the large ones get
-            n = min(len(job.values) - job.taken, left // (len(by_rest) - place))
+                continue
+            n = min(len(job.values) - job.taken, left)
             batch.append((job, job.taken, job.taken + n))
             left -= n
             job.taken += n
-        self._queue.extend(job for job in waiting if job.taken < len(job.values))  # behind who came meanwhile
+            if job.taken < len(job.values):
+                unfinished.append(job)
+        self._queue.extend(unfinished)  # behind everybody who waits
         return batch
 
     def _settle(self, batch: list[tuple[Job, int, int]], computed: list[Any], then: Callable[[], Any]) -> None:

@@ -249,7 +249,7 @@ class Runtime:
         for number, part in zip(numbers, (part for part in call.parts if len(part.checked.values)), strict=True):
             self.counters.answered(model.name, part.version.number, len(part.checked.values))
             if shadow is not None and (version := model.others.get(shadow.version)):
-                self._shadow.offer(version, number, part.checked.kept, call.received)
+                self._shadow.offer(version, number, part, call.received)
 
     async def _explainable(self, version: Version) -> None:
         try:

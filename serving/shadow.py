@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 
 import msgspec
@@ -10,6 +10,7 @@ import numpy as np
 
 from ledger.database import now
 from ledger.writer import Writer
+from serving.answers import Part
 from serving.versions import Version
 
 MOST_WAITING = 2000
@@ -23,19 +24,19 @@ class Shadow:
         """`count(model, outcome, records)`: scored, refused by the shadow's own contract, or let go."""
         self._writer = writer
         self._count = count
-        self._waiting: deque[tuple[Version, int, Sequence[bytes], datetime]] = deque()
+        self._waiting: deque[tuple[Version, int, Part, datetime]] = deque()
         self._changed = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
         self._thread.start()
 
-    def offer(self, version: Version, number: int, records: Sequence[bytes], received: datetime) -> None:
-        """Score the records of request `number`, as the ledger keeps them, when there is time."""
+    def offer(self, version: Version, number: int, said: Part, received: datetime) -> None:
+        """Score the records of request `number`, which `said` answered, when there is time."""
         if len(self._waiting) >= MOST_WAITING:
-            self._count(version.model, "let_go", len(records))
+            self._count(version.model, "let_go", len(said.risks))
             return
         with self._changed:
-            self._waiting.append((version, number, records, received))
+            self._waiting.append((version, number, said, received))
             self._changed.notify()
 
     def close(self) -> None:
@@ -51,16 +52,21 @@ class Shadow:
                     self._changed.wait()
                 if self._closing:
                     return
-                version, number, records, received = self._waiting.popleft()
+                version, number, said, received = self._waiting.popleft()
             try:
-                outcome = self._score(version, number, records, received)
+                outcome = self._score(version, number, said, received)
             except Exception:  # the shadow's own fault is counted, and no caller's
                 outcome = "failed"
-            self._count(version.model, outcome, len(records))
+            self._count(version.model, outcome, len(said.risks))
 
-    def _score(self, version: Version, number: int, records: Sequence[bytes], received: datetime) -> str:
+    def _score(self, version: Version, number: int, said: Part, received: datetime) -> str:
         predictor = version.predictor
-        checked = predictor.contract.check([msgspec.json.decode(record) for record in records], received)
+        names = [*said.version.predictor.contract.columns, "at"]
+        records = [
+            {name: cell for name, cell in zip(names, cells, strict=True) if cell is not None}
+            for cells in msgspec.to_builtins(said.checked.cells)
+        ]
+        checked = predictor.contract.check(records, received)
         risks = np.full(len(records), np.nan)  # NaN: this version's contract refuses the record
         good = [place for place in range(len(records)) if place not in checked.errors]
         if good:

@@ -350,6 +350,28 @@ def serve(
 
 
 @app.command()
+def load(
+    name: Name,
+    file: Annotated[Path, typer.Argument(help="Records: .json, .jsonl, .csv or .parquet.")],
+    rate: Annotated[float, typer.Option(help="Requests a second.")],
+    seconds: Annotated[float, typer.Option(help="For how long.")] = 10.0,
+    url: Annotated[str | None, typer.Option(help="Default: http://127.0.0.1, port MEDIMIND_PORT or 8400.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Records in a request.")] = 1,
+    connections: Annotated[int, typer.Option(min=1, help="At most so many requests are on their way.")] = 64,
+) -> None:
+    """Replay a file of records to the server here at a set rate; they go on record. Exit code 1 if a request fails."""
+    from pipelines import story
+    from pipelines.load import Plan, load
+
+    settings = _settings()
+    plan = Plan(rate, seconds, batch, connections)
+    done = load(name, file, url or f"http://127.0.0.1:{settings.port}", plan, settings)
+    story.loaded(done)
+    if done.errors:
+        raise typer.Exit(1)
+
+
+@app.command()
 def schedule() -> None:
     """Deploy the released diseases' flows to the Prefect server at PREFECT_API_URL."""
     from configs.errors import ServiceError

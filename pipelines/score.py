@@ -1,17 +1,15 @@
 """A file of records, scored by the champion. Nothing goes on record: that is what the server is for."""
 
-import json
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from configs.errors import ContractError, LedgerError, RecordError, SourceError
+from configs.errors import LedgerError, RecordError, SourceError
 from configs.settings import Settings
-from features.columns import translate
 from ledger.database import connect
 from ledger.promotions import find_champion
 from models.bundle import get
 from models.predict import Predictor
-from pipelines import sources
+from pipelines import inputs
 from pipelines.files import replacing
 
 
@@ -24,23 +22,10 @@ def champion(name: str, settings: Settings) -> tuple[Predictor, int]:
 
 
 def predict(name: str, path: Path, settings: Settings) -> dict[str, Any]:
-    """What the champion says of the records in a JSON file: one object, a list, or a request's body."""
-    try:
-        body = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
-    except OSError as exc:
-        raise SourceError(f"{path}: cannot be read ({exc.strerror}).") from exc
-    except ValueError as exc:
-        raise SourceError(f"{path}: is no JSON ({exc}).") from exc
-    if isinstance(body, dict):
-        body = body.get("records", [body])
-    if not isinstance(body, list):
-        raise SourceError(f"{path}: a record, a list of records, or an object with `records` is expected.")
+    """What the champion says of the records in a JSON file: one, a list, a request's body, or one a line."""
+    records = inputs.read_json(path)
     predictor, version = champion(name, settings)
-    return {"model": name, "version": version, "predictions": [_answer(predictor, record) for record in body]}
-
-
-def _no_number(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number in JSON")
+    return {"model": name, "version": version, "predictions": [_answer(predictor, record) for record in records]}
 
 
 def _answer(predictor: Predictor, record: Any) -> dict[str, Any]:
@@ -62,23 +47,9 @@ def score(name: str, source: Path, target: Path, settings: Settings) -> tuple[in
 
     if source.resolve() == target.resolve() or (source.exists() and target.exists() and source.samefile(target)):
         raise SourceError(f"{target}: is the same file as the input, which stays as it is; name another output.")
-    try:
-        frame: Any = sources.read_file(source)
-    except OSError as exc:
-        raise SourceError(f"{source}: cannot be read ({exc.strerror}).") from exc
-    except ValueError as exc:  # pandas' and pyarrow's own; their text may quote cells
-        raise SourceError(f"{source}: is no readable table ({type(exc).__name__}).") from exc
-    if frame.empty:
-        raise SourceError(f"{source}: the table is empty.")
+    frame = inputs.read_table(source)
     predictor, _ = champion(name, settings)
-    cells = {}
-    for key, column in predictor.spec.columns.items():
-        found = key if key in frame else column.from_ or key
-        if found in frame:
-            cells[key] = [translate(column, None if pd.isna(cell) else cell) for cell in frame[found].tolist()]
-    if not cells:
-        raise ContractError(f"{source}: has none of the contract's columns: {', '.join(predictor.spec.columns)}.")
-    answers = [_answer(predictor, {key: column[row] for key, column in cells.items()}) for row in range(len(frame))]
+    answers = [_answer(predictor, record) for record in inputs.from_table(frame, predictor.spec.columns, source)]
     rows = [
         {
             "row": row + 1,

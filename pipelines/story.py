@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ledger.replay import Replay
     from models.bundle import Bundle
     from pipelines.ingest import Ingested
+    from pipelines.load import Loaded
     from pipelines.monitor import Monitored
     from pipelines.promote import Promoted
     from pipelines.validate import Validated
@@ -85,6 +86,19 @@ def replayed(done: "Replay") -> None:
     say(f"  risk then {stored.risk!r}, now {done.risk!r}: {done.agrees}")
     digest = "the same digest" if done.same_features else "[red]another digest[/]"
     say(f"  features {digest} {stored.feature_digest[:12]}")
+
+
+def loaded(done: "Loaded") -> None:
+    plan = done.plan
+    unsent = f"; {plan.requests - done.sent} not sent, no connection was free" if done.sent < plan.requests else ""
+    say(f"[bold]load[/]      {done.sent} requests sent, {done.rate:.1f} a second of the {plan.rate:g} set{unsent}")
+    refused = f" ({_counts(done.refused)})" if done.refused else ""
+    errors = f"[red]{done.errors.total()} errors[/] ({_counts(done.errors)})" if done.errors else "no error"
+    say(f"          {done.predictions} predictions, {done.refused.total()} records refused{refused}; "
+        f"{done.unavailable} requests answered 503, {errors}")  # fmt: skip
+    if done.took_ms:
+        told = ", ".join(f"p{share * 100:g} {done.percentile_ms(share):.1f} ms" for share in (0.5, 0.95, 0.99))
+        say(f"          from due to answered: {told}")
 
 
 def findings(shown: list[Finding]) -> None:

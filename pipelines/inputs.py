@@ -1,0 +1,74 @@
+"""A file of records as a request would send them: JSON, JSON lines, or a table of the contract's columns."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from configs.errors import ContractError, SourceError
+from configs.spec import Column
+from features.columns import translate
+from pipelines import sources
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TABLES = (".csv", ".parquet")
+LINES = (".jsonl", ".ndjson")
+
+
+def read(path: Path, columns: Mapping[str, Column]) -> list[Any]:
+    """The records of a file, by its suffix. Raises SourceError or ContractError; no record is checked yet."""
+    return from_table(read_table(path), columns, path) if path.suffix in TABLES else read_json(path)
+
+
+def read_json(path: Path) -> list[Any]:
+    """The records of a JSON file: one object, a list, a request's body; or one object a line."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix in LINES:
+            return [json.loads(line, parse_constant=_no_number) for line in text.splitlines() if line.strip()]
+        body = json.loads(text, parse_constant=_no_number)
+    except OSError as exc:
+        raise SourceError(f"{path}: cannot be read ({exc.strerror}).") from exc
+    except ValueError as exc:
+        raise SourceError(f"{path}: is no JSON ({exc}).") from exc
+    if isinstance(body, dict):
+        body = body.get("records", [body])
+    if not isinstance(body, list):
+        raise SourceError(f"{path}: a record, a list of records, or an object with `records` is expected.")
+    return body
+
+
+def _no_number(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no number in JSON")
+
+
+def read_table(path: Path) -> "pd.DataFrame":
+    """The table of a .csv or .parquet file. Raises SourceError if it cannot be read or is empty."""
+    try:
+        frame = sources.read_file(path)
+    except OSError as exc:
+        raise SourceError(f"{path}: cannot be read ({exc.strerror}).") from exc
+    except ValueError as exc:  # pandas' and pyarrow's own; their text may quote cells
+        raise SourceError(f"{path}: is no readable table ({type(exc).__name__}).") from exc
+    if frame.empty:
+        raise SourceError(f"{path}: the table is empty.")
+    return frame
+
+
+def from_table(frame: "pd.DataFrame", columns: Mapping[str, Column], path: Path) -> list[dict[str, Any]]:
+    """One record a row, of the contract's columns under its names or the source's; what is missing is None.
+
+    Raises ContractError if the table has none of them.
+    """
+    import pandas as pd
+
+    cells = {}
+    for name, column in columns.items():
+        found = name if name in frame else column.from_ or name
+        if found in frame:
+            cells[name] = [translate(column, None if pd.isna(cell) else cell) for cell in frame[found].tolist()]
+    if not cells:
+        raise ContractError(f"{path}: has none of the contract's columns: {', '.join(columns)}.")
+    return [dict(zip(cells, row, strict=True)) for row in zip(*cells.values(), strict=True)]

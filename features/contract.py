@@ -93,7 +93,7 @@ class Contract:
             kind, table = _typed(column)
             self._tables.append(table)
             fields.append((field, kind) if column.required else (field, kind | None, None))
-        fields += [(name, str | None, None) for name in ("patient", "reference", "at")]
+        fields += [(name, str | None, None) for name in ("at", "patient", "reference")]
         self._fields = msgspec.json.encode([*columns, "at"])
         self.record: Any = msgspec.defstruct(
             "Record", fields, rename=names, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
@@ -123,7 +123,6 @@ class Contract:
         values += 0.0  # minus zero becomes zero: equal values have equal bits
         patients: list[str | None] = [None] * len(records)
         references: list[str | None] = [None] * len(records)
-        times: list[str | None] = [None] * len(records)
         at = np.full(len(records), received.timestamp())
         for place, record in enumerate(records):
             if record.patient is None and record.reference is None and record.at is None:
@@ -134,9 +133,9 @@ class Contract:
                     raise TypeError
             patients[place], references[place] = record.patient, record.reference
             if time is not None:
-                at[place], times[place] = time.timestamp(), time.isoformat()
-        width = len(tables)
-        kept = [(*row[:width], time) for row, time in zip(cells, times, strict=True)]
+                at[place] = time.timestamp()
+                cells[place] = (*cells[place][: len(tables)], time.isoformat())
+        kept = [row[: len(tables) + 1] for row in cells]
         return Checked(values, at, patients, references, kept, {})
 
     def _scaled(self, row: Sequence[Any]) -> list[Any]:

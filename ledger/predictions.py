@@ -2,7 +2,6 @@
 
 import hashlib
 import hmac
-import json
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
 
+import msgspec
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
@@ -200,10 +200,10 @@ def _row(
         len(rows),
         np.ascontiguousarray(answered.risks, np.float64).tobytes(),
         feature_digests(rows),
-        json.dumps(answered.bands),
+        msgspec.json.encode(answered.bands).decode(),
         rows.tobytes(),
         answered.records,
-        json.dumps(answered.patients),
+        msgspec.json.encode(answered.patients).decode(),
         idempotency.key if idempotency else None,
         idempotency.body_digest if idempotency else None,
         answer,

@@ -90,7 +90,9 @@ def replayed(done: "Replay") -> None:
 
 def loaded(done: "Loaded") -> None:
     plan = done.plan
-    unsent = f"; {plan.requests - done.sent} not sent, no connection was free" if done.sent < plan.requests else ""
+    unsent = (
+        f"; {plan.requests - done.sent} not sent, no connection was free in time" if done.sent < plan.requests else ""
+    )
     say(f"[bold]load[/]      {done.sent} requests sent, {done.rate:.1f} a second of the {plan.rate:g} set{unsent}")
     refused = f" ({_counts(done.refused)})" if done.refused else ""
     errors = f"[red]{done.errors.total()} errors[/] ({_counts(done.errors)})" if done.errors else "no error"

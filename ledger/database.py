@@ -46,6 +46,8 @@ def connect(settings: Settings) -> sa.Engine:
     """
     try:
         url = sa.make_url(settings.ledger_url)
+        if url.drivername == "postgresql":
+            url = url.set(drivername="postgresql+psycopg")
         url.get_dialect().import_dbapi()
     except (sa.exc.ArgumentError, ImportError) as exc:
         raise LedgerError(
@@ -243,7 +245,16 @@ def _sqlite_path(settings: Settings, verb: str) -> Path:
 
 
 def _arguments(url: sa.URL) -> dict[str, Any]:
-    return {"timeout": BUSY_TIMEOUT_S} if url.get_backend_name() == "sqlite" else {}
+    if url.get_backend_name() == "sqlite":
+        return {"timeout": BUSY_TIMEOUT_S}
+    if url.get_driver_name() == "psycopg":  # a server that has gone is noticed, not waited for
+        limit = BUSY_TIMEOUT_S * 1000
+        return {
+            "connect_timeout": BUSY_TIMEOUT_S // 2,
+            "tcp_user_timeout": limit,
+            "options": f"-c lock_timeout={limit} -c statement_timeout={6 * limit}",
+        }
+    return {}
 
 
 def _sqlite_pragmas(connection: sqlite3.Connection, _: Any) -> None:

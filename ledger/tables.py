@@ -2,6 +2,7 @@
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Column,
     DateTime,
     Float,
@@ -17,11 +18,13 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
+NUMBERS = BigInteger().with_variant(Integer, "sqlite")  # SQLite's INTEGER has 64 bits
+
 # One row a request: its predictions are the positions in its arrays, and a prediction's id is "<request>-<position>".
 requests = Table(
     "requests",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", NUMBERS, primary_key=True),
     Column("model", String, nullable=False),
     Column("version", Integer, nullable=False),
     Column("bundle", String, nullable=False),
@@ -45,9 +48,9 @@ requests = Table(
 references = Table(
     "references",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", NUMBERS, primary_key=True),
     Column("reference", String, nullable=False),
-    Column("request", Integer, ForeignKey("requests.id"), nullable=False),
+    Column("request", NUMBERS, ForeignKey("requests.id"), nullable=False),
     Column("position", Integer, nullable=False),
     Index("references_by_reference", "reference"),
 )
@@ -56,8 +59,8 @@ references = Table(
 outcomes = Table(
     "outcomes",
     metadata,
-    Column("id", Integer, primary_key=True),
-    Column("request", Integer, ForeignKey("requests.id"), nullable=False),
+    Column("id", NUMBERS, primary_key=True),
+    Column("request", NUMBERS, ForeignKey("requests.id"), nullable=False),
     Column("position", Integer, nullable=False),
     Column("value", Integer, nullable=False),
     Column("observed_at", DateTime(timezone=True), nullable=False),
@@ -114,8 +117,8 @@ traffic = Table(
 shadows = Table(
     "shadows",
     metadata,
-    Column("id", Integer, primary_key=True),
-    Column("request", Integer, ForeignKey("requests.id"), nullable=False),
+    Column("id", NUMBERS, primary_key=True),
+    Column("request", NUMBERS, ForeignKey("requests.id"), nullable=False),
     Column("version", Integer, nullable=False),
     Column("bundle", String, nullable=False),
     Column("risks", LargeBinary, nullable=False),  # n float64

@@ -32,6 +32,7 @@ RETRY_AFTER = (b"retry-after", b"1")
 AS_JSON = (b"content-type", b"application/json")
 BENTOML = {"/livez", "/metrics"}
 """The paths that are left to BentoML."""
+ALL_BUT_POST = ("GET", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE")
 BEFORE_NAME, BEHIND_NAME = "/v1/models/", "/predict"
 
 log = logging.getLogger("bentoml.medimind")
@@ -226,7 +227,7 @@ def routes(runtime: Runtime, bodies: Bodies) -> App:
             Route("/v1/models", models),
             Route("/v1/models/{name}", model),
             Route("/v1/models/{name}/schema", schema),
-            Route("/v1/models/{name}/predict", never),
+            Route("/v1/models/{name}/predict", never, methods=ALL_BUT_POST),
             Route("/v1/outcomes", outcomes, methods=["POST"]),
             Route("/v1/predictions/{id}", prediction),
         ],

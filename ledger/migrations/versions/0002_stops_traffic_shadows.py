@@ -9,7 +9,18 @@ branch_labels = None
 depends_on = None
 
 
+NUMBERS = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # SQLite's INTEGER has 64 bits
+
+
 def upgrade() -> None:
+    if op.get_context().dialect.name == "postgresql":  # 2^31 requests are five days at 5,000 a second
+        for table, column in (
+            *(("requests", "id"), ("references", "id"), ("references", "request")),
+            *(("outcomes", "id"), ("outcomes", "request")),
+        ):
+            op.alter_column(table, column, type_=sa.BigInteger)
+        for table in ("requests", "references", "outcomes"):
+            op.execute(f"ALTER SEQUENCE {table}_id_seq AS BIGINT")
     op.add_column("requests", sa.Column("traffic", sa.Integer))
     op.create_table(
         "stops",
@@ -38,8 +49,8 @@ def upgrade() -> None:
     op.create_index("traffic_by_model", "traffic", ["model", "id"])
     op.create_table(
         "shadows",
-        sa.Column("id", sa.Integer, primary_key=True),
-        sa.Column("request", sa.Integer, sa.ForeignKey("requests.id"), nullable=False),
+        sa.Column("id", NUMBERS, primary_key=True),
+        sa.Column("request", NUMBERS, sa.ForeignKey("requests.id"), nullable=False),
         sa.Column("version", sa.Integer, nullable=False),
         sa.Column("bundle", sa.String, nullable=False),
         sa.Column("risks", sa.LargeBinary, nullable=False),

@@ -6,7 +6,7 @@ floats and the errors are the judge's own. A property test holds the two ways eq
 """
 
 import keyword
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -22,6 +22,10 @@ from configs.spec import Column
 from features.columns import MISSING, check_record, check_time, check_value, is_text
 
 Matrix = NDArray[np.float64]
+
+TOLD = ("at", "patient", "reference")
+"""What a caller may say about a record, beside its columns."""
+UNTOLD = (None, None, None)
 
 
 class Quantity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -84,16 +88,18 @@ class Contract:
 
     def __init__(self, columns: Mapping[str, Column]) -> None:
         self.columns = columns
-        self._tables: list[Mapping[Any, Any] | None] = []
+        self._width = len(columns)
+        self._tables: list[tuple[int, Callable[[Any], Any]]] = []
         fields: list[Any] = []
         names = {}
-        for name, column in columns.items():
+        for place, (name, column) in enumerate(columns.items()):
             field = f"{name}_" if keyword.iskeyword(name) else name
             names[field] = name
             kind, table = _typed(column)
-            self._tables.append(table)
+            if table is not None:
+                self._tables.append((place, table.__getitem__))
             fields.append((field, kind) if column.required else (field, kind | None, None))
-        fields += [(name, str | None, None) for name in ("at", "patient", "reference")]
+        fields += [(name, str | None, None) for name in TOLD]
         self._fields = msgspec.json.encode([*columns, "at"])
         self.record: Any = msgspec.defstruct(
             "Record", fields, rename=names, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
@@ -110,32 +116,34 @@ class Contract:
 
     def _all(self, records: Sequence[Any], received: datetime) -> Checked:
         """All records, each of which msgspec took. Raises TypeError, AttributeError or RecordError if one is odd."""
-        tables = self._tables
+        width, tables = self._width, self._tables
         cells = [astuple(record) for record in records]
-        rows = [
-            [cell if table is None else table[cell] for cell, table in zip(row, tables, strict=False)] for row in cells
-        ]
+        rows = []
+        for cells_of_one in cells:
+            row = list(cells_of_one[:width])
+            for place, number_of in tables:
+                row[place] = number_of(row[place])
+            rows.append(row)
         try:
             values = np.array(rows, np.float64)
         except TypeError:
             values = np.array([self._scaled(row) for row in rows], np.float64)
-        values = values.reshape(len(rows), len(tables))
+        values = values.reshape(len(rows), width)
         values += 0.0  # minus zero becomes zero: equal values have equal bits
-        patients: list[str | None] = [None] * len(records)
-        references: list[str | None] = [None] * len(records)
-        at = np.full(len(records), received.timestamp())
-        for place, record in enumerate(records):
-            if record.patient is None and record.reference is None and record.at is None:
-                continue
-            time = check_time(record.at)
-            for text in (record.patient, record.reference):
+        patients: list[str | None] = [None] * len(cells)
+        references: list[str | None] = [None] * len(cells)
+        at = np.full(len(cells), received.timestamp())
+        kept = [cells_of_one[:-2] for cells_of_one in cells]
+        for place in [place for place, cells_of_one in enumerate(cells) if cells_of_one[width:] != UNTOLD]:
+            told, patient, reference = cells[place][width:]
+            time = check_time(told)
+            for text in (patient, reference):
                 if text is not None and not is_text(text):
                     raise TypeError
-            patients[place], references[place] = record.patient, record.reference
+            patients[place], references[place] = patient, reference
             if time is not None:
                 at[place] = time.timestamp()
-                cells[place] = (*cells[place][: len(tables)], time.isoformat())
-        kept = [row[: len(tables) + 1] for row in cells]
+                kept[place] = (*kept[place][:width], time.isoformat())
         return Checked(values, at, patients, references, kept, {})
 
     def _scaled(self, row: Sequence[Any]) -> list[Any]:
@@ -165,7 +173,7 @@ class Contract:
             patients.append(record.patient)
             references.append(record.reference)
             kept.append((*map(raw.get, self.columns), record.at.isoformat() if record.at else None))
-        values = np.array(rows, np.float64).reshape(len(rows), len(self._tables))
+        values = np.array(rows, np.float64).reshape(len(rows), self._width)
         return Checked(values, np.array(at), patients, references, kept, errors)
 
     def table(self, cells: Sequence[tuple[Any, ...]]) -> bytes:

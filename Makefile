@@ -19,7 +19,7 @@ export DO_NOT_TRACK := 1
 .PHONY: help setup lock data demo up down serve check test tools clean
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
 
 # Keyed by what is installed: a second `make setup` does nothing.
 setup: ## a virtual environment in .venv with everything pinned

@@ -10,14 +10,13 @@ import sys
 import threading
 import time
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import bentoml
 from _bentoml_sdk.service.factory import Service as BentoService
 
-from configs.settings import settings
-from serving.app import front
-from serving.runtime import Counters, Runtime
+if TYPE_CHECKING:
+    from serving.runtime import Counters
 
 LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 PARENT_EVERY_S = 0.25
@@ -30,6 +29,11 @@ class FrontedService(BentoService[Any]):
     """A BentoML service whose app answers our routes first."""
 
     def to_asgi(self, is_main: bool = True) -> Any:
+        # Here, and not above: the parent of the workers imports this module too, and needs none of it.
+        from configs.settings import settings
+        from serving.app import front
+        from serving.runtime import Runtime
+
         threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
         sys.setswitchinterval(SWITCH_S)
         inner = super().to_asgi(is_main)
@@ -58,7 +62,9 @@ def _leave_with(parent: int) -> None:
     os._exit(1)
 
 
-def _counters() -> Counters:
+def _counters() -> "Counters":
+    from serving.runtime import Counters
+
     answered = bentoml.metrics.Counter(
         "medimind_predictions_total", "Predictions answered and on record.", labelnames=["model", "version"]
     )

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, InternalError, OperationalError
 
 from configs.errors import LedgerError, RecordError
 from ledger import tables
@@ -93,6 +93,13 @@ class Writer:
             self._shadows.append(row)
         return True
 
+    def draw_ahead(self) -> None:
+        """From now on answers may leave before their row is in the ledger."""
+        if not self._ahead:
+            with self._changed:
+                self._ahead = True
+                self._changed.notify()
+
     def numbers(self, n: int) -> list[int]:
         """Numbers for an answer that leaves before its row is in the ledger. Raises LedgerError if too few are left."""
         with self._changed:
@@ -116,7 +123,7 @@ class Writer:
     def _write(self) -> None:
         while True:
             with self._changed:
-                while not self._waiting and not self._closing:
+                while not self._waiting and not self._closing and not self._few_numbers:
                     if not self._changed.wait(PROBE_S) and (self._spool.pending or self._shadows):
                         break
                 if self._closing and not self._waiting and not self._shadows:
@@ -124,6 +131,10 @@ class Writer:
             self._turn()
         self._disconnect()
         self._spool.close()
+
+    @property
+    def _few_numbers(self) -> bool:
+        return self._ahead and len(self._numbers) < NUMBERS_IN_HAND // 2
 
     def _turn(self) -> None:
         """One transaction: the oldest of the spool, then everything that waits."""
@@ -135,10 +146,9 @@ class Writer:
                 taken = self._take() if len(spooled) < MOST_AT_ONCE else []
                 kept = keep_all(connection, [*spooled, *(ticket.entry for ticket in taken)])[len(spooled) :]
                 drained = len(spooled)
-                if shadows := list(self._shadows):
-                    connection.execute(tables.shadows.insert(), shadows)
+                shadows = _put(connection, list(self._shadows))
                 fresh: list[int] = []
-                if self._ahead and len(self._numbers) < NUMBERS_IN_HAND // 2:
+                if self._few_numbers:
                     fresh = reserve(connection, NUMBERS_IN_HAND)
         except TimeoutError:  # another writer holds the ledger; who waited too long for it has been refused
             if self._closing:
@@ -160,7 +170,7 @@ class Writer:
             else:
                 self._fail(taken, LedgerError(f"the ledger could not be written ({type(exc).__name__})."))
             return
-        for _ in shadows:
+        for _ in range(shadows):
             self._shadows.popleft()
         if drained:
             self._spool.forget(drained)
@@ -249,3 +259,14 @@ class Writer:
             with suppress(DBAPIError):
                 self._connection.close()
             self._connection = None
+
+
+def _put(connection: sa.Connection, shadows: list[dict[str, Any]]) -> int:
+    """Put shadows on record and return their number; none, as long as a request of theirs is in the spool or waits."""
+    if shadows:
+        try:
+            with connection.begin_nested():
+                connection.execute(tables.shadows.insert(), shadows)
+        except IntegrityError:
+            return 0
+    return len(shadows)

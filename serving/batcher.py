@@ -132,7 +132,10 @@ class Batcher:
                     job.risks = np.empty(n)
                 job.features[start:stop], job.risks[start:stop] = features, risks
             if stop == n and not job.ended:
-                job.finish(job)
+                try:
+                    job.finish(job)
+                except Exception as exc:  # of one request: the queue goes on
+                    job.fail(exc)
         self._flush()
         then()
 

@@ -115,9 +115,7 @@ class Runtime:
     def open(self) -> None:
         """Begin to serve, on the running event loop."""
         self._loop = asyncio.get_running_loop()
-        specs = [model.version.predictor.spec.ledger for model in self.models.values() if model.version]
-        ahead = any(spec.on_failure == "spool" or spec.commit == "may_lose_answers" for spec in specs)
-        self._writer = Writer(self.engine, Spool(self.settings.home / "spool"), self._deliver, ahead)
+        self._writer = Writer(self.engine, Spool(self.settings.home / "spool"), self._deliver, self._ahead)
         self._shadow = Shadow(self._writer, self.counters.shadowed)
         self._explaining = ThreadPoolExecutor(1, "explain")
         self._watching = asyncio.create_task(self._watch())
@@ -131,6 +129,12 @@ class Runtime:
         await asyncio.to_thread(self._writer.close)
         self._explaining.shutdown(wait=False, cancel_futures=True)
         self.engine.dispose()
+
+    @property
+    def _ahead(self) -> bool:
+        """Whether an answer may leave before its row is on record."""
+        specs = [model.version.predictor.spec.ledger for model in self.models.values() if model.version]
+        return any(spec.on_failure == "spool" or spec.commit == "may_lose_answers" for spec in specs)
 
     def model(self, name: str) -> tuple[Promotion, Version]:
         """The champion and its loaded version. Raises Refused if the model is not served, or does not answer."""
@@ -178,6 +182,7 @@ class Runtime:
         for part in parts:
             part.checked = await _check(part, received)
         idempotency = predictions.idempotency(key, body) if key else None
+        version = parts[0].version if len(parts) == 1 else version
         call = Call(version, parts, len(sent), received, idempotency, self._key, self._loop.create_future())
         if errors := call.errors:
             for error in errors:
@@ -280,6 +285,8 @@ class Runtime:
             await asyncio.sleep(POLL_S)
             try:
                 await asyncio.to_thread(self.refresh)
+                if self._ahead:
+                    self._writer.draw_ahead()
             except LedgerError as exc:
                 log.warning("the ledger was not read: %s", exc)
             except Exception:

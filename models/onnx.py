@@ -6,6 +6,7 @@ tree's float64 threshold to the nearest float32, which moves rows that lie on it
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -315,8 +316,9 @@ class Session:
     def __init__(self, path: Path) -> None:
         import onnxruntime as ort
 
-        ort.disable_telemetry_events()
+        _one_arena()
         options = ort.SessionOptions()
+        options.add_session_config_entry("session.use_env_allocators", "1")
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
         try:
@@ -330,3 +332,13 @@ class Session:
         batch = np.concatenate([X, X]) if n == 1 else X
         found = self._session.run(None, {"X": np.ascontiguousarray(batch, np.float32)})[0]
         return np.ascontiguousarray(found[:n, 0], np.float64)
+
+
+@cache
+def _one_arena() -> None:
+    """Let all models of this process take their working memory from one place."""
+    import onnxruntime as ort
+
+    ort.disable_telemetry_events()
+    place = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(place, None)

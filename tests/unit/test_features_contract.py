@@ -1,0 +1,253 @@
+"""The compiled contract says what the judge of values says: the same floats to the bit, the same words of an error."""
+
+import json
+import math
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from configs.errors import RecordError
+from configs.spec import Column, from_document
+from features import synthetic
+from features.columns import check_record
+from features.contract import Checked, Contract
+from ledger.predictions import records_of
+from serving.bodies import JSON, decoder, read
+
+NINE = datetime(2026, 3, 3, 9, tzinfo=UTC)
+WHO = "Zoë-4711"
+"""Stands in every patient and reference that is a good one."""
+ODD = (
+    *(None, True, False, 0, -0.0, 1, 61, 5.2, -9, 1e-320, 17.999999999999996, 2**53 + 1, 10**30, 10**400),
+    *(math.inf, -math.inf, "", "61", "female", "rest", "?", "NaN", "a" * 300, [], [61], {}, {"value": 61}),
+    *({"value": 5.2, "unit": "mmol/L"}, {"value": 240, "unit": "mg/dL"}, {"value": 5, "unit": "stone"}),
+    *({"value": 0, "unit": "mmol/L"}, {"value": -0.0, "unit": "a"}, {"value": 61, "unit": None}),
+    *({"value": None, "unit": "mg/dL"}, {"value": None, "unit": "stone"}, {"value": True, "unit": "mg/dL"}),
+    *({"value": "rest", "unit": None}, {"value": 10**400, "unit": "mmol/L"}, {"value": 61, "unit": "a", "x": 1}),
+    {"value": {"value": 61, "unit": "a"}, "unit": "a"},
+)
+TIMES = (
+    *(None, "2026-03-03T09:30:00Z", "2025-12-24T18:00:00.25+01:00", "0001-01-01T00:00:00+00:00"),
+    *("", "yesterday", "2026-03-03", "2026-03-03T09:30:00", "0001-01-01T00:00:00+14:00", 1_700_000_000, ["now"]),
+)
+TEXTS = (None, WHO, f"visit {WHO}", "", "x" * 201, "tab\there", "\x00", 17, False, ["p"], {"value": WHO})
+
+
+@st.composite
+def contracts(draw):
+    """Columns of every kind, under names that Python and msgspec might trip over."""
+    names = draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=5, unique=True))
+    return {name: draw(st.one_of(NUMBERS, CATEGORIES, BOOLEANS)) for name in names}
+
+
+NAMES = ("age_years", "class", "class_", "self", "value", "unit", "column_0", "cls", "x", "patient_", "at_")
+CODES = st.lists(st.sampled_from([0, -9, 61, 61.0, True, "?", "", "rest", 10**30]), max_size=3).map(tuple)
+UNITS = st.sampled_from([("mg/dL", ("mmol/L",), "2093-3"), ("a", (), None), ("mm[Hg]", ("kPa", "stone"), None)])
+RANGES = st.sampled_from([(18.0, 120.0), (-1.0, 1.0), (0.0, 1e40), (80.0, 700.0), (-0.0, 61.0)])
+NUMBERS = st.builds(
+    lambda unit, low_high, codes, required: Column(
+        type="number",
+        unit=unit[0],
+        accepts=unit[1],
+        loinc=unit[2],
+        range=low_high,
+        missing_if=codes,
+        required=required,
+    ),
+    *(UNITS, RANGES, CODES, st.booleans()),
+)
+CATEGORIES = st.builds(
+    lambda values, codes, required: Column(type="category", values=values, missing_if=codes, required=required),
+    st.sampled_from([("female", "male"), ("none", "rest", "female"), ("a", "b", "a"), ("NaN", "61")]),
+    *(CODES, st.booleans()),
+)
+BOOLEANS = st.builds(
+    lambda codes, required: Column(type="boolean", missing_if=codes, required=required), CODES, st.booleans()
+)
+
+
+@st.composite
+def records(draw, columns):
+    """A record that keeps these columns' contract, or one with something odd in it."""
+    (record,) = synthetic.draw(columns, 1, draw(st.integers(0, 2**32 - 1)))
+    odd = draw(st.integers(0, 3))
+    for _ in range(odd):
+        name = draw(st.sampled_from([*columns, *columns, "at", "patient", "reference", "events", "weight_kg"]))
+        record[name] = draw(st.sampled_from(TIMES if name == "at" else TEXTS if name in TOLD else ODD))
+    if draw(st.booleans()):
+        record |= {"at": draw(st.sampled_from(TIMES[:4])), "patient": WHO, "reference": f"visit {WHO}"}
+    return draw(st.sampled_from([record] * 12 + [None, 61, "record", [record]]))
+
+
+TOLD = ("patient", "reference")
+
+
+def body_of(records):
+    """What a client sends; an infinite number as the literal that JSON has room for."""
+    return json.dumps({"records": records}, ensure_ascii=False).replace("Infinity", "1e999").encode()
+
+
+def judged(columns, record):
+    """What the judge of values says: floats and identifiers, or the error."""
+    try:
+        found = check_record(columns, record)
+    except RecordError as exc:
+        return exc.code, exc.field, str(exc)
+    values = np.array(list(found.values.values()))
+    return values.tobytes(), (found.at or NINE).timestamp(), found.patient, found.reference
+
+
+def compiled(contract, sent):
+    """What the contract says, one after the other."""
+    checked = contract.check(sent, NINE)
+    good = zip(checked.values, checked.at.tolist(), checked.patients, checked.references, strict=True)
+    said = []
+    for position in range(len(sent)):
+        if error := checked.errors.get(position):
+            said.append((error.code, error.field, str(error)))
+        else:
+            values, *told = next(good)
+            said.append((values.tobytes(), *told))
+    assert next(good, None) is None
+    return said
+
+
+def decoded(contract, records):
+    """The records as the server decodes them: in one step with their check, and as plain JSON values."""
+    body = body_of(records)
+    return read(body, JSON, decoder(contract))[0], read(body, JSON, None)[0]
+
+
+@pytest.fixture
+def columns(toy_document):
+    return from_document(toy_document, "toy.yaml").columns
+
+
+def same_as_the_judge(columns, sent):
+    contract = Contract(columns)
+    typed, plain = decoded(contract, sent)
+    expected = [judged(columns, record) for record in plain]
+
+    assert compiled(contract, plain) == expected
+    assert compiled(contract, typed) == expected
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_both_ways_of_decoding_are_judged_alike_to_the_bit_and_to_the_letter(columns, data):
+    same_as_the_judge(columns, data.draw(st.lists(records(columns), min_size=1, max_size=6)))
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_so_they_are_under_any_contract(data):
+    columns = data.draw(contracts())
+    same_as_the_judge(columns, data.draw(st.lists(records(columns), min_size=1, max_size=4)))
+
+
+@pytest.mark.parametrize("odd", ODD, ids=lambda value: repr(value)[:40])
+def test_one_odd_value_is_judged_alike_in_every_column(columns, odd):
+    (good,) = synthetic.draw(columns, 1, seed=3)
+    for name in columns:
+        same_as_the_judge(columns, [{**good, name: odd}])
+        same_as_the_judge(columns, [good, {**good, name: odd}, good])
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 10**400])
+def test_a_number_that_json_has_no_word_for_is_judged_alike(columns, value):
+    """Arrow has words for them."""
+    (good,) = synthetic.draw(columns, 1, seed=3)
+    for name in columns:
+        sent = [good, {**good, name: value}]
+        assert compiled(Contract(columns), sent) == [judged(columns, record) for record in sent]
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_a_bad_record_costs_the_others_nothing(columns, data):
+    good = data.draw(st.lists(records(columns).filter(lambda r: len(judged(columns, r)) == 4), min_size=1, max_size=4))
+    bad = data.draw(records(columns).filter(lambda r: len(judged(columns, r)) == 3))
+    contract = Contract(columns)
+    place = data.draw(st.integers(0, len(good)))
+
+    for sent in decoded(contract, [*good[:place], bad, *good[place:]]):
+        alone, among = contract.check([*sent[:place], *sent[place + 1 :]], NINE), contract.check(sent, NINE)
+        assert list(among.errors) == [place] and not alone.errors
+        assert among.values.tobytes() == alone.values.tobytes()
+        assert among.at.tobytes() == alone.at.tobytes()
+        assert (among.patients, among.references) == (alone.patients, alone.references)
+        assert contract.table(among.cells) == contract.table(alone.cells)
+
+
+def on_record(contract, checked):
+    """The good records as they are read from the ledger."""
+    kept = contract.table(checked.cells)
+    return records_of(SimpleNamespace(records=msgspec.json.decode(kept), received_at=NINE)), kept
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_the_ledger_gives_back_the_records_and_nobodys_name(columns, data):
+    contract = Contract(columns)
+    sent = data.draw(st.lists(records(columns), min_size=1, max_size=5))
+    for decoding in decoded(contract, sent):
+        checked = contract.check(decoding, NINE)
+
+        back, kept = on_record(contract, checked)
+
+        good = [record for place, record in enumerate(sent) if place not in checked.errors]
+        for record, again, values, at in zip(good, back, checked.values, checked.at, strict=True):
+            told = {name: cell for name, cell in record.items() if name in columns and cell is not None}
+            assert {name: cell for name, cell in again.items() if name != "at"} == told
+            assert judged(columns, again)[:2] == (values.tobytes(), at)
+        assert WHO.encode() not in kept and b"patient" not in kept and b"reference" not in kept
+
+
+def test_a_time_of_its_own_is_kept_in_utc_and_the_others_are_of_now(columns):
+    (good,) = synthetic.draw(columns, 1, seed=3)
+    contract = Contract(columns)
+    checked = contract.check([{**good, "at": "2025-12-24T18:00:00+01:00"}, good], NINE)
+
+    assert checked.at.tolist() == [datetime(2025, 12, 24, 17, tzinfo=UTC).timestamp(), NINE.timestamp()]
+    back, _ = on_record(contract, checked)
+    assert [record["at"] for record in back] == ["2025-12-24T17:00:00+00:00", NINE.isoformat()]
+
+
+def test_no_records_are_no_rows(columns):
+    checked = Contract(columns).check([], NINE)
+    assert checked.values.shape == (0, len(columns)) and checked.errors == {}
+
+
+@given(st.integers(1, 5), st.integers(0, 12))
+def test_records_checked_in_pieces_are_the_same(size, n):
+    columns = {"age_years": Column(type="number", unit="a", range=(18.0, 120.0), required=True)}
+    contract = Contract(columns)
+    sent = [{"age_years": 15 + age, "patient": f"p{age}", "reference": f"r{age}"} for age in range(n + 1)]
+    whole = contract.check(sent, NINE)
+
+    joined = Checked.join([contract.check(sent[at : at + size], NINE) for at in range(0, len(sent), size)], size)
+
+    assert joined.values.tobytes() == whole.values.tobytes() and joined.at.tobytes() == whole.at.tobytes()
+    assert (joined.patients, joined.references, joined.cells) == (whole.patients, whole.references, whole.cells)
+    assert {at: str(error) for at, error in joined.errors.items()} == {at: str(e) for at, e in whole.errors.items()}
+
+
+# --- on to the features
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40))
+def test_the_servers_way_to_the_features_gives_the_same_bits(predictor, seed, n):
+    columns = predictor.spec.columns
+    sent = [*synthetic.edges(columns), *synthetic.draw(columns, n, seed)]
+    sent[0] = {**sent[0], "at": "2025-12-24T18:00:00+01:00"}
+    expected = predictor.features([predictor.check(record) for record in sent])
+
+    for decoding in decoded(predictor.contract, sent):
+        checked = predictor.contract.check(decoding, NINE)
+        assert predictor.matrix(checked.values, checked.at).tobytes() == expected.tobytes()

@@ -4,12 +4,14 @@ A ticket is settled after its commit, unless its answer has left already because
 lose it. What the ledger does not take in time is refused, or, where the spec says so, laid in the spool.
 """
 
+import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from fcntl import LOCK_EX, LOCK_UN, flock
 from typing import Any
 
 import sqlalchemy as sa
@@ -73,6 +75,7 @@ class Writer:
         self._closing = False
         self._singly = 0  # turns that take one request each, to find the one that fails
         self._connection: sa.Connection | None = None
+        self._turns = _turns(engine)
         if ahead:
             with self._transaction() as connection:
                 self._numbers = reserve(connection, NUMBERS_IN_HAND)
@@ -131,6 +134,8 @@ class Writer:
             self._turn()
         self._disconnect()
         self._spool.close()
+        for descriptor in self._turns or ():
+            os.close(descriptor)
 
     @property
     def _few_numbers(self) -> bool:
@@ -229,6 +234,31 @@ class Writer:
     @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
         """A transaction on the connection that stays open. TimeoutError: another writer holds the ledger."""
+        with self._in_turn(), self._begun() as connection:
+            yield connection
+
+    @contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        """Wait for the workers who came before. SQLite has no queue: of two busy workers one would go on starving.
+
+        The file that is held while one waits for the other makes it a queue: who has written goes to its end.
+        """
+        if self._turns is None:
+            yield
+            return
+        next_, now = self._turns
+        flock(next_, LOCK_EX)
+        try:
+            flock(now, LOCK_EX)
+        finally:
+            flock(next_, LOCK_UN)
+        try:
+            yield
+        finally:
+            flock(now, LOCK_UN)
+
+    @contextmanager
+    def _begun(self) -> Iterator[sa.Connection]:
         try:
             sqlite = self._engine.dialect.name == "sqlite"
             if self._connection is None:
@@ -259,6 +289,20 @@ class Writer:
             with suppress(DBAPIError):
                 self._connection.close()
             self._connection = None
+
+
+def _turns(engine: sa.Engine) -> tuple[int, int] | None:
+    """The open files that say whose turn it is, beside a SQLite ledger. Raises LedgerError if they cannot be opened."""
+    path = engine.url.database
+    if engine.dialect.name != "sqlite" or path is None:
+        return None
+    try:
+        next_, now = (
+            os.open(f"{path}-{name}", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600) for name in ("next", "now")
+        )
+    except OSError as exc:
+        raise LedgerError(f"the ledger's queue of writers cannot be opened: {exc.strerror}.") from exc
+    return next_, now
 
 
 def _put(connection: sa.Connection, shadows: list[dict[str, Any]]) -> int:

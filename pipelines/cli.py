@@ -26,6 +26,9 @@ app.add_typer(ledger_app, name="ledger")
 Name = Annotated[str, typer.Argument(help="A disease: the name of its YAML.")]
 Version = Annotated[str, typer.Argument(help="A version, NAME@VERSION.")]
 Why = Annotated[str, typer.Option("--reason", help="Why, for the record.")]
+KEEP_ALIVE_S = 75
+"""How long an idle connection stays open: longer than the minute after which most clients let go of theirs."""
+
 AsFlow = Annotated[bool, typer.Option("--flow", help="Run as a Prefect flow, as with PREFECT_API_URL set.")]
 
 
@@ -340,13 +343,20 @@ def serve(
             "serves anybody who reaches that address."
         )
     connect(settings).dispose()  # migrated once, before the workers open it
+    import resource
+
     from configs.settings import ROOT
+
+    # A connection is an open file, and a shell's usual limit is 1,024 of them.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
     os.environ["MEDIMIND_SERVED"] = ",".join(chosen)
     os.environ["MEDIMIND_WORKERS"] = str(workers)
     os.environ["BENTOML_HOME"] = str(settings.private(settings.home / "bentoml"))
     command = [sys.executable, "-m", "bentoml", "serve", "serving.service:Service", "--working-dir", str(ROOT)]
-    os.execv(sys.executable, [*command, "--host", host, "--port", str(port or settings.port)])
+    command += ["--timeout-keep-alive", str(KEEP_ALIVE_S), "--host", host, "--port", str(port or settings.port)]
+    os.execv(sys.executable, command)
 
 
 @app.command()

@@ -63,8 +63,8 @@ check: setup ## style, types, layers, lock: what the pre-commit hook runs
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest -q tests/layout
 
-bench: setup ## ours and the peer servers side by side, driven by wrk (about 30 min); make bench ARGS=--quick tries it
-	@command -v wrk >/dev/null || { echo "make bench: wrk is not here; install Debian's package wrk" >&2; exit 1; }
+bench: setup ## ours and the peer servers side by side, driven by wrk (about 40 min); make bench ARGS=--quick tries it
+	@command -v wrk >/dev/null || { echo "make bench: wrk is not here; make tools installs it" >&2; exit 1; }
 	$(BIN)/python -m bench.serving $(ARGS)
 
 test: check data ## all the tests, with the line coverage of the packages

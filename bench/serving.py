@@ -204,7 +204,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--server-cores", default="0", help="as taskset takes them (0)")
     parser.add_argument("--driver-cores", default="1")
-    parser.add_argument("--minutes", type=float, default=40, help="no further server is started after these (40)")
+    parser.add_argument("--minutes", type=float, default=60, help="no further server is started after these (60)")
     asked = parser.parse_args()
     known = [server.key for server in servers([])]
     asked.servers = asked.servers or (list(QUICK) if asked.quick else known)

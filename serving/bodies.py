@@ -11,6 +11,8 @@ from serving.refusals import Refused
 JSON = "application/json"
 ARROW = "application/vnd.apache.arrow.stream"
 MOST_RECORDS = 10_000
+MOST_CELLS = 4_000_000
+"""Of an Arrow stream, where a column of nulls takes no bytes: about what the largest body holds as JSON."""
 
 
 class PredictBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -103,11 +105,15 @@ def _arrow(body: bytes) -> list[dict[str, Any]]:
                 raise _too_many(rows)
         with pa.ipc.open_stream(body) as stream:
             table = stream.read_all()
+        if table.num_rows * table.num_columns > MOST_CELLS:
+            said = f"records: {table.num_rows} of {table.num_columns} columns are too many; send them in parts."
+            raise Refused(413, "too_many_records", said, "records")
         table.validate(full=True)
-        names = table.column_names
-        for name, column in zip(names, table.columns, strict=True):
-            if names.count(name) > 1:
+        seen: set[str] = set()
+        for name, column in zip(table.column_names, table.columns, strict=True):
+            if name in seen:
                 raise Refused(422, "malformed", f"the Arrow stream has two columns {name[:60]!r}.", name[:60])
+            seen.add(name)
             if not _plain(column):
                 said = f"{name[:60]}: Arrow {column.type!s:.60} is not read; numbers, booleans and short texts are."
                 raise Refused(422, "malformed", said, name[:60])
@@ -144,8 +150,10 @@ def _plain(column: Any) -> bool:
 
     kind = column.type
     if pa.types.is_dictionary(kind):
+        if not pa.types.is_string(kind.value_type):
+            return False
         longest = max((pc.max(pc.binary_length(chunk.dictionary)).as_py() or 0 for chunk in column.chunks), default=0)
-        return bool(pa.types.is_string(kind.value_type)) and longest <= 4 * LONGEST_TEXT
+        return bool(longest <= 4 * LONGEST_TEXT)
     tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_null)
     return any(test(kind) for test in (*tests, pa.types.is_string, pa.types.is_large_string))
 

@@ -1,4 +1,4 @@
-"""Requests that are computed together: each gets what it would have got alone, once, and none stands in another's way."""
+"""Requests that are computed together: each gets what it would have got alone, once, and none is in another's way."""
 
 import asyncio
 from dataclasses import dataclass, field

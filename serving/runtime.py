@@ -28,6 +28,7 @@ from ledger.traffic import Traffic
 from ledger.writer import Kept, Ticket, Writer
 from serving import bodies
 from serving.answers import Call, Explanation, Part
+from serving.batcher import Gone
 from serving.refusals import Refused, error_body
 from serving.schemas import OutcomeBody
 from serving.shadow import Shadow
@@ -175,11 +176,11 @@ class Runtime:
         _, version = self.model(name)
         routed = model.lanes.canary is not None or tag in model.lanes.tags
         sent, explain = bodies.read(body, kind, None if routed else version.typed)
-        if explain:
-            await self._explainable(version)
         received = now()
         parts = _parts(model, version, sent, tag, self._key)
         for part in parts:
+            if explain:
+                await self._explainable(part.version)
             part.checked = await _check(part, received)
         idempotency = predictions.idempotency(key, body) if key else None
         version = parts[0].version if len(parts) == 1 else version
@@ -189,12 +190,14 @@ class Runtime:
                 self.counters.refused(name, error.code)
             if len(errors) == len(sent):
                 raise _all_refused(errors)
-        weight = REQUEST_WEIGHT + len(sent)
         self._waiting += 1
-        self._weight += weight
+        weight = 0  # an explanation is made in a thread of its own, and holds nobody up
         try:
             if explain:
                 await self._explain(call, until, connection)
+            weight = REQUEST_WEIGHT + len(sent)
+            self._weight += weight
+            if explain:
                 self._keep(call, until)
                 self._flush()
             else:
@@ -276,6 +279,8 @@ class Runtime:
                 if monotonic() > until:
                     said = "the deadline passed before the explanation was done."
                     raise Refused(503, "deadline", said, "X-Deadline-Ms")
+                if connection is not None and connection.disconnected:
+                    raise Gone
                 X = part.features[start : start + EXPLAINED_AT_ONCE]
                 part.explanations += await self._loop.run_in_executor(self._explaining, _explain, part.version, X)
 

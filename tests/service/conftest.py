@@ -7,8 +7,11 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,53 +22,126 @@ import sqlalchemy as sa
 import yaml
 
 from configs.settings import ROOT, Settings
+from configs.spec import load_spec
+from evidence.report import Report
+from features import build, cohort
+from ledger import promotions, traffic
 from ledger.database import connect
 from ledger.promotions import find_champion
-from models.bundle import get
+from ledger.registry import fetch, find, register
+from models import training
+from models.bundle import Bundle, get, put
 from models.predict import Predictor
 from pipelines.ingest import ingest
 from pipelines.prepare import prepare
 from pipelines.promote import promote
+from pipelines.traffic import off
 from pipelines.train import train
 from pipelines.validate import validate
 
 STARTS_WITHIN_S = 120
+FOLLOWED_WITHIN_S = 2.0
+"""What is decided in the ledger, every worker follows within this time."""
 
 
 class Server:
     """`medimind serve` in a process group of its own; `url` answers, `log` is what it prints."""
 
-    def __init__(self, settings: Settings, *names: str, **variables: str) -> None:
+    def __init__(self, settings: Settings, *names: str, workers: int = 1, **variables: str) -> None:
         with closing(socket.socket()) as probe:
             probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
-        self.log = settings.home / f"serve-{port}.log"
-        with open(self.log, "wb") as out:
+            self.port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = settings.home / f"serve-{self.port}.log"
+        self.count = workers
+        self._command = ["serve", *names, "--port", str(self.port), "--workers", str(workers)]
+        self._environment = os.environ | environment(settings) | variables
+        self.start()
+
+    def start(self) -> None:
+        """Again on the same port, after it has ended."""
+        with open(self.log, "ab") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "pipelines.cli", "serve", *names, "--port", str(port)],
+                [sys.executable, "-m", "pipelines.cli", *self._command],
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 cwd=ROOT,
-                env=os.environ | environment(settings) | variables,
+                env=self._environment,
                 start_new_session=True,
             )
 
-    def client(self) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=60, trust_env=False)
+    def client(self, **options: Any) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=60, trust_env=False, **options)
 
     def wait(self) -> None:
-        """Until it answers, ready or not."""
+        """Until each of its workers answers, ready or not."""
         deadline = time.monotonic() + STARTS_WITHIN_S
-        with self.client() as client:
-            while time.monotonic() < deadline and self.process.poll() is None:
-                try:
-                    client.get("/readyz")
+        answered: set[int] = set()
+        while time.monotonic() < deadline and self.process.poll() is None:
+            with self.client() as client, suppress(httpx.TransportError, psutil.NoSuchProcess):
+                answered.add(self.worker_of(client))
+                if len(answered) == self.count:
                     return
-                except httpx.TransportError:
-                    time.sleep(0.1)
+                continue
+            time.sleep(0.1)
         self.stop()
         pytest.fail(f"medimind serve does not answer:\n{self.log.read_text()}")
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes that answer."""
+        started = psutil.Process(self.process.pid).children(recursive=True)
+        return [process for process in started if "_bentoml_impl.worker.service" in process.cmdline()]
+
+    def worker_of(self, client: httpx.Client) -> int:
+        """The worker at the other end of this client's connection, by its process id; it is asked for /readyz."""
+        stream = client.get("/readyz").extensions["network_stream"]
+        pid = self.held_by(stream.get_extra_info("client_addr")[1])
+        if pid is None:
+            raise httpx.ReadError("the worker has gone")
+        return pid
+
+    def held_by(self, port: int) -> int | None:
+        """The worker, by its process id, that has accepted the connection from this local port."""
+        for worker in self.workers():
+            with suppress(psutil.NoSuchProcess):
+                if any(found.raddr and found.raddr.port == port for found in worker.net_connections("tcp")):
+                    return worker.pid
+        return None
+
+    def connections(self, each: int) -> list[socket.socket]:
+        """So many open connections with each worker."""
+        held: Counter[int] = Counter()
+        kept: list[socket.socket] = []
+        for _ in range(500):
+            connection = socket.create_connection(("127.0.0.1", self.port), timeout=60)
+            pid = None
+            while pid is None:
+                pid = self.held_by(connection.getsockname()[1])
+            held[pid] += 1
+            if held[pid] <= each:
+                kept.append(connection)
+            else:
+                connection.close()
+            if len(kept) == each * self.count:
+                return kept
+        pytest.fail(f"of {self.count} workers only {len(held)} answer")
+
+    @contextmanager
+    def one_client_each(self) -> Iterator[dict[int, httpx.Client]]:
+        """For each worker, by its process id, a client whose one connection stays with it."""
+        with ExitStack() as stack:
+            found: dict[int, httpx.Client] = {}
+            for _ in range(500):
+                client = self.client(limits=httpx.Limits(max_connections=1, keepalive_expiry=60))
+                if found.setdefault(self.worker_of(client), client) is client:
+                    stack.callback(client.close)
+                else:
+                    client.close()
+                if len(found) == self.count:
+                    break
+            else:
+                pytest.fail(f"of {self.count} workers only {len(found)} answer")
+            yield found
 
     def kill(self) -> None:
         """kill -9 of the server and every process that it started; its workers are in sessions of their own."""
@@ -125,15 +201,13 @@ def machine(
 
     def make(_: ExitStack) -> Settings:
         base = tmp_path_factory.mktemp("machine")
-        settings = Settings(home=base / "home", configs=base / "configs", data=base / "data", user="tests")
-        (settings.configs / "diseases").mkdir(parents=True)
+        settings = empty(base)
         source = base / "toy.csv"
         table = toy_table(400, 1)
         with open(source, "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([table, *zip(*table.values(), strict=True)])
         document = {**toy_document, "source": {"csv": str(source)}}
         (settings.configs / "diseases" / "toy.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
-        (settings.configs / "enabled.yaml").write_text("enabled: [toy]\n")
         ingest("toy", settings)
         prepare("toy", settings)
         train("toy", settings)
@@ -142,6 +216,14 @@ def machine(
         return settings
 
     return once("machine", make)
+
+
+def empty(base: Path) -> Settings:
+    """A machine that knows no disease yet, and releases `toy`."""
+    settings = Settings(home=base / "home", configs=base / "configs", data=base / "data", user="tests")
+    (settings.configs / "diseases").mkdir(parents=True)
+    (settings.configs / "enabled.yaml").write_text("enabled: [toy]\n")
+    return settings
 
 
 @pytest.fixture
@@ -237,3 +319,104 @@ def patient() -> dict[str, Any]:
         "smoker": True,
         "site": "north",
     }
+
+
+@pytest.fixture
+def ward(
+    once: Callable[..., Any],
+    machine: Settings,
+    tmp_path_factory: pytest.TempPathFactory,
+    toy_document: dict[str, Any],
+) -> Settings:
+    """A machine with four models. `toy` has four versions, of which @1 is champion and `versions` knows all.
+
+    `steady` goes on whatever happens to the others, `spent` is there to be retired, `past` has had its last day.
+    """
+
+    def make(_: ExitStack) -> Settings:
+        settings = empty(tmp_path_factory.mktemp("ward"))
+        patients = cohort.load(machine.data / "cohorts" / "toy.parquet")
+        with opened(machine) as engine:
+            champion = find_champion(engine, "toy")
+        assert champion is not None
+
+        def judged(name: str, **changed: Any) -> tuple[Bundle, Report]:
+            path = settings.configs / "diseases" / f"{name}.yaml"
+            document = {**toy_document, "name": name, "candidates": ["logistic"], **changed}
+            path.write_text(yaml.safe_dump(document, sort_keys=False))
+            spec = load_spec(name, settings.configs)
+            bundle = training.train(spec, build.plan(spec), patients, settings.data / "bundles" / name)
+            return bundle, replace(champion.report, name=name, bundle=bundle.digest)
+
+        narrow = {**toy_document["columns"], "age_years": {**toy_document["columns"]["age_years"], "range": [30, 80]}}
+        others: list[dict[str, Any]] = [
+            {"candidates": ["boosted"]},
+            {"columns": narrow},  # refuses what the others take
+            {"owner": "somebody else"},
+        ]
+        for number, changed in enumerate([{}, *others], start=1):
+            version, _new = register(settings, *judged("toy", **changed), {}, "unknown")
+            assert version.number == number
+        promote("toy", 1, "for the tests", settings)
+        expired = {**toy_document["serving"], "expires_on": f"{datetime.now(UTC) - timedelta(days=1):%Y-%m-%d}"}
+        with opened(settings) as engine:
+            for name, changed in (("steady", {}), ("spent", {}), ("past", {"serving": expired})):
+                bundle, report = judged(name, **changed)
+                put(bundle.folder, settings.store)
+                promotions.promote(engine, 1, report, "tests", "for the tests")
+        return settings
+
+    return once("ward", make)
+
+
+@pytest.fixture
+def ward_ledger(ward: Settings) -> Iterator[sa.Engine]:
+    with opened(ward) as engine:
+        yield engine
+
+
+@pytest.fixture
+def versions(once: Callable[..., Any], ward: Settings) -> dict[int, Predictor]:
+    """Every version of `toy` in the ward, without a server around it."""
+
+    def make(_: ExitStack) -> dict[int, Predictor]:
+        found = {}
+        for number in range(1, 5):
+            with fetch(ward, find(ward, "toy", number)) as (folder, _report):
+                found[number] = Predictor(put(folder, ward.store))
+        return found
+
+    return once("versions", make)
+
+
+@pytest.fixture
+def pair(once: Callable[..., Any], ward: Settings) -> Server:
+    """One `medimind serve` of the ward with two workers for all tests."""
+
+    def make(stack: ExitStack) -> Server:
+        made = Server(ward, "toy", "steady", "spent", "past", workers=2)
+
+        @stack.callback
+        def end() -> None:
+            assert made.stop() == [], "Ctrl-C left processes of the server behind"
+
+        made.wait()
+        return made
+
+    return once("pair", make)
+
+
+@pytest.fixture
+def at_one(ward: Settings, pair: Server) -> Iterator[None]:
+    """The ward's `toy` begins with @1 as champion and no traffic beside it, in every worker; and is left so."""
+    yield
+    with opened(ward) as engine:
+        changed = list(traffic.find(engine, "toy").lanes)
+        champion = find_champion(engine, "toy")
+    for lane in changed:
+        off("toy", lane, "the test is over", ward)
+    if champion is None or champion.version != 1:
+        promote("toy", 1, "the test is over", ward)
+        changed.append("champion")
+    if changed:
+        time.sleep(FOLLOWED_WITHIN_S)

@@ -75,6 +75,7 @@ class Writer:
         self._closing = False
         self._singly = 0  # turns that take one request each, to find the one that fails
         self._connection: sa.Connection | None = None
+        self._file = _file(engine)
         self._turns = _turns(engine)
         if ahead:
             with self._transaction() as connection:
@@ -177,6 +178,8 @@ class Writer:
             return
         for _ in range(shadows):
             self._shadows.popleft()
+        if self._closing and not shadows and not self._spool.pending:
+            self._shadows.clear()  # of requests that will not be on record
         if drained:
             self._spool.forget(drained)
         if fresh:
@@ -261,6 +264,11 @@ class Writer:
     def _begun(self) -> Iterator[sa.Connection]:
         try:
             sqlite = self._engine.dialect.name == "sqlite"
+            if self._file != (file := _file(self._engine)):
+                # SQLite would go on writing to the one that nobody finds any more, and every reader here would read it.
+                self._disconnect()
+                self._engine.dispose()
+                self._file = file
             if self._connection is None:
                 self._connection = self._engine.connect()
                 if sqlite:
@@ -289,6 +297,18 @@ class Writer:
             with suppress(DBAPIError):
                 self._connection.close()
             self._connection = None
+
+
+def _file(engine: sa.Engine) -> tuple[int, int] | None:
+    """Which file a SQLite ledger's path leads to, whoever has it open. Raises LedgerError if there is none."""
+    path = engine.url.database
+    if engine.dialect.name != "sqlite" or path is None:
+        return None
+    try:
+        found = os.stat(path)
+    except OSError as exc:
+        raise LedgerError(f"the ledger's file cannot be found: {exc.strerror}. Nothing was kept.") from exc
+    return found.st_dev, found.st_ino
 
 
 def _turns(engine: sa.Engine) -> tuple[int, int] | None:

@@ -69,7 +69,8 @@ class Spool:
                 file.close()  # its worker is alive
                 continue
             self._inherited.append((path, file))
-            self._entries.extend(_entries(path, file.read()))
+            for entry in _entries(path, file.read()):
+                self._add(entry, entry.answer([]) if entry.idempotency else None)
 
     @property
     def pending(self) -> int:
@@ -105,9 +106,12 @@ class Spool:
             except OSError as exc:
                 said = f"the ledger does not answer, and its spool failed too: {exc.strerror}."
                 raise LedgerError(said) from exc
-            self._entries.append(entry)
-            if entry.idempotency and answer is not None:
-                self._keys[rows[0].model, entry.idempotency.key] = entry.idempotency.body_digest, answer
+            self._add(entry, answer)
+
+    def _add(self, entry: Entry, answer: bytes | None) -> None:
+        self._entries.append(entry)
+        if entry.idempotency and answer is not None:
+            self._keys[entry.rows[0].model, entry.idempotency.key] = entry.idempotency.body_digest, answer
 
     def _append(self, content: bytes) -> None:
         if self._file is None:
@@ -166,15 +170,18 @@ def _private(path: str, flags: int) -> int:
 
 
 def _entries(path: Path, content: bytes) -> Iterator[Entry]:
-    """The entries of a file. A last one that was not written whole was never answered, and is left out."""
+    """The entries of a file. A last one that was not written whole was never answered, and is left out.
+
+    It is cut off there, or, after a loss of power, zeros stand in its place.
+    """
     start = 0
     while start + HEAD_BYTES <= len(content):
         length, check = (int.from_bytes(content[start + at : start + at + 4], "big") for at in (0, 4))
         line = content[start + HEAD_BYTES : start + HEAD_BYTES + length]
         start += HEAD_BYTES + length
-        if len(line) < length:
+        if len(line) < length or (not length and not content[start:].strip(b"\0")):
             return
-        if zlib.crc32(line) != check:
+        if not length or zlib.crc32(line) != check:
             raise LedgerError(f"{path.name}: an entry of this spool is damaged; keep the file and restore it.")
         yield _entry(msgspec.msgpack.decode(line, type=_Line))
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import traceback
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from time import monotonic
 from typing import Any
 
@@ -33,6 +33,8 @@ AS_JSON = (b"content-type", b"application/json")
 BENTOML = {"/livez", "/metrics"}
 """The paths that are left to BentoML."""
 ALL_BUT_POST = ("GET", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE")
+DECISIVE = ("Content-Type", "Idempotency-Key", "X-Deadline-Ms", "X-Traffic-Tag")
+"""The headers that change what a prediction request is answered."""
 BEFORE_NAME, BEHIND_NAME = "/v1/models/", "/predict"
 
 log = logging.getLogger("bentoml.medimind")
@@ -83,6 +85,8 @@ def app(runtime: Runtime) -> App:
         status = 200
         try:
             headers = dict(scope["headers"])
+            if len(headers) < len(scope["headers"]):
+                _told_once(scope["headers"])
             until = runtime.admit(name, began, _deadline(headers))
             key, tag = _text(headers, "Idempotency-Key"), _text(headers, "X-Traffic-Tag")
             kind = _kind(headers, JSON, ARROW)
@@ -95,6 +99,8 @@ def app(runtime: Runtime) -> App:
             return runtime.counters.refused(name, "gone")  # nobody is left to read an answer
         except MediMindError as exc:
             status, answer = _explained(exc)
+            if status == 503:  # so the model is one that is served: no label of a caller's making
+                runtime.counters.refused(name, exc.code)
         except Exception as exc:
             await _send(send, 500, _our_fault(exc))
             raise
@@ -233,6 +239,14 @@ def routes(runtime: Runtime, bodies: Bodies) -> App:
         ],
         exception_handlers={MediMindError: refused, HTTPException: no_route, Gone: gone, Exception: our_fault},
     )
+
+
+def _told_once(sent: Sequence[tuple[bytes, bytes]]) -> None:
+    """Raises Refused if a header that decides something is there twice: nobody could say which one was meant."""
+    names = [name.decode("latin-1") for name, _ in sent]
+    for name in DECISIVE:
+        if names.count(name.lower()) > 1:
+            raise Refused(422, "malformed", f"{name}: the header is there more than once; send it once.", name)
 
 
 def _kind(headers: Mapping[bytes, bytes], *known: str) -> str:

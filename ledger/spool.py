@@ -7,6 +7,7 @@ worker takes over the files of those that ended before it.
 
 import errno
 import fcntl
+import logging
 import os
 import threading
 import zlib
@@ -23,6 +24,9 @@ from configs.errors import LedgerError, RecordError
 from ledger.predictions import Answered, Entry, Idempotency, repeated
 
 HEAD_BYTES = 8
+ASIDE = ".refused"
+
+log = logging.getLogger(__name__)
 
 
 class _Row(msgspec.Struct):
@@ -78,35 +82,30 @@ class Spool:
 
     def append(self, entry: Entry) -> None:
         """Keep an entry, with its numbers, on disk. Raises LedgerError if the disk does not take it."""
-        assert entry.numbers is not None
-        answer = entry.answer(entry.numbers) if entry.idempotency else None
-        key, digest = (entry.idempotency.key, entry.idempotency.body_digest) if entry.idempotency else (None, None)
-        rows = [
-            _Row(
-                row.model,
-                row.version,
-                row.bundle,
-                row.received_at,
-                row.records,
-                len(row.risks),
-                row.references,
-                row.patients,
-                np.ascontiguousarray(row.features, np.float32).tobytes(),
-                np.ascontiguousarray(row.risks, np.float64).tobytes(),
-                row.bands,
-                row.traffic,
-            )
-            for row in entry.rows
-        ]
-        content = msgspec.msgpack.encode(_Line(entry.numbers, rows, key, digest, answer))
-        head = len(content).to_bytes(4, "big") + zlib.crc32(content).to_bytes(4, "big")
+        content, answer = _content(entry)
         with self._lock:
             try:
-                self._append(head + content)
+                self._append(content)
             except OSError as exc:
                 said = f"the ledger does not answer, and its spool failed too: {exc.strerror}."
                 raise LedgerError(said) from exc
             self._add(entry, answer)
+
+    def set_aside(self, entry: Entry) -> None:
+        """Keep an answered entry that the ledger refuses in a file of its own, for a person to look at.
+
+        Raises LedgerError if the disk does not take it.
+        """
+        assert entry.numbers is not None
+        path = self._folder / f"{entry.numbers[0]}{ASIDE}"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with open(path, "wb", buffering=0, opener=_private) as file:
+                file.write(_content(entry)[0])
+                os.fsync(file.fileno())
+        except OSError as exc:
+            raise LedgerError(f"{path.name}: what the ledger refuses cannot be kept: {exc.strerror}.") from exc
+        log.error("the ledger refuses a request that was answered; it is kept in %s", path)
 
     def _add(self, entry: Entry, answer: bytes | None) -> None:
         self._entries.append(entry)
@@ -163,6 +162,32 @@ class Spool:
             if not self._entries:
                 Path(self._file.name).unlink(missing_ok=True)
             self._file.close()
+
+
+def _content(entry: Entry) -> tuple[bytes, bytes | None]:
+    """An entry with its head, as it stands in the file, and the answer that its key got."""
+    assert entry.numbers is not None
+    answer = entry.answer(entry.numbers) if entry.idempotency else None
+    key, digest = (entry.idempotency.key, entry.idempotency.body_digest) if entry.idempotency else (None, None)
+    rows = [
+        _Row(
+            row.model,
+            row.version,
+            row.bundle,
+            row.received_at,
+            row.records,
+            len(row.risks),
+            row.references,
+            row.patients,
+            np.ascontiguousarray(row.features, np.float32).tobytes(),
+            np.ascontiguousarray(row.risks, np.float64).tobytes(),
+            row.bands,
+            row.traffic,
+        )
+        for row in entry.rows
+    ]
+    content = msgspec.msgpack.encode(_Line(entry.numbers, rows, key, digest, answer))
+    return len(content).to_bytes(4, "big") + zlib.crc32(content).to_bytes(4, "big") + content, answer
 
 
 def _private(path: str, flags: int) -> int:

@@ -144,14 +144,15 @@ class Writer:
 
     def _turn(self) -> None:
         """One transaction: the oldest of the spool, then everything that waits."""
+        spooled: list[Entry] = []
         taken: list[Ticket] = []
-        drained = 0
         try:
             with self._transaction() as connection:
-                spooled = self._spool.oldest(MOST_AT_ONCE)
-                taken = self._take() if len(spooled) < MOST_AT_ONCE else []
+                most = 1 if self._singly else MOST_AT_ONCE
+                self._singly = max(self._singly - 1, 0)
+                spooled = self._spool.oldest(most)
+                taken = self._take(most) if len(spooled) < most else []
                 kept = keep_all(connection, [*spooled, *(ticket.entry for ticket in taken)])[len(spooled) :]
-                drained = len(spooled)
                 shadows = _put(connection, list(self._shadows))
                 fresh: list[int] = []
                 if self._few_numbers:
@@ -169,28 +170,41 @@ class Writer:
                 time.sleep(PROBE_S / 10)
             return
         except Exception as exc:  # about one of these entries: the others are not to suffer for it
-            if len(taken) > 1:
-                self._singly = len(taken)
-                with self._changed:
-                    self._waiting.extendleft(reversed(taken))
-            else:
-                self._fail(taken, LedgerError(f"the ledger could not be written ({type(exc).__name__})."))
+            self._single_out(spooled, taken, exc)
             return
         for _ in range(shadows):
             self._shadows.popleft()
         if self._closing and not shadows and not self._spool.pending:
             self._shadows.clear()  # of requests that will not be on record
-        if drained:
-            self._spool.forget(drained)
+        if spooled:
+            self._spool.forget(len(spooled))
         if fresh:
             with self._changed:
                 self._numbers += fresh
         if taken:
             self._deliver(list(zip(taken, kept, strict=True)))
 
-    def _take(self) -> list[Ticket]:
-        most = 1 if self._singly else MOST_AT_ONCE
-        self._singly = max(self._singly - 1, 0)
+    def _single_out(self, spooled: list[Entry], taken: list[Ticket], exc: Exception) -> None:
+        """Take these one at a time; one that fails alone is refused, or set aside where it was answered."""
+        if len(spooled) + len(taken) > 1:
+            self._singly = len(spooled) + len(taken)
+            with self._changed:
+                self._waiting.extendleft(reversed(taken))
+            return
+        answered = [*spooled, *(ticket.entry for ticket in taken if ticket.entry.numbers is not None)]
+        try:
+            for entry in answered:
+                self._spool.set_aside(entry)
+        except LedgerError:  # it is tried again
+            self._fail(taken, LedgerError("the disk is full."))
+            time.sleep(PROBE_S / 10)
+            return
+        if spooled:
+            self._spool.forget(1)
+        elif not answered:
+            self._fail(taken, LedgerError(f"the ledger could not be written ({type(exc).__name__})."))
+
+    def _take(self, most: int = MOST_AT_ONCE) -> list[Ticket]:
         with self._changed:
             return [self._waiting.popleft() for _ in range(min(len(self._waiting), most))]
 

@@ -1,5 +1,6 @@
 """What many callers put on record at once is there, once, in few transactions; who waits too long is told so."""
 
+import stat
 import threading
 import time
 from collections.abc import Callable
@@ -325,6 +326,24 @@ def test_a_key_that_comes_again_while_the_ledger_is_gone_gets_its_first_answer(o
     assert again == later == str(first).encode()
     assert isinstance(other, RecordError)
     assert len(on_record(engine)) == 1
+
+
+def test_what_was_answered_and_is_refused_in_the_end_is_kept_aside_and_the_others_are_recorded(
+    open_desk, machine, engine, entry
+):
+    desk = open_desk(ahead=True)
+    with away(machine, engine):
+        kept = desk.kept(entry(1), entry(2, model=None), entry(3), spool=True)
+    eventually(lambda: not desk.spool.pending)
+    (ahead,) = desk.put(Entry(entry(4, model=None).rows, None, str, desk.writer.numbers(1)))
+    (later,) = desk.kept(entry(5))
+    eventually(lambda: len(list((machine.home / "spool").glob("*.refused"))) == 2)
+
+    assert [number for number, _ in on_record(engine)] == [*kept[0], *kept[2], *later]
+    assert not ahead.done()  # its answer has left long ago
+    (found, _) = sorted((machine.home / "spool").glob("*.refused"), key=lambda path: int(path.stem))
+    assert found.stem == str(kept[1][0])
+    assert stat.S_IMODE(found.stat().st_mode) == 0o600
 
 
 # --- idempotency

@@ -63,7 +63,7 @@ def build(plan: Plan, values: Mapping[str, Array], at: Array) -> NDArray[np.floa
     with np.errstate(over="ignore"):
         for position, feature in enumerate(plan.features):
             matrix[:, position] = feature.compute(values, at)
-    matrix[np.isinf(matrix)] = np.nan
+    matrix[~np.isfinite(matrix)] = np.nan  # one bit pattern for everything that is unknown
     return matrix
 
 

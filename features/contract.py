@@ -50,22 +50,6 @@ class Checked:
     cells: list[tuple[Any, ...]]
     errors: dict[int, RecordError]
 
-    @staticmethod
-    def join(pieces: Sequence["Checked"], size: int) -> "Checked":
-        """Records that were checked `size` at a time, together."""
-        return Checked(
-            np.concatenate([piece.values for piece in pieces]),
-            np.concatenate([piece.at for piece in pieces]),
-            [patient for piece in pieces for patient in piece.patients],
-            [reference for piece in pieces for reference in piece.references],
-            [cells for piece in pieces for cells in piece.cells],
-            {
-                number * size + place: error
-                for number, piece in enumerate(pieces)
-                for place, error in piece.errors.items()
-            },
-        )
-
 
 class _Coded(dict[Any, Any]):
     """A number with missing codes: each of them is missing, or refused where the column is required."""
@@ -106,15 +90,21 @@ class Contract:
 
     def check(self, sent: Sequence[Any], received: datetime) -> Checked:
         """The records, as `record` or as plain JSON values, checked; a record without a time of its own is of now."""
-        kind = self.record
-        records = sent if set(map(type, sent)) == {kind} else [_converted(item, kind) for item in sent]
+        records = sent if set(map(type, sent)) == {self.record} else [_converted(item, self.record) for item in sent]
+        checked = self.quick(records, received)
+        return self._one_by_one(records, received) if checked is None else checked
+
+    def quick(self, sent: Sequence[Any], received: datetime) -> Checked | None:
+        """The same in one go, if all are of the type `record` and nothing is odd about any of them; else None."""
+        if set(map(type, sent)) != {self.record}:
+            return None
         try:
-            return self._all(records, received)
-        except (TypeError, AttributeError, RecordError):  # something is not as it is most often
-            return self._one_by_one(records, received)
+            return self._all(sent, received)
+        except (TypeError, RecordError):
+            return None
 
     def _all(self, records: Sequence[Any], received: datetime) -> Checked:
-        """All records, each of which msgspec took. Raises TypeError, AttributeError or RecordError if one is odd."""
+        """All records, each of which msgspec took. Raises TypeError or RecordError if one is odd."""
         width, tables = self._width, self._tables
         cells = [astuple(record) for record in records]
         rows = []

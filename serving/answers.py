@@ -1,22 +1,20 @@
-"""One request on its way: the parts that a version each computes, the row that goes on record, the answer's bytes."""
+"""One request on its way: the parts that a version each answers, the row that goes on record, the answer's bytes."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 import msgspec
-import numpy as np
 from msgspec import UNSET, UnsetType
-from numpy.typing import NDArray
 
 from configs.errors import RecordError
-from features.contract import Checked
 from ledger.predictions import Answered, Entry, Idempotency, hash_patients, prediction_id
 from ledger.writer import Kept
 from serving.batcher import Job
-from serving.refusals import error_body
+from serving.refusals import Refused, error_body
+from serving.scoring import Scored
 from serving.versions import Version
 
 
@@ -38,68 +36,74 @@ class Item(msgspec.Struct, omit_defaults=True):
     explanation: Explanation | UnsetType = UNSET
 
 
-@dataclass
+@dataclass(slots=True)
 class Part:
     """The records of a request that one version answers; `places` are theirs in the request, `lane` what sent them."""
 
     version: Version
-    sent: list[Any]
-    places: list[int] | range
+    sent: Sequence[Any]
+    places: Sequence[int]
     lane: int | None = None
-    checked: Checked = field(init=False)
-    features: NDArray[np.float32] = field(init=False)
-    risks: NDArray[np.float64] = field(init=False)
-    bands: list[str | None] = field(init=False)
+    scored: Scored = field(init=False)
+    received: datetime = field(init=False)
     explanations: list[Explanation] | None = None
 
     @property
-    def good(self) -> list[int]:
+    def good(self) -> Sequence[int]:
         """The places of the records that keep the contract."""
-        if not self.checked.errors:
-            return list(self.places)
-        return [place for position, place in enumerate(self.places) if position not in self.checked.errors]
+        errors = self.scored.errors
+        return (
+            [place for position, place in enumerate(self.places) if position not in errors] if errors else self.places
+        )
 
 
 class Call:
-    """One request, from its checked records to its answer."""
+    """One request, from its records to its answer."""
 
-    __slots__ = ("_computed", "_left", "idempotency", "key", "parts", "received", "settled", "total", "version")
+    __slots__ = ("_computed", "_left", "errors", "idempotency", "key", "parts", "settled", "total", "version")
 
     def __init__(
         self,
         version: Version,
         parts: list[Part],
         total: int,
-        received: datetime,
         idempotency: Idempotency | None,
         key: bytes,
         settled: "asyncio.Future[Kept]",
     ) -> None:
         """`key`: what patients are hashed with. `settled`: the numbers of its rows, or why there are none."""
-        self.version, self.parts, self.total, self.received = version, parts, total, received
+        self.version, self.parts, self.total = version, parts, total
         self.idempotency, self.key, self.settled = idempotency, key, settled
-        self._left = 0
-        self._computed: Callable[[], None] = lambda: None
-
-    def compute(self, until: float, connection: Any, computed: Callable[[], None]) -> None:
-        """Put every part in its version's queue; `computed` is called when all are done."""
-        self._computed = computed
-        parts = [part for part in self.parts if len(part.checked.values)]
+        self.errors: list[RecordError] = []
+        """Why records were refused, in the order they were sent."""
         self._left = len(parts)
-        for part in parts:
-            job = Job(part.checked.values, part.checked.at, until, connection, self._finish(part), self.fail)
-            part.version.batcher.submit(job)
+        self._computed: Callable[[Call], None] | None = None
 
-    def _finish(self, part: Part) -> Callable[[Job], None]:
+    def compute(self, until: float, connection: Any, computed: Callable[["Call"], None]) -> None:
+        """Put every part in its version's queue; `computed` is called when all are done, and one record is good."""
+        self._computed = computed
+        for part in self.parts:
+            part.version.batcher.submit(Job(part.sent, until, connection, self._finisher(part), self.fail))
+
+    def _finisher(self, part: Part) -> Callable[[Job], None]:
         def finish(job: Job) -> None:
-            assert job.features is not None and job.risks is not None
-            part.features, part.risks = job.features, job.risks
-            part.bands = part.version.predictor.bands(part.risks)
+            assert job.received is not None
+            part.scored, part.received = job.scored, job.received
             self._left -= 1
             if self._left == 0 and not self.settled.done():
-                self._computed()
+                self._all_done()
 
         return finish
+
+    def _all_done(self) -> None:
+        found = {part.places[place]: error for part in self.parts for place, error in part.scored.errors.items()}
+        if found:
+            self.errors = [found[place] for place in sorted(found)]
+            if len(found) == self.total:
+                self.settled.set_exception(_all_refused(self.errors))
+                return
+        assert self._computed is not None
+        self._computed(self)
 
     def fail(self, exc: Exception) -> None:
         if not self.settled.done():
@@ -113,20 +117,20 @@ class Call:
         """What goes on record: a row for each version that answered."""
         rows = [
             Answered(
-                model=part.version.model,
-                version=part.version.number,
-                bundle=part.version.bundle,
-                received_at=self.received,
-                records=part.version.predictor.contract.table(part.checked.cells),
-                references=part.checked.references,
-                patients=hash_patients(self.key, part.checked.patients),
-                features=part.features,
-                risks=part.risks,
-                bands=part.bands,
-                traffic=part.lane,
+                part.version.model,
+                part.version.number,
+                part.version.bundle,
+                part.received,
+                part.version.predictor.contract.table(part.scored.cells),
+                part.scored.references,
+                hash_patients(self.key, part.scored.patients),
+                part.scored.features,
+                part.scored.risks,
+                part.scored.bands,
+                part.lane,
             )
             for part in self.parts
-            if len(part.checked.values)
+            if len(part.scored)
         ]
         return Entry(rows, self.idempotency, self.answer)
 
@@ -135,22 +139,24 @@ class Call:
         items: list[Any] = [None] * self.total
         given = iter(numbers)
         for part in self.parts:
-            for position, error in part.checked.errors.items():
+            scored = part.scored
+            for position, error in scored.errors.items():
                 items[part.places[position]] = error_body(error)
-            if not len(part.checked.values):
+            if not len(scored):
                 continue
             number = next(given)
-            other = part.version.number if part.version.number != self.version.number else UNSET
-            missing = part.version.predictor.missing(part.checked.values)
-            for position, (place, risk) in enumerate(zip(part.good, part.risks.tolist(), strict=True)):
-                explanation = UNSET if part.explanations is None else part.explanations[position]
-                id_ = prediction_id(number, position)
-                items[place] = Item(id_, risk, part.bands[position], missing[position], other, explanation)
-        told = {"model": self.version.model, "version": self.version.number, "predictions": items}
-        return msgspec.json.encode(told)
+            other = part.version.number if part.version is not self.version else UNSET
+            told = part.explanations
+            rows = zip(part.good, scored.risks.tolist(), scored.bands, scored.missing, strict=True)
+            for position, (place, risk, band, missing) in enumerate(rows):
+                explanation = told[position] if told else UNSET
+                items[place] = Item(prediction_id(number, position), risk, band, missing, other, explanation)
+        body = {"model": self.version.model, "version": self.version.number, "predictions": items}
+        return msgspec.json.encode(body)
 
-    @property
-    def errors(self) -> list[RecordError]:
-        """Why records were refused, in the order they were sent."""
-        found = {part.places[place]: error for part in self.parts for place, error in part.checked.errors.items()}
-        return [found[place] for place in sorted(found)]
+
+def _all_refused(errors: Sequence[RecordError]) -> Refused:
+    first = errors[0]
+    more = f" None of the {len(errors)} records keeps the contract." if len(errors) > 1 else ""
+    told = [error_body(error) for error in errors]
+    return Refused(422, first.code, f"{first}{more}", first.field, predictions=told)

@@ -1,4 +1,4 @@
-"""Rows of many requests, computed together.
+"""Records of many requests, computed together.
 
 Requests that wait while a batch is computed form the next one; at light load a request is its own batch, at once, for
 there is no timer. A large request gets one batch and goes to the end of the queue, so that it does not stand before the
@@ -7,51 +7,57 @@ others until it is done.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from time import monotonic
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
+from ledger.database import now
 from serving.refusals import Refused
+from serving.scoring import Scored
 
 INLINE_S = 0.002
 """A batch that takes longer is computed in a thread: the event loop has other callers to serve."""
 
-Values = NDArray[np.float64]
-
 
 class Model(Protocol):
-    """What computes: checked values (n, c) and times (n,) to features (n, d), and these to risks (n,)."""
+    """What scores records: of several requests at once, None if one is odd; and of one request."""
 
-    def matrix(self, values: Values, at: Values) -> NDArray[np.float32]: ...
+    def together(self, sent: Sequence[Any], received: datetime) -> Scored | None: ...
 
-    def risk(self, X: NDArray[np.float32]) -> Values: ...
+    def alone(self, sent: Sequence[Any], received: datetime) -> Scored: ...
 
 
 class Job:
-    """One request's rows. `finish` is called when all are computed, `fail` with the reason why they are not."""
+    """One request's records. `finish` is called when all are scored, `fail` with the reason why they are not."""
 
-    __slots__ = ("at", "connection", "ended", "fail", "features", "finish", "risks", "taken", "until", "values")
+    __slots__ = ("connection", "ended", "fail", "finish", "pieces", "received", "sent", "taken", "until")
 
     def __init__(
         self,
-        values: Values,
-        at: Values,
+        sent: Sequence[Any],
         until: float,
         connection: Any,
         finish: Callable[["Job"], None],
         fail: Callable[[Exception], None],
     ) -> None:
         """`until`: when it is too late to begin, by monotonic(). `connection.disconnected`: its client has left."""
-        self.values, self.at, self.until, self.connection = values, at, until, connection
+        self.sent, self.until, self.connection = sent, until, connection
         self.finish, self.fail = finish, fail
         self.taken = 0
         self.ended = False
-        self.features: NDArray[np.float32] | None = None
-        self.risks: Values | None = None
+        self.received: datetime | None = None
+        """When it was begun: the time of prediction of a record that names none."""
+        self.pieces: list[Scored] = []
+
+    @property
+    def scored(self) -> Scored:
+        return self.pieces[0] if len(self.pieces) == 1 else Scored.join(self.pieces)
+
+
+Batch = list[tuple[Job, int, int]]
+"""Jobs, and from where to where their records are in it."""
 
 
 class Gone(Exception):
@@ -62,7 +68,7 @@ class Batcher:
     """The queue in front of one model. It belongs to the event loop's thread."""
 
     def __init__(self, model: Model, most: int, inline: bool, flush: Callable[[], None]) -> None:
-        """`most` rows a batch; `flush` is called after each batch, when its requests have been told."""
+        """`most` records a batch; `flush` is called after each batch, when its requests have been told."""
         self._model = model
         self._most = most
         self._flush = flush
@@ -84,16 +90,20 @@ class Batcher:
             return
         loop = asyncio.get_running_loop()
         if self._thread is None:
-            self._settle(batch, _compute(self._model, batch), lambda: loop.call_soon(self._next))
+            self._settle(batch, _compute(self._model, batch))
+            loop.call_soon(self._next)
         else:
-            loop.run_in_executor(self._thread, _compute, self._model, batch).add_done_callback(
-                lambda done: self._settle(batch, done.result(), self._next)
-            )
+            computed = loop.run_in_executor(self._thread, _compute, self._model, batch)
+            computed.add_done_callback(lambda done: self._settled(batch, done.result()))
 
-    def _form(self) -> list[tuple[Job, int, int]]:
-        """Rows of the next batch, from the jobs in their order; one that needs more than that goes to the end."""
-        now = monotonic()
-        batch: list[tuple[Job, int, int]] = []
+    def _settled(self, batch: Batch, computed: list[Scored | Exception]) -> None:
+        self._settle(batch, computed)
+        self._next()
+
+    def _form(self) -> Batch:
+        """The next batch, from the jobs in their order; one that needs more than that goes to the end."""
+        began = monotonic()
+        batch: Batch = []
         unfinished: list[Job] = []
         left = self._most
         while self._queue and left:
@@ -103,57 +113,57 @@ class Batcher:
             if job.taken == 0 and job.connection is not None and job.connection.disconnected:
                 job.fail(Gone())
                 continue
-            if job.taken == 0 and job.until <= now:
+            if job.taken == 0 and job.until <= began:
                 job.fail(Refused(503, "deadline", "the deadline passed before the model ran.", "X-Deadline-Ms"))
                 continue
-            n = min(len(job.values) - job.taken, left)
+            n = min(len(job.sent) - job.taken, left)
             batch.append((job, job.taken, job.taken + n))
             left -= n
             job.taken += n
-            if job.taken < len(job.values):
+            if job.taken < len(job.sent):
                 unfinished.append(job)
         self._queue.extend(unfinished)  # behind everybody who waits
         return batch
 
-    def _settle(self, batch: list[tuple[Job, int, int]], computed: list[Any], then: Callable[[], Any]) -> None:
-        for (job, start, stop), found in zip(batch, computed, strict=True):
-            if isinstance(found, Exception):
-                if not job.ended:
-                    job.ended = True
-                    job.fail(found)
+    def _settle(self, batch: Batch, computed: list[Scored | Exception]) -> None:
+        for (job, _, stop), found in zip(batch, computed, strict=True):
+            if job.ended:
                 continue
-            features, risks = found
-            n = len(job.values)
-            if start == 0 and stop == n:
-                job.features, job.risks = features, risks
-            else:
-                if job.features is None or job.risks is None:
-                    job.features = np.empty((n, features.shape[1]), np.float32)
-                    job.risks = np.empty(n)
-                job.features[start:stop], job.risks[start:stop] = features, risks
-            if stop == n and not job.ended:
+            if isinstance(found, Exception):
+                job.ended = True  # the rest of it is not computed
+                job.fail(found)
+                continue
+            job.pieces.append(found)
+            if stop == len(job.sent):
                 try:
                     job.finish(job)
                 except Exception as exc:  # of one request: the queue goes on
                     job.fail(exc)
         self._flush()
-        then()
 
 
-def _compute(model: Model, batch: list[tuple[Job, int, int]]) -> list[Any]:
-    """For each part of the batch its features and risks, or the exception that it raises even alone."""
+def _compute(model: Model, batch: Batch) -> list[Scored | Exception]:
+    """Each job's share of the batch, or the exception that it raises even alone."""
+    if len(batch) > 1 and all(start == 0 for _, start, _ in batch):
+        received = now()
+        try:
+            whole = model.together([record for job, _, stop in batch for record in job.sent[:stop]], received)
+        except Exception:  # whatever an engine raises: its own request is found, and the others are computed
+            whole = None
+        if whole is not None:
+            shares: list[Scored | Exception] = []
+            at = 0
+            for job, _, stop in batch:
+                job.received = received
+                shares.append(whole.part(at, at + stop))
+                at += stop
+            return shares
+    return [_alone(model, *share) for share in batch]
+
+
+def _alone(model: Model, job: Job, start: int, stop: int) -> Scored | Exception:
+    job.received = job.received or now()
     try:
-        if len(batch) == 1:
-            job, start, stop = batch[0]
-            X = model.matrix(job.values[start:stop], job.at[start:stop])
-            return [(X, model.risk(X))]
-        values = np.concatenate([job.values[start:stop] for job, start, stop in batch])
-        X = model.matrix(values, np.concatenate([job.at[start:stop] for job, start, stop in batch]))
-        risks = model.risk(X)
-    except Exception as exc:  # whatever an engine raises, its own request is refused and the others are computed
-        if len(batch) == 1:
-            return [exc]
-        return [found for part in batch for found in _compute(model, [part])]
-    ends = np.cumsum([stop - start for _, start, stop in batch]).tolist()
-    starts = [0, *ends[:-1]]
-    return [(X[start:stop], risks[start:stop]) for start, stop in zip(starts, ends, strict=True)]
+        return model.alone(job.sent[start:stop], job.received)
+    except Exception as exc:
+        return exc

@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 
 from configs.errors import BundleError, LedgerError, MediMindError, RecordError
 from configs.settings import Settings
-from features.contract import Checked
 from ledger import outcomes, predictions, promotions, stops, traffic
-from ledger.database import BUSY_TIMEOUT_S, connect, now, utc, writing
+from ledger.database import BUSY_TIMEOUT_S, connect, utc, writing
 from ledger.outcomes import Outcome
 from ledger.promotions import Promotion, find_champion
 from ledger.replay import replay
@@ -44,7 +43,6 @@ MOST_WAITING = 8192
 """Requests between their arrival and their answer, in one worker."""
 REQUEST_WEIGHT = 16
 """What a request costs beside its rows, in rows; measured, docs/benchmarks.md."""
-CHECKED_AT_ONCE = 256
 EXPLAINED_AT_ONCE = 32
 """Records, before another caller gets its turn."""
 KEPT_IN_MEMORY = 2
@@ -161,7 +159,6 @@ class Runtime:
         _, version = self.model(name)
         allowed_s = (deadline_ms or version.predictor.spec.serving.deadline_ms) / 1000
         if self._waiting >= MOST_WAITING or (self._rate and self._weight / self._rate > allowed_s / 2):
-            self.counters.refused(name, "busy")
             raise Refused(503, "busy", "more requests wait than can be answered in time; ask again.")
         return began + allowed_s
 
@@ -176,36 +173,31 @@ class Runtime:
         _, version = self.model(name)
         routed = model.lanes.canary is not None or tag in model.lanes.tags
         sent, explain = bodies.read(body, kind, None if routed else version.typed)
-        received = now()
         parts = _parts(model, version, sent, tag, self._key)
-        for part in parts:
-            if explain:
+        if explain:
+            for part in parts:
                 await self._explainable(part.version)
-            part.checked = await _check(part, received)
         idempotency = predictions.idempotency(key, body) if key else None
         version = parts[0].version if len(parts) == 1 else version
-        call = Call(version, parts, len(sent), received, idempotency, self._key, self._loop.create_future())
-        if errors := call.errors:
-            for error in errors:
-                self.counters.refused(name, error.code)
-            if len(errors) == len(sent):
-                raise _all_refused(errors)
+        call = Call(version, parts, len(sent), idempotency, self._key, self._loop.create_future())
+        weight = 0 if explain else REQUEST_WEIGHT + len(sent)  # an explanation has a thread of its own
         self._waiting += 1
-        weight = 0  # an explanation is made in a thread of its own, and holds nobody up
+        self._weight += weight
         try:
             if explain:
                 await self._explain(call, until, connection)
-            weight = REQUEST_WEIGHT + len(sent)
-            self._weight += weight
-            if explain:
+                weight = REQUEST_WEIGHT + len(sent)
+                self._weight += weight
                 self._keep(call, until)
                 self._flush()
             else:
-                call.compute(until, connection, lambda: self._keep(call, until))
+                call.compute(until, connection, lambda call: self._keep(call, until))
             kept = await call.settled
         finally:
             self._waiting -= 1
             self._weight -= weight
+            for error in call.errors:
+                self.counters.refused(name, error.code)
         if isinstance(kept, bytes):
             return kept
         if isinstance(kept, MediMindError):
@@ -254,10 +246,13 @@ class Runtime:
 
     def _count(self, model: Model, call: Call, numbers: list[int]) -> None:
         shadow = model.lanes.shadow
-        for number, part in zip(numbers, (part for part in call.parts if len(part.checked.values)), strict=True):
-            self.counters.answered(model.name, part.version.number, len(part.checked.values))
-            if shadow is not None and (version := model.others.get(shadow.version)):
-                self._shadow.offer(version, number, part, call.received)
+        given = iter(numbers)
+        for part in call.parts:
+            if n := len(part.scored):
+                number = next(given)
+                self.counters.answered(model.name, part.version.number, n)
+                if shadow is not None and (version := model.others.get(shadow.version)):
+                    self._shadow.offer(version, number, part)
 
     async def _explainable(self, version: Version) -> None:
         try:
@@ -269,19 +264,19 @@ class Runtime:
         """Compute the call's risks, and then their explanations, some rows at a time, within the deadline."""
         computed = asyncio.Event()
         call.settled.add_done_callback(lambda _: computed.set())
-        call.compute(until, connection, computed.set)
+        call.compute(until, connection, lambda _: computed.set())
         await computed.wait()
         if call.settled.done():
             call.settled.result()  # raises what failed
         for part in call.parts:
             part.explanations = []
-            for start in range(0, len(part.checked.values), EXPLAINED_AT_ONCE):
+            for start in range(0, len(part.scored), EXPLAINED_AT_ONCE):
                 if monotonic() > until:
                     said = "the deadline passed before the explanation was done."
                     raise Refused(503, "deadline", said, "X-Deadline-Ms")
                 if connection is not None and connection.disconnected:
                     raise Gone
-                X = part.features[start : start + EXPLAINED_AT_ONCE]
+                X = part.scored.features[start : start + EXPLAINED_AT_ONCE]
                 part.explanations += await self._loop.run_in_executor(self._explaining, _explain, part.version, X)
 
     async def _watch(self) -> None:
@@ -422,29 +417,10 @@ def _parts(model: Model, version: Version, sent: list[Any], tag: str | None, key
     return parts
 
 
-async def _check(part: Part, received: datetime) -> Checked:
-    """The part's records, checked; of a large request some at a time."""
-    contract = part.version.predictor.contract
-    if len(part.sent) <= CHECKED_AT_ONCE:
-        return contract.check(part.sent, received)
-    pieces = []
-    for start in range(0, len(part.sent), CHECKED_AT_ONCE):
-        pieces.append(contract.check(part.sent[start : start + CHECKED_AT_ONCE], received))
-        await asyncio.sleep(0)
-    return Checked.join(pieces, CHECKED_AT_ONCE)
-
-
 def _explain(version: Version, X: NDArray[np.float32]) -> list[Explanation]:
     base, contributions = version.explainer.contributions(X)
     names = version.predictor.plan.names
     return [Explanation(base, dict(zip(names, row, strict=True))) for row in contributions.tolist()]
-
-
-def _all_refused(errors: Sequence[RecordError]) -> Refused:
-    first = errors[0]
-    more = f" None of the {len(errors)} records keeps the contract." if len(errors) > 1 else ""
-    told = [error_body(error) for error in errors]
-    return Refused(422, first.code, f"{first}{more}", first.field, predictions=told)
 
 
 def _outcome(item: Any) -> Outcome:

@@ -3,7 +3,6 @@
 import threading
 from collections import deque
 from collections.abc import Callable
-from datetime import datetime
 
 import msgspec
 import numpy as np
@@ -24,19 +23,19 @@ class Shadow:
         """`count(model, outcome, records)`: scored, refused by the shadow's own contract, or let go."""
         self._writer = writer
         self._count = count
-        self._waiting: deque[tuple[Version, int, Part, datetime]] = deque()
+        self._waiting: deque[tuple[Version, int, Part]] = deque()
         self._changed = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
         self._thread.start()
 
-    def offer(self, version: Version, number: int, said: Part, received: datetime) -> None:
+    def offer(self, version: Version, number: int, said: Part) -> None:
         """Score the records of request `number`, which `said` answered, when there is time."""
         if len(self._waiting) >= MOST_WAITING:
-            self._count(version.model, "let_go", len(said.risks))
+            self._count(version.model, "let_go", len(said.scored))
             return
         with self._changed:
-            self._waiting.append((version, number, said, received))
+            self._waiting.append((version, number, said))
             self._changed.notify()
 
     def close(self) -> None:
@@ -52,21 +51,21 @@ class Shadow:
                     self._changed.wait()
                 if self._closing:
                     return
-                version, number, said, received = self._waiting.popleft()
+                version, number, said = self._waiting.popleft()
             try:
-                outcome = self._score(version, number, said, received)
+                outcome = self._score(version, number, said)
             except Exception:  # the shadow's own fault is counted, and no caller's
                 outcome = "failed"
-            self._count(version.model, outcome, len(said.risks))
+            self._count(version.model, outcome, len(said.scored))
 
-    def _score(self, version: Version, number: int, said: Part, received: datetime) -> str:
+    def _score(self, version: Version, number: int, said: Part) -> str:
         predictor = version.predictor
         names = [*said.version.predictor.contract.columns, "at"]
         records = [
             {name: cell for name, cell in zip(names, cells, strict=True) if cell is not None}
-            for cells in msgspec.to_builtins(said.checked.cells)
+            for cells in msgspec.to_builtins(said.scored.cells)
         ]
-        checked = predictor.contract.check(records, received)
+        checked = predictor.contract.check(records, said.received)
         risks = np.full(len(records), np.nan)  # NaN: this version's contract refuses the record
         good = [place for place in range(len(records)) if place not in checked.errors]
         if good:

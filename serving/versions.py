@@ -16,6 +16,7 @@ from models.bundle import get
 from models.predict import Predictor
 from serving.batcher import INLINE_S, Batcher
 from serving.bodies import decoder
+from serving.scoring import Scorer
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def load(model: str, number: int, digest: str, store: Path, flush: Callable[[], 
     """The version of this bundle. Raises BundleError if it is missing, changed, or fails its self-test."""
     predictor = Predictor(get(digest, store))
     most = predictor.spec.serving.max_batch
-    batcher = Batcher(predictor, most, inline=_seconds(predictor, most) < INLINE_S, flush=flush)
+    batcher = Batcher(Scorer(predictor), most, inline=_seconds(predictor, most) < INLINE_S, flush=flush)
     return Version(model, number, predictor, batcher, decoder(predictor.contract))
 
 

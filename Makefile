@@ -16,10 +16,10 @@ export GX_ANALYTICS_ENABLED := false
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup lock data demo up down serve bench check test tools clean
+.PHONY: help setup lock data demo up down serve bench check test test-faults tools clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
 # Keyed by what is installed: a second `make setup` does nothing.
 setup: ## a virtual environment in .venv with everything pinned
@@ -72,6 +72,9 @@ test: check data ## all the tests, with the line coverage of the packages
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+test-faults: setup ## the long tests of what may go wrong: kill -9, full disks, lost databases, hostile clients
+	@$(BIN)/python -m pytest -m faults --durations=0 tests/faults
 
 tools: ## what the tests of the browser, of TypeScript and of faults need, from Debian's packages and npm
 	@missing=""

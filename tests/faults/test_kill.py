@@ -1,0 +1,53 @@
+"""kill -9 at full load: every answer that a client received is in the ledger, none twice."""
+
+import time
+from contextlib import suppress
+
+import psutil
+import pytest
+
+from tests.faults.conftest import nothing_is_lost
+
+pytestmark = pytest.mark.faults(within_s=240)
+
+CONNECTIONS = 64
+ENDS_WITHIN_S = 2.0
+"""How long workers outlive their parent."""
+
+
+@pytest.mark.parametrize(("kind", "workers"), [("sqlite", 1), ("sqlite", 2), ("postgres", 2)])
+def test_kill_9_of_workers_and_of_their_parent_loses_no_answer(kind, workers, machine_of, serve, load, request):
+    settings = machine_of(ledger=request.getfixturevalue("postgres").url if kind == "postgres" else "")
+    server = serve(settings, "toy", workers=workers, MEDIMIND_LEDGER=settings.ledger)
+
+    with load(server, CONNECTIONS) as calls:
+        for _ in range(3):
+            time.sleep(1)
+            before = {worker.pid for worker in server.workers()}
+            server.workers()[0].kill()
+            replaced(server, before)
+            calls.answers_again(within_s=30)
+        time.sleep(1)
+        orphans = server.workers()
+        server.process.kill()
+        _, left = psutil.wait_procs(orphans, timeout=ENDS_WITHIN_S)
+        assert not left, "workers outlived their parent"
+        server.process.wait()
+        server.start()
+        calls.answers_again(within_s=60)
+
+    answered = nothing_is_lost(settings, calls)
+    assert answered > 1000
+    assert calls.broken > 4, "nobody was cut off: the kills met no load"
+
+
+def replaced(server, before):
+    """Wait until the worker that was killed has a successor."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with suppress(psutil.NoSuchProcess):  # it ends while it is looked at
+            now = {worker.pid for worker in server.workers()}
+            if len(now) == len(before) and now != before:
+                return
+        time.sleep(0.05)
+    pytest.fail("the killed worker was not replaced")

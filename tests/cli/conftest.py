@@ -1,6 +1,8 @@
 """What the tests of the command line share: `medimind` in this process or another, and one machine that ran it all."""
 
+import asyncio
 import csv
+import json
 import os
 import resource
 import subprocess
@@ -17,7 +19,8 @@ import yaml
 
 from configs.settings import ROOT, Settings
 from pipelines import cli
-from serving import runtime
+from serving.bodies import JSON
+from serving.runtime import Counters, Runtime
 
 MARKER = "MARKER4711"
 """Stands in every patient's identifier and in a free text of the source that no contract names."""
@@ -115,14 +118,21 @@ def answered(machine: Settings) -> Callable[..., list[str]]:
 
     def ask(records: list[dict[str, Any]], ledger: str = "") -> list[str]:
         settings = Settings(home=machine.home, configs=machine.configs, data=machine.data, ledger=ledger)
-        counters = runtime.Counters(lambda *_: None, lambda *_: None, lambda *_: None)
-        served = runtime.start(settings, ["toy"], counters)
-        answer = served.predict("toy", records, b"", None, monotonic(), 60_000)
-        served.engine.dispose()
-        said = yaml.safe_load(answer)["predictions"]
-        return [one["id"] for one in said]
+        return [one["id"] for one in asyncio.run(predicted(settings, records))]
 
     return ask
+
+
+async def predicted(settings: Settings, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    served = Runtime(settings, ["toy"], Counters(*[lambda *_: None] * 4))
+    served.open()
+    try:
+        body = json.dumps({"records": records}).encode()
+        answer = await served.predict("toy", body, JSON, None, None, monotonic() + 60, None)
+    finally:
+        await served.close()
+    found: list[dict[str, Any]] = json.loads(answer)["predictions"]
+    return found
 
 
 @pytest.fixture

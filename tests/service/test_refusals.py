@@ -8,6 +8,7 @@ import pytest
 PREDICT = "/v1/models/toy/predict"
 GOOD = b'{"records": [{"age_years": 61, "sex": "male"}]}'
 JSON = {"Content-Type": "application/json"}
+ARROW = {"Content-Type": "application/vnd.apache.arrow.stream"}
 
 
 def error_of(answer: httpx.Response) -> dict[str, str | None]:
@@ -32,7 +33,9 @@ def error_of(answer: httpx.Response) -> dict[str, str | None]:
         ("POST", PREDICT, JSON, b'{"records": {}}', 422, "malformed"),
         ("POST", PREDICT, JSON, b'{"records": []}', 422, "malformed"),
         ("POST", PREDICT, JSON, b'{"record": []}', 422, "malformed"),
-        ("POST", PREDICT, JSON, GOOD[:-1] + b', "explain": true}', 422, "explain_unavailable"),
+        ("POST", PREDICT, JSON, GOOD[:-1] + b', "explain": "yes"}', 422, "malformed"),
+        ("POST", PREDICT, JSON, b'{"columns": {"age_years": [61], "sex": []}}', 422, "malformed"),
+        ("POST", PREDICT, ARROW, GOOD, 400, "not_arrow"),
         ("POST", PREDICT, JSON, b'{"records": [' + b"0," * 10_000 + b"0]}", 413, "too_many_records"),
         ("POST", PREDICT, {}, GOOD, 415, "unsupported_media_type"),
         ("POST", PREDICT, {"Content-Type": "text/plain"}, GOOD, 415, "unsupported_media_type"),

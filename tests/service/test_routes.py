@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import jsonschema
 import psutil
+import pyarrow as pa
 import pytest
 from _bentoml_sdk.service import factory
 
@@ -151,18 +152,27 @@ IN_A_CHILD = """
 import asyncio, sys
 from datetime import UTC, datetime
 import httpx
+from asgi_lifespan import LifespanManager
+from serving.bodies import ARROW
 from serving.service import Service
 
-app = Service.to_asgi()
-
 async def main():
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://here") as client:
+    app = Service.to_asgi()
+    async with (
+        LifespanManager(app, startup_timeout=60),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://here") as client,
+    ):
+        predict = "/v1/models/toy/predict"
         record = {"age_years": 61, "sex": "male", "patient": "p", "reference": "worker imports"}
-        answer = await client.post("/v1/models/toy/predict", json={"records": [record]})
+        columns = {name: [value, value] for name, value in record.items()}
+        answer = await client.post(predict, json={"records": [record]})
         said = answer.json()["predictions"][0]
         outcome = {"prediction_id": said["id"], "value": 1, "observed_at": datetime.now(UTC).isoformat()}
         for done in (
             answer,
+            await client.post(predict, json={"records": [record], "explain": True}, headers={"X-Deadline-Ms": "60000"}),
+            await client.post(predict, json={"columns": columns}),
+            await client.post(predict, content=sys.stdin.buffer.read(), headers={"Content-Type": ARROW}),
             await client.post("/v1/outcomes", json=[outcome]),
             await client.get("/v1/predictions/" + said["id"], params={"replay": "true"}),
             await client.get("/v1/models/toy"),
@@ -172,15 +182,21 @@ async def main():
             assert done.status_code == 200, done.text
 
 asyncio.run(main())
-print(*(name for name in ("mlflow", "pandas", "sklearn", "prefect", "pipelines", "torch") if name in sys.modules))
+needless = ("mlflow", "pandas", "sklearn", "prefect", "pipelines", "torch", "shap", "numba")
+print(*(name for name in needless if name in sys.modules))
 """
 
 
 def test_the_worker_never_imports_what_only_training_needs(machine):
+    table = pa.table({"age_years": [61, 40], "sex": pa.array(["male", "female"]).dictionary_encode()})
+    stream = pa.BufferOutputStream()
+    with pa.ipc.new_stream(stream, table.schema) as writer:
+        writer.write_table(table)
+
     done = subprocess.run(
         [sys.executable, "-c", IN_A_CHILD],
+        input=stream.getvalue().to_pybytes(),
         capture_output=True,
-        text=True,
         cwd=ROOT,
         env=os.environ
         | {"MEDIMIND_SERVED": "toy", "MEDIMIND_HOME": str(machine.home), "BENTOML_HOME": str(machine.home / "bentoml")}
@@ -189,7 +205,7 @@ def test_the_worker_never_imports_what_only_training_needs(machine):
         check=False,
     )
 
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stderr.decode()
     assert done.stdout.split() == []
 
 

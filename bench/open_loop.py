@@ -18,6 +18,8 @@ from typing import Any
 
 BURST = 32
 """Requests that are sent before answers are looked at again: a late driver must reuse connections, not open more."""
+DEADLINE_MS = 200
+"""What the service may know of how long an answer is of use."""
 GRACE_S = 10.0
 """How long the last answers are waited for."""
 
@@ -169,6 +171,7 @@ def main() -> None:
     parser.add_argument("--hold", action="store_true")
     asked = parser.parse_args()
     head = f"POST {asked.path} HTTP/1.1\r\nHost: 127.0.0.1:{asked.port}\r\nContent-Type: application/json\r\n"
+    head += f"X-Deadline-Ms: {DEADLINE_MS}\r\n"
     bodies = [f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body for body in read(asked.file)]
     print(json.dumps(drive(asked.port, bodies, asked.rate, asked.seconds, asked.connections, asked.hold)))
 

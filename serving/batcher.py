@@ -110,11 +110,14 @@ class Batcher:
             job = self._queue.popleft()
             if job.ended:
                 continue
-            if job.taken == 0 and job.connection is not None and job.connection.disconnected:
+            if job.connection is not None and job.connection.disconnected:
+                job.ended = True  # the rest of it is not computed
                 job.fail(Gone())
                 continue
-            if job.taken == 0 and job.until <= began:
-                job.fail(Refused(503, "deadline", "the deadline passed before the model ran.", "X-Deadline-Ms"))
+            if job.until <= began:
+                job.ended = True
+                said = "the deadline passed before the model was done."
+                job.fail(Refused(503, "deadline", said, "X-Deadline-Ms"))
                 continue
             n = min(len(job.sent) - job.taken, left)
             batch.append((job, job.taken, job.taken + n))

@@ -109,6 +109,8 @@ class Runtime:
         self._rate = 0.0  # of weight a second, while requests wait
         self._told_at = 0.0
         self._behind = False
+        self._turn_began: float | None = None
+        self._turn_s = 0.0  # how long the event loop took to hear everybody out, the last time
         self.refresh()
 
     def open(self) -> None:
@@ -158,9 +160,18 @@ class Runtime:
         """
         _, version = self.model(name)
         allowed_s = (deadline_ms or version.predictor.spec.serving.deadline_ms) / 1000
-        if self._waiting >= MOST_WAITING or (self._rate and self._weight / self._rate > allowed_s / 2):
+        if self._turn_began is None:
+            self._turn_began = began
+            self._loop.call_soon(self._turn_over)
+        # What a request waits for: its turn on the event loop, which took as long as the last one, and those before it.
+        wait_s = self._turn_s + (self._weight / self._rate if self._rate else 0)
+        if self._waiting >= MOST_WAITING or wait_s > allowed_s / 2:
             raise Refused(503, "busy", "more requests wait than can be answered in time; ask again.")
         return began + allowed_s
+
+    def _turn_over(self) -> None:
+        assert self._turn_began is not None
+        self._turn_s, self._turn_began = monotonic() - self._turn_began, None
 
     async def predict(
         self, name: str, body: bytes, kind: str, key: str | None, tag: str | None, until: float, connection: Any

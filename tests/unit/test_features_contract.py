@@ -15,7 +15,7 @@ from configs.errors import RecordError
 from configs.spec import Column, from_document
 from features import synthetic
 from features.columns import check_record
-from features.contract import Checked, Contract
+from features.contract import Contract
 from ledger.predictions import records_of
 from serving.bodies import JSON, decoder, read
 
@@ -223,18 +223,20 @@ def test_no_records_are_no_rows(columns):
     assert checked.values.shape == (0, len(columns)) and checked.errors == {}
 
 
-@given(st.integers(1, 5), st.integers(0, 12))
-def test_records_checked_in_pieces_are_the_same(size, n):
-    columns = {"age_years": Column(type="number", unit="a", range=(18.0, 120.0), required=True)}
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_many_at_once_are_judged_as_each_alone_or_not_at_all(columns, data):
     contract = Contract(columns)
-    sent = [{"age_years": 15 + age, "patient": f"p{age}", "reference": f"r{age}"} for age in range(n + 1)]
-    whole = contract.check(sent, NINE)
+    sent = decoded(contract, data.draw(st.lists(records(columns), min_size=1, max_size=5)))[0]
+    alone = [contract.check([record], NINE) for record in sent]
 
-    joined = Checked.join([contract.check(sent[at : at + size], NINE) for at in range(0, len(sent), size)], size)
+    whole = contract.quick(sent, NINE)
 
-    assert joined.values.tobytes() == whole.values.tobytes() and joined.at.tobytes() == whole.at.tobytes()
-    assert (joined.patients, joined.references, joined.cells) == (whole.patients, whole.references, whole.cells)
-    assert {at: str(error) for at, error in joined.errors.items()} == {at: str(e) for at, e in whole.errors.items()}
+    if whole is None:
+        assert any(one.errors for one in alone) or not all(isinstance(record, contract.record) for record in sent)
+    else:
+        assert whole.values.tobytes() == b"".join(one.values.tobytes() for one in alone)
+        assert [whole.errors, *whole.cells] == [{}, *(cells for one in alone for cells in one.cells)]
 
 
 # --- on to the features

@@ -2,22 +2,24 @@
 
 import asyncio
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from configs.errors import RecordError
 from features import synthetic
 from serving.batcher import Batcher, Gone, Job
 from serving.refusals import Refused
+from serving.scoring import Scored, Scorer
 
 MOST = 4
-POISON = -1.0
-"""A row that this model raises at."""
+ODD, POISON = -2.0, -1.0
+"""A record that this model refuses, and one that it raises at."""
 
 
 @dataclass(frozen=True)
@@ -30,25 +32,37 @@ HERE, LEFT = Connection(False), Connection(True)
 
 @dataclass
 class Halving:
-    """A model whose risk is half of its only feature; it remembers the rows of each batch."""
+    """A model whose records are numbers and whose risk is half of one; it remembers the records of each batch."""
 
     batches: list[list[float]] = field(default_factory=list)
 
-    def matrix(self, values, at):
-        self.batches.append(values[:, 0].tolist())
-        return np.column_stack([values[:, 0], at]).astype(np.float32)
+    def together(self, sent, received):
+        return None if ODD in sent else self.alone(sent, received)
 
-    def risk(self, X):
-        if (X[:, 0] == POISON).any():
-            raise ValueError("the engine does not take this row")
-        return X[:, 0].astype(np.float64) / 2
+    def alone(self, sent, received):
+        self.batches.append(list(sent))
+        if POISON in sent:
+            raise ValueError("the engine does not take this record")
+        good = np.array([number for number in sent if number != ODD])
+        errors = {place: RecordError("odd", None, "odd") for place, number in enumerate(sent) if number == ODD}
+        nobody = [None] * len(good)
+        cells = [(number, received) for number in good.tolist()]
+        return Scored(
+            cells, nobody, nobody, errors, good[:, None].astype(np.float32), good / 2, nobody, [[]] * len(good)
+        )
 
 
 @dataclass(frozen=True)
 class Asked:
-    rows: list[float]
+    records: list[float]
     late: bool = False
     connection: Connection | None = HERE
+
+
+def said(scored):
+    """The risk of each record, "odd" where it was refused."""
+    risks = iter(scored.risks.tolist())
+    return ["odd" if place in scored.errors else next(risks) for place in range(len(scored) + len(scored.errors))]
 
 
 def answered(asked, model=None, inline=True, most=MOST, finish=lambda _: None):
@@ -61,14 +75,13 @@ def answered(asked, model=None, inline=True, most=MOST, finish=lambda _: None):
 
             def finished(job, place=place):
                 finish(place)
-                ended.append((place, job.risks.tolist()))
+                ended.append((place, said(job.scored)))
 
             def failed(exc, place=place):
                 ended.append((place, exc))
 
             until = monotonic() + (-1 if one.late else 60)
-            values = np.array(one.rows)[:, None]
-            batcher.submit(Job(values, values[:, 0] * 10, until, one.connection, finished, failed))
+            batcher.submit(Job(one.records, until, one.connection, finished, failed))
         async with asyncio.timeout(20):
             while len(ended) < len(asked):
                 await asyncio.sleep(0)
@@ -110,15 +123,14 @@ def test_when_nobody_is_left_the_next_request_is_answered_all_the_same():
         told = []
         batcher = Batcher(model, MOST, True, flush=lambda: None)
         for connection in (LEFT, HERE):
-            values = np.array([[1.0]])
-            batcher.submit(Job(values, values[:, 0], monotonic() + 60, connection, told.append, told.append))
+            batcher.submit(Job([1.0], monotonic() + 60, connection, told.append, told.append))
             for _ in range(3):
                 await asyncio.sleep(0)
         return told
 
     gone, job = asyncio.run(main())
     assert isinstance(gone, Gone)
-    assert job.risks.tolist() == [0.5]
+    assert said(job.scored) == [0.5]
 
 
 def test_a_large_request_does_not_stand_before_small_ones(inline):
@@ -136,7 +148,31 @@ def test_two_large_requests_take_turns(inline):
     assert model.batches == [[1.0] * MOST, [2.0] * MOST] * 2
 
 
-def test_one_row_that_the_model_raises_at_costs_the_others_nothing(inline):
+def test_a_record_that_is_refused_costs_those_of_other_requests_nothing(inline):
+    asked = [Asked([1.0]), Asked([ODD, 3.0]), Asked([2.0])]
+
+    assert answered(asked, inline=inline) == [(0, [0.5]), (1, ["odd", 1.5]), (2, [1.0])]
+
+
+def test_a_request_that_is_computed_in_pieces_has_its_errors_in_their_places_and_one_time(inline):
+    scored = []
+    records = [1.0, 2.0, 3.0, ODD, 5.0, ODD, *[7.0] * 20]
+
+    async def main():
+        batcher = Batcher(Halving(), MOST, inline, flush=lambda: None)
+        for sent in ([4.0], records):
+            batcher.submit(Job(sent, monotonic() + 60, HERE, scored.append, scored.append))
+        async with asyncio.timeout(20):
+            while len(scored) < 2:
+                await asyncio.sleep(0)
+
+    asyncio.run(main())
+    job = scored[1]
+    assert said(job.scored) == ["odd" if record == ODD else record / 2 for record in records]
+    assert {received for _, received in job.scored.cells} == {job.received}
+
+
+def test_one_record_that_the_model_raises_at_costs_the_others_nothing(inline):
     asked = [Asked([1.0]), Asked([POISON]), Asked([2.0])]
 
     ended = dict(answered(asked, inline=inline))
@@ -145,7 +181,7 @@ def test_one_row_that_the_model_raises_at_costs_the_others_nothing(inline):
     assert isinstance(ended[1], ValueError)
 
 
-def test_a_large_request_with_such_a_row_ends_once_and_is_not_computed_on(inline):
+def test_a_large_request_with_such_a_record_ends_once_and_is_not_computed_on(inline):
     model = Halving()
     ended = answered([Asked([1.0, POISON, *[2.0] * 20 * MOST])], model, inline)
 
@@ -164,8 +200,8 @@ def test_one_request_whose_answer_cannot_be_made_costs_the_others_nothing(inline
     assert isinstance(ended[1], OverflowError)
 
 
-ROWS = st.lists(st.sampled_from([1.0, 2.0, 3.0, 7.5]) | st.just(POISON), min_size=1, max_size=3 * MOST)
-ASKED = st.builds(Asked, ROWS, st.sampled_from([False] * 5 + [True]), st.sampled_from([HERE] * 5 + [LEFT]))
+RECORDS = st.lists(st.sampled_from([1.0, 2.0, 3.0] * 3 + [7.5, ODD, POISON]), min_size=1, max_size=3 * MOST)
+ASKED = st.builds(Asked, RECORDS, st.sampled_from([False] * 5 + [True]), st.sampled_from([HERE] * 5 + [LEFT]))
 
 
 def expected(one):
@@ -174,7 +210,7 @@ def expected(one):
         return Gone
     if one.late:
         return Refused
-    return ValueError if POISON in one.rows else [row / 2 for row in one.rows]
+    return ValueError if POISON in one.records else ["odd" if n == ODD else n / 2 for n in one.records]
 
 
 @pytest.mark.parametrize("threaded", [False, True])
@@ -191,30 +227,31 @@ def test_every_request_ends_once_as_it_would_alone(threaded, asked, most):
 
 
 @settings(max_examples=25)
-@given(st.integers(0, 2**32 - 1), st.lists(st.integers(1, 40), min_size=1, max_size=6), st.booleans())
-def test_a_real_model_gives_the_bits_that_it_gives_one_by_one(predictor, seed, sizes, inline):
-    """Its features and its risks, in whatever company a row is computed."""
-    checked = predictor.contract.check(
-        synthetic.draw(predictor.spec.columns, sum(sizes), seed), datetime(2026, 3, 3, tzinfo=UTC)
-    )
-    one_by_one = [predictor.risk(predictor.matrix(checked.values[n : n + 1], checked.at[n : n + 1])) for n in range(8)]
-    X = predictor.matrix(checked.values, checked.at)
+@given(st.integers(0, 2**32 - 1), st.lists(st.integers(1, 40), min_size=1, max_size=6), st.booleans(), st.booleans())
+def test_a_real_model_gives_the_bits_that_it_gives_one_by_one(predictor, seed, sizes, inline, typed):
+    """Its features, risks, bands and what was missing, in whatever company a record is scored."""
+    records = synthetic.draw(predictor.spec.columns, sum(sizes), seed)
+    sent = [msgspec.convert(record, predictor.contract.record) for record in records] if typed else records
     ends = np.cumsum(sizes).tolist()
-    parts = [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
     jobs = {}
 
     async def main():
-        batcher = Batcher(predictor, predictor.spec.serving.max_batch, inline, flush=lambda: None)
-        for place, mine in enumerate(parts):
+        batcher = Batcher(Scorer(predictor), predictor.spec.serving.max_batch, inline, flush=lambda: None)
+        for place, (size, end) in enumerate(zip(sizes, ends, strict=True)):
             finish = partial(jobs.__setitem__, place)
-            values, at = checked.values[mine], checked.at[mine]
-            batcher.submit(Job(values, at, monotonic() + 60, None, finish, finish))
+            batcher.submit(Job(sent[end - size : end], monotonic() + 60, None, finish, finish))
         async with asyncio.timeout(20):
             while len(jobs) < len(sizes):
                 await asyncio.sleep(0)
 
     asyncio.run(main())
-    assert np.concatenate([jobs[place].features for place in range(len(sizes))]).tobytes() == X.tobytes()
-    risks = np.concatenate([jobs[place].risks for place in range(len(sizes))])
-    assert risks.tobytes() == predictor.risk(X).tobytes()
-    assert risks[:8].tobytes() == np.concatenate(one_by_one)[: len(risks)].tobytes()
+    found = Scored.join([jobs[place].scored for place in range(len(sizes))])
+    for place, record in enumerate(map(predictor.check, records)):
+        X = predictor.features([record])
+        (answer,) = predictor.predictions([record], predictor.risk(X))
+        assert found.features[place].tobytes() == X.tobytes()
+        assert (found.risks[place], found.bands[place], found.missing[place]) == (
+            answer.risk,
+            answer.band,
+            answer.missing,
+        )

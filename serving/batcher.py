@@ -42,7 +42,7 @@ class Job:
         finish: Callable[["Job"], None],
         fail: Callable[[Exception], None],
     ) -> None:
-        """`until`: when it is too late to begin, by monotonic(). `connection.disconnected`: its client has left."""
+        """`until`: when it is too late to go on, by monotonic(). `connection.disconnected`: its client has left."""
         self.sent, self.until, self.connection = sent, until, connection
         self.finish, self.fail = finish, fail
         self.taken = 0

@@ -119,6 +119,16 @@ def test_a_column_too_large_for_float32_is_unknown_and_not_infinite():
     assert_array_equal(X, np.array([[NAN], [NAN], [1]], dtype=np.float32))
 
 
+def test_everything_unknown_has_the_same_bits():
+    """A replay compares the digests of feature rows, whatever processor said "not a number"."""
+    nans = np.array([0x7FF8000000000000, 0xFFF8000000000000, 0x7FF8000000012345], np.uint64)
+    x = np.concatenate([nans.view(np.float64), [np.inf, -np.inf, 1e300]])
+
+    found = build(Plan((Feature("x", ("x",), None, ()),), ()), {"x": x}, x)
+
+    assert set(bits(found)) == {np.float32(NAN).tobytes()}
+
+
 def test_a_definition_may_read_the_time_of_prediction():
     def days_since(at, x):
         return (at - x) / 86400

@@ -1,40 +1,154 @@
-"""What a worker does with a record before and after the model."""
+"""What a worker does with a request: the same bits as the bundle alone, on record before they are told."""
 
-from datetime import UTC, datetime
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+from time import monotonic
 
 import numpy as np
+import pytest
+import sqlalchemy as sa
 
-from features.columns import Record
-from features.synthetic import draw
-from serving import runtime
+from features.synthetic import draw, edges
+from ledger import tables
+from ledger.predictions import find, idempotency
+from ledger.promotions import promote
+from models.bundle import put
+from serving.bodies import JSON
+from serving.refusals import Refused
+from serving.runtime import Counters, Runtime
 
-RECEIVED = datetime(2026, 3, 3, 9, tzinfo=UTC)
-
-
-def test_the_time_of_prediction_is_the_same_for_the_features_and_for_the_ledger(predictor):
-    (raw,) = draw(predictor.spec.columns, 1, seed=3)
-
-    record = runtime._check(predictor, raw, RECEIVED)
-
-    assert isinstance(record, Record)
-    assert record.at == RECEIVED
-    kept = runtime._on_record(record, raw)
-    assert predictor.check(kept).at == RECEIVED
-    assert np.array_equal(predictor.features([record]), predictor.features([predictor.check(kept)]), equal_nan=True)
+WHO = "Jane-4711"
 
 
-def test_a_record_keeps_its_own_time(predictor):
-    (raw,) = draw(predictor.spec.columns, 1, seed=3)
+@pytest.fixture
+def served(ledger, home, trained, report_on):
+    """A machine whose angina has a champion."""
+    put(trained.folder, home.store)
+    promote(ledger, 1, report_on(trained.digest), "nurse.joy", "first")
+    return home
 
-    record = runtime._check(predictor, {**raw, "at": "2025-12-24T18:00:00+01:00"}, RECEIVED)
 
-    assert record.at == datetime(2025, 12, 24, 17, tzinfo=UTC)
+@pytest.fixture
+def ask(served):
+    """`ask(body, …)`: the answers of a running worker to these bodies, sent at once; a Refused is returned as it is."""
+
+    def run(*bodies, key=None, counted=None):
+        count = (lambda *what: counted.append(what)) if counted is not None else lambda *_: None
+
+        async def main():
+            runtime = Runtime(served, ["angina"], Counters(count, count, lambda *_: None, count))
+            runtime.open()
+            sent = [
+                runtime.predict("angina", json.dumps(body).encode(), JSON, key, None, monotonic() + 60, None)
+                for body in bodies
+            ]
+            try:
+                return await asyncio.gather(*sent, return_exceptions=True)
+            finally:
+                await runtime.close()
+
+        return [json.loads(said) if isinstance(said, bytes) else said for said in asyncio.run(main())]
+
+    return run
 
 
-def test_an_identifier_is_not_kept_with_the_record(predictor):
-    (raw,) = draw(predictor.spec.columns, 1, seed=3)
-    named = {**raw, "patient": "Jane", "reference": "visit-1"}
+@pytest.fixture
+def records(predictor):
+    columns = predictor.spec.columns
+    return [*edges(columns), *draw(columns, 20, seed=3)]
 
-    kept = runtime._on_record(runtime._check(predictor, named, RECEIVED), named)
 
-    assert set(kept) == {*raw, "at"}
+def rows(engine):
+    with engine.connect() as connection:
+        return connection.execute(sa.select(tables.requests).order_by(tables.requests.c.id)).all()
+
+
+def test_many_requests_at_once_get_the_bits_that_the_bundle_gives_alone(ask, records, predictor):
+    alone = predictor.risk(predictor.features([predictor.check(record) for record in records])).tolist()
+
+    answers = ask({"records": records}, *({"records": [record]} for record in records))
+
+    assert [said["risk"] for said in answers[0]["predictions"]] == alone
+    assert [answer["predictions"][0]["risk"] for answer in answers[1:]] == alone
+    ids = [said["id"] for answer in answers for said in answer["predictions"]]
+    assert len(set(ids)) == len(ids) == 2 * len(records)
+
+
+def test_the_time_of_prediction_is_the_same_for_the_features_and_for_the_ledger(ask, records, ledger, predictor):
+    before = datetime.now(UTC)
+    ((said,),) = ([one["id"] for one in answer["predictions"]] for answer in ask({"records": records[3:4]}))
+    stored = find(ledger, said)
+
+    checked = predictor.check(stored.record)
+    assert checked.at == stored.received_at
+    assert before <= stored.received_at <= before + timedelta(seconds=60)
+    assert np.array_equal(predictor.features([checked])[0], stored.features, equal_nan=True)
+
+
+def test_a_record_keeps_its_own_time(ask, records, ledger):
+    (answer,) = ask({"records": [{**records[3], "at": "2025-12-24T18:00:00+01:00"}]})
+
+    stored = find(ledger, answer["predictions"][0]["id"])
+
+    assert stored.record["at"] == "2025-12-24T17:00:00+00:00"
+
+
+def test_an_identifier_is_not_kept_with_the_record(ask, records, ledger):
+    ask({"records": [{**records[3], "patient": WHO, "reference": "visit-1"}]})
+
+    (row,) = rows(ledger)
+    assert set(row.records["fields"]).isdisjoint({"patient", "reference"})
+    assert WHO not in str(row)
+
+
+def test_a_bad_record_gets_its_error_in_its_place_and_the_ids_count_the_good_ones(ask, records, ledger):
+    counted = []
+    (answer,) = ask({"records": [records[3], {**records[4], "age_years": 7}, None, records[5]]}, counted=counted)
+
+    first, young, nothing, last = answer["predictions"]
+    number = first["id"].partition("-")[0]
+    assert (first["id"], last["id"]) == (f"{number}-0", f"{number}-1")
+    assert (young["error"]["code"], nothing["error"]["code"]) == ("out_of_range", "malformed")
+    assert find(ledger, last["id"]).risk == last["risk"]
+    assert counted == [("angina", "out_of_range"), ("angina", "malformed"), ("angina", 1, 2)]
+
+
+def test_a_request_of_bad_records_alone_is_refused_and_leaves_nothing(ask, ledger):
+    (refused,) = ask({"records": [{"age_years": 7}, {}]})
+
+    assert isinstance(refused, Refused) and refused.status == 422
+    assert [one["error"]["code"] for one in refused.body["predictions"]] == ["out_of_range", "missing_field"]
+    assert rows(ledger) == []
+
+
+def test_a_key_gets_one_answer_however_often_it_comes_at_once(ask, records, ledger):
+    answers = ask(*[{"records": records[:2]}] * 5, key="k")
+
+    assert answers == [answers[0]] * 5
+    assert [row.idempotency_key for row in rows(ledger)] == [idempotency("k", b"").key]
+
+
+def test_columns_and_explanations_are_of_the_same_predictions(ask, records):
+    names = {name: [record.get(name) for record in records] for name in records[0]}
+
+    plain, columns, explained = ask({"records": records}, {"columns": names}, {"records": records, "explain": True})
+
+    risks = [one["risk"] for one in plain["predictions"]]
+    assert [one["risk"] for one in columns["predictions"]] == risks
+    assert [one["risk"] for one in explained["predictions"]] == risks
+    assert all(set(one["explanation"]) == {"base", "contributions"} for one in explained["predictions"])
+    assert not any("explanation" in one for one in plain["predictions"])
+
+
+def test_a_model_without_a_champion_is_refused_and_says_how_to_make_one(home):
+    async def main():
+        runtime = Runtime(home, ["angina"], Counters(*[lambda *_: None] * 4))
+        with pytest.raises(Refused) as caught:
+            runtime.admit("angina", monotonic(), None)
+        runtime.engine.dispose()
+        return caught.value
+
+    refused = asyncio.run(main())
+    assert (refused.status, refused.code) == (503, "not_ready")
+    assert "medimind run angina" in str(refused)

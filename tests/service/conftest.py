@@ -89,8 +89,12 @@ class Server:
 
     def workers(self) -> list[psutil.Process]:
         """The processes that answer."""
-        started = psutil.Process(self.process.pid).children(recursive=True)
-        return [process for process in started if "_bentoml_impl.worker.service" in process.cmdline()]
+        found = []
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+                if "_bentoml_impl.worker.service" in process.cmdline():
+                    found.append(process)
+        return found
 
     def worker_of(self, client: httpx.Client) -> int:
         """The worker at the other end of this client's connection, by its process id; it is asked for /readyz."""

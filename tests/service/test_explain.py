@@ -1,13 +1,14 @@
 """What each feature added to the log-odds: it adds up to the risk, comes in time or not at all, holds nobody up."""
 
 import json
-import shutil
+import socket
 import threading
 import time
 
 import httpx
 import numpy as np
 import pytest
+import sqlalchemy as sa
 
 from features.synthetic import draw
 from ledger import traffic
@@ -18,6 +19,8 @@ from pipelines.traffic import send
 FOLLOWED_WITHIN_S = 2.0
 LONE_WITHIN_S = 0.5
 PATIENCE = {"X-Deadline-Ms": "60000"}
+
+NEWEST = sa.text("SELECT max(id) FROM requests")
 
 pytestmark = pytest.mark.usefixtures("at_one")
 
@@ -93,22 +96,46 @@ def test_a_bundle_that_cannot_be_explained_is_refused_by_name_and_answers_withou
                 "/v1/models/toy/predict", json={"records": [patient]}, headers={"X-Traffic-Tag": "earlier"}
             ).json()
             assert told["version"] == 20
-    shutil.rmtree(tmp_path / "earlier")
 
 
 def test_an_explanation_that_is_too_late_is_no_answer_and_not_on_record(pair, patient, ward_ledger):
-    import sqlalchemy as sa
-
-    newest = sa.text("SELECT max(id) FROM requests")
     with pair.client() as client, ward_ledger.connect() as connection:
         explain(client, [patient], **PATIENCE)
-        before = connection.execute(newest).scalar_one()
+        before = connection.execute(NEWEST).scalar_one()
 
         late = explain(client, [patient] * 500, **{"X-Deadline-Ms": "1"})
 
         assert (late.status_code, late.json()["error"]["code"]) == (503, "deadline")
         assert late.json()["error"]["field"] == "X-Deadline-Ms"
-        assert connection.execute(newest).scalar_one() == before
+        assert connection.execute(NEWEST).scalar_one() == before
+
+
+def test_an_explanation_whose_client_has_left_is_not_on_record(pair, ward, versions, ward_ledger):
+    """It leaves while the trees are explained, or before; nobody would read the answer."""
+    send(Lane("toy", "ab", "trees"), "toy@2", None, "for the test", ward)
+    time.sleep(FOLLOWED_WITHIN_S)
+    body = json.dumps({"records": draw(versions[2].spec.columns, 10_000, seed=4), "explain": True}).encode()
+    with pair.client() as client, ward_ledger.connect() as connection:
+        before, newest = gone(client), connection.execute(NEWEST).scalar_one()
+
+        with socket.create_connection(("127.0.0.1", pair.port)) as caller:
+            head = f"POST /v1/models/toy/predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+            more = "Content-Type: application/json\r\nX-Traffic-Tag: trees\r\nX-Deadline-Ms: 60000\r\n\r\n"
+            caller.sendall((head + more).encode() + body)
+            time.sleep(0.15)
+
+        deadline = time.monotonic() + 10
+        while gone(client) == before and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert gone(client) == before + 1
+        assert connection.execute(NEWEST).scalar_one() == newest
+
+
+def gone(client) -> float:
+    """How many requests of `toy` are counted whose client had left."""
+    wanted = 'medimind_refusals_total{code="gone",model="toy"}'
+    lines = (line.rpartition(" ") for line in client.get("/metrics").text.splitlines())
+    return sum(float(value) for name, _, value in lines if name == wanted)
 
 
 def test_a_long_explanation_holds_no_other_caller_of_the_same_worker_up(pair, ward, patient, versions):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from fcntl import LOCK_EX, LOCK_UN, flock
+from itertools import zip_longest
 from typing import Any
 
 import sqlalchemy as sa
@@ -146,6 +147,7 @@ class Writer:
         """One transaction: the oldest of the spool, then everything that waits."""
         spooled: list[Entry] = []
         taken: list[Ticket] = []
+        kept: list[list[int] | bytes | RecordError] = []
         try:
             with self._transaction() as connection:
                 most = 1 if self._singly else MOST_AT_ONCE
@@ -163,7 +165,8 @@ class Writer:
                 self._fail(self._take(), LedgerError("the ledger is held by another writer."))
             return
         except LedgerError as exc:
-            self._fail([*taken, *self._take()], exc)
+            self._fail(taken, exc, kept)
+            self._fail(self._take(), exc)
             if self._closing:
                 self._shadows.clear()
             else:
@@ -222,27 +225,35 @@ class Writer:
             if late:
                 self._fail(late, LedgerError("the ledger did not take the request in time."))
 
-    def _fail(self, tickets: Sequence[Ticket], why: LedgerError) -> None:
-        """Settle what the ledger did not take. An answer that has left already goes on waiting, or to the spool."""
+    def _fail(self, tickets: Sequence[Ticket], why: LedgerError, kept: Sequence[Kept] = ()) -> None:
+        """Settle what the ledger did not take. An answer that has left already goes on waiting, or to the spool.
+
+        `kept`: what was to be said of them, where it was the commit that failed. A server may have made it, and its
+        word was lost: the spool takes the same numbers, which are on record once then, however it was. (SQLite gives
+        the numbers of a transaction that failed to others.)
+        """
         settled: list[tuple[Ticket, Kept]] = []
         owed: list[Ticket] = []
-        for ticket in tickets:
+        if self._engine.dialect.name == "sqlite":
+            kept = ()
+        for ticket, drawn in zip_longest(tickets, kept):
             answered = ticket.entry.numbers is not None
             if answered and not self._closing:
                 owed.append(ticket)
             else:
-                settled.append((ticket, self._to_spool(ticket.entry) if ticket.spool or answered else why))
+                spool = ticket.spool or answered
+                settled.append((ticket, self._to_spool(ticket.entry, drawn) if spool else why))
         if owed:
             with self._changed:
                 self._waiting.extendleft(reversed(owed))
         if settled:
             self._deliver(settled)
 
-    def _to_spool(self, entry: Entry) -> Kept:
+    def _to_spool(self, entry: Entry, drawn: Kept | None) -> Kept:
         try:
             if (before := self._spool.before(entry)) is not None:
                 return before
-            numbers = entry.numbers or self.numbers(len(entry.rows))
+            numbers = entry.numbers or (drawn if isinstance(drawn, list) else self.numbers(len(entry.rows)))
             self._spool.append(replace(entry, numbers=numbers))
         except LedgerError as exc:
             return exc

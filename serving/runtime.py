@@ -43,6 +43,8 @@ MOST_WAITING = 8192
 """Requests between their arrival and their answer, in one worker."""
 REQUEST_WEIGHT = 16
 """What a request costs beside its rows, in rows; measured, docs/benchmarks.md."""
+RATE_OVER_S = 0.5
+"""Of work, before the rate is known: the first group of a burst is small, and waited until the others were read."""
 EXPLAINED_AT_ONCE = 32
 """Records, before another caller gets its turn."""
 KEPT_IN_MEMORY = 2
@@ -107,6 +109,7 @@ class Runtime:
         self._waiting = 0
         self._weight = 0
         self._rate = 0.0  # of weight a second, while requests wait
+        self._done = self._took_s = 0.0  # weight, and the time that it took, lately
         self._told_at = 0.0
         self._behind = False
         self._turn_began: float | None = None
@@ -247,9 +250,11 @@ class Runtime:
     def _told(self, settled: Sequence[tuple[Ticket, Kept]]) -> None:
         now_s = monotonic()
         weight = sum(REQUEST_WEIGHT + sum(len(row.risks) for row in ticket.entry.rows) for ticket, _ in settled)
-        if self._behind and now_s > self._told_at:
-            rate = weight / (now_s - self._told_at)
-            self._rate = rate if not self._rate else 0.9 * self._rate + 0.1 * rate
+        if self._behind:
+            self._done, self._took_s = self._done + weight, self._took_s + now_s - self._told_at
+            if self._took_s > RATE_OVER_S:
+                self._rate = self._done / self._took_s
+                self._done, self._took_s = self._done / 2, self._took_s / 2
         for ticket, kept in settled:
             ticket.settle(kept)
         self._told_at = now_s

@@ -44,8 +44,9 @@ class Version:
 
     @cached_property
     def explainer(self) -> explain.Explainer:
-        """What explains it, read from its model at first use. Raises BundleError if it cannot be explained."""
-        return explain.explainer(self.predictor.bundle.model, self.predictor.plan.features)
+        """What explains it, read from its model at first use, whole as it was. Raises BundleError if it is not."""
+        folder = self.predictor.bundle.folder
+        return explain.explainer(get(self.bundle, folder.parent).model, self.predictor.plan.features)
 
 
 def load(model: str, number: int, digest: str, store: Path, flush: Callable[[], None]) -> Version:

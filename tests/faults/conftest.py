@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -56,27 +57,36 @@ def bounded(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture
-def machine_of(machine: Settings, toy_document: dict[str, Any], tmp_path: Path) -> Callable[..., Settings]:  # noqa: F811
-    """`machine_of(name, …, on_failure=…, commit=…, home=…, ledger=URL)`: models that keep their record in that way."""
+def crown(machine: Settings, toy_document: dict[str, Any]) -> Callable[..., bundle.Bundle]:  # noqa: F811
+    """`crown(settings, name, number, key=value)`: a version whose spec has these keys, trained, stored and champion."""
 
-    def make(*names: str, home: Path | None = None, ledger: str = "", **keeps: str) -> Settings:
-        base = tmp_path / f"machine-{len(list(tmp_path.iterdir()))}"
-        settings = empty(base).model_copy(update={"home": home or base / "home", "ledger": ledger})
+    def make(settings: Settings, name: str = "toy", number: int = 1, **changed: Any) -> bundle.Bundle:
+        # A deadline that a fault alone lets pass, and not the work that this machine has beside the test.
+        document = {**toy_document, "name": name, "serving": {"max_batch": 16, "deadline_ms": 3000}, **changed}
+        (settings.configs / "diseases" / f"{name}.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+        spec = from_document(document, f"{name}.yaml")
+        patients = cohort.load(machine.data / "cohorts" / "toy.parquet")
+        trained = training.train(spec, build.plan(spec), patients, settings.data / "bundles" / f"{name}-{number}")
+        kept = bundle.put(trained.folder, settings.store)
         with opened(machine) as engine:
             champion = promotions.find_champion(engine, "toy")
         assert champion is not None
-        patients = cohort.load(machine.data / "cohorts" / "toy.parquet")
-        for name in names or ("toy",):
-            # A deadline that a fault alone lets pass, and not the work that this machine has beside the test.
-            serving = {"max_batch": 16, "deadline_ms": 3000}
-            document = {**toy_document, "name": name, "serving": serving, "ledger": keeps}
-            (settings.configs / "diseases" / f"{name}.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
-            spec = from_document(document, f"{name}.yaml")
-            trained = training.train(spec, build.plan(spec), patients, base / "trained" / name)
-            bundle.put(trained.folder, settings.store)
-            report = replace(champion.report, name=name, bundle=trained.digest)
-            with opened(settings) as engine:
-                promotions.promote(engine, 1, report, "tests", "for the tests")
+        with opened(settings) as engine:
+            report = replace(champion.report, name=name, bundle=kept.digest)
+            promotions.promote(engine, number, report, "tests", "for the tests")
+        return kept
+
+    return make
+
+
+@pytest.fixture
+def machine_of(crown: Callable[..., bundle.Bundle], tmp_path: Path) -> Callable[..., Settings]:
+    """`machine_of(on_failure=…, commit=…, home=…, ledger=URL)`: a machine whose `toy` keeps its record in that way."""
+
+    def make(home: Path | None = None, ledger: str = "", **keeps: str) -> Settings:
+        base = tmp_path / f"machine-{len(list(tmp_path.iterdir()))}"
+        settings = empty(base).model_copy(update={"home": home or base / "home", "ledger": ledger})
+        crown(settings, ledger=keeps)
         return settings
 
     return make
@@ -99,8 +109,11 @@ class Load:
     others are never sent again. What is neither an answer nor a refusal that says why is kept in `wrong`.
     """
 
+    _loads = count()
+
     def __init__(self, port: int, record: dict[str, Any], connections: int) -> None:
         self._port, self._record = port, record
+        self._number = next(self._loads)
         self.told: list[Told] = []
         self.wrong: list[str] = []
         self.broken = 0
@@ -140,7 +153,7 @@ class Load:
         stream = None
         while not self._ending.is_set():
             number += 1
-            reference = f"{caller}-{number}"
+            reference = f"{self._number}-{caller}-{number}"
             keyed = number % 4 == 0
             record = {**self._record, "age_years": 20 + number % 90, "reference": reference}
             request = post(msgspec.json.encode({"records": [record]}), {"Idempotency-Key": reference} if keyed else {})

@@ -47,7 +47,7 @@ def test_a_clock_set_back_and_forward_by_an_hour_changes_no_order_no_deadline_an
     nothing_is_lost(settings, calls)
     of_caller: dict[str, list[int]] = {}
     for told in calls.told:
-        numbers = of_caller.setdefault(told.reference.partition("-")[0], [])
+        numbers = of_caller.setdefault(told.reference.rpartition("-")[0], [])
         number = int(told.id.partition("-")[0])
         if number not in numbers[-1:]:  # a key's second answer
             numbers.append(number)

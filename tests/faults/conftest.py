@@ -3,12 +3,13 @@
 import asyncio
 import shutil
 import signal
+import sqlite3
 import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -272,6 +273,28 @@ def on_record(settings: Settings) -> tuple[dict[str, float], dict[str, list[str]
         for reference, number, position in connection.execute(query):
             references.setdefault(reference, []).append(prediction_id(number, position))
     return risks, references
+
+
+@contextmanager
+def locked(settings: Settings) -> Iterator[None]:
+    """Another writer holds the ledger, and does not let go."""
+    with closing(sqlite3.connect(settings.home / "ledger.db", isolation_level=None)) as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        yield
+        holder.rollback()
+
+
+def spooled(settings: Settings) -> int:
+    """Bytes of answers that the ledger does not have yet."""
+    return sum(path.stat().st_size for path in (settings.home / "spool").glob("*.spool"))
+
+
+def drained(settings: Settings, within_s: float) -> bool:
+    """Wait until the ledger has everything that was spooled."""
+    deadline = time.monotonic() + within_s
+    while spooled(settings) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return not spooled(settings)
 
 
 class Postgres:

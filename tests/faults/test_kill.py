@@ -6,7 +6,7 @@ from contextlib import suppress
 import psutil
 import pytest
 
-from tests.faults.conftest import nothing_is_lost
+from tests.faults.conftest import drained, locked, nothing_is_lost, spooled
 
 pytestmark = pytest.mark.faults(within_s=240)
 
@@ -39,6 +39,30 @@ def test_kill_9_of_workers_and_of_their_parent_loses_no_answer(kind, workers, ma
     answered = nothing_is_lost(settings, calls)
     assert answered > 1000
     assert calls.broken > 4, "nobody was cut off: the kills met no load"
+
+
+def test_kill_9_while_answers_lie_in_the_spool_loses_none_of_them(machine_of, serve, load):
+    settings = machine_of(on_failure="spool")
+    server = serve(settings, "toy", workers=2)
+
+    with load(server) as calls:
+        with locked(settings):
+            time.sleep(4)
+            assert spooled(settings)
+            before = {worker.pid for worker in server.workers()}
+            server.workers()[0].kill()
+            time.sleep(2)
+        replaced(server, before)
+        calls.answers_again(within_s=30)
+        with locked(settings):
+            time.sleep(4)
+            assert spooled(settings)
+            server.kill()
+        server.start()
+        calls.answers_again(within_s=60)
+
+    nothing_is_lost(settings, calls, within_s=20, keys_hold=False)
+    assert drained(settings, within_s=5)
 
 
 def replaced(server, before):

@@ -1,17 +1,15 @@
 """A ledger that is locked, whose disk is full, or that may lose answers: refused or spooled, as the spec says."""
 
 import errno
-import sqlite3
 import subprocess
 import time
-from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 import httpx
 import pytest
 
-from tests.faults.conftest import nothing_is_lost, on_record
+from tests.faults.conftest import drained, locked, nothing_is_lost, on_record, spooled
 
 pytestmark = pytest.mark.faults(within_s=120)
 
@@ -59,27 +57,6 @@ def disk(tmp_path):
         pytest.skip(f"a small disk may not be mounted here: {done.stderr.strip()}")
     yield Disk(folder)
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-@contextmanager
-def locked(settings):
-    """Another writer holds the ledger, and does not let go."""
-    with closing(sqlite3.connect(settings.home / "ledger.db", isolation_level=None)) as holder:
-        holder.execute("BEGIN EXCLUSIVE")
-        yield
-        holder.rollback()
-
-
-def spooled(settings):
-    """Bytes of answers that the ledger does not have yet."""
-    return sum(path.stat().st_size for path in (settings.home / "spool").glob("*.spool"))
-
-
-def drained(settings, within_s):
-    deadline = time.monotonic() + within_s
-    while spooled(settings) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return not spooled(settings)
 
 
 @pytest.mark.parametrize("on_failure", ["refuse", "spool"])
@@ -166,7 +143,8 @@ def test_may_lose_answers_puts_every_answer_on_record_unless_the_server_is_kille
     server = serve(settings, "toy")
     with load(server) as calls:
         time.sleep(2)
-        server.stop()
+        server.process.terminate()  # as a supervisor stops it
+        server.process.wait(timeout=30)
         calls.end()
     nothing_is_lost(settings, calls)  # a server that is stopped writes what it owes
 

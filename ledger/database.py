@@ -64,7 +64,13 @@ def connect(settings: Settings) -> sa.Engine:
             with suppress(FileExistsError):
                 os.close(os.open(url.database, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
             os.chmod(url.database, 0o600)
-        engine = sa.create_engine(url, connect_args=_arguments(url), pool_pre_ping=True, pool_size=CONNECTIONS)
+        engine = sa.create_engine(
+            url,
+            connect_args=_arguments(url),
+            pool_pre_ping=True,
+            pool_size=CONNECTIONS,
+            hide_parameters=True,  # an error quotes its statement, and a statement's values are a patient's
+        )
         if url.get_backend_name() == "sqlite":
             sa.event.listen(engine, "connect", _sqlite_pragmas)
         if _revision(engine) != HEAD:

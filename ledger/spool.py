@@ -146,13 +146,16 @@ class Spool:
             if self._entries:
                 return
             self._keys.clear()
-            for path, file in self._inherited:
-                path.unlink(missing_ok=True)
-                file.close()
-            self._inherited.clear()
-            if self._file is not None:
-                self._file.truncate(0)
-                self._file.seek(0)
+            try:
+                for path, file in self._inherited:
+                    path.unlink(missing_ok=True)
+                    file.close()
+                self._inherited.clear()
+                if self._file is not None:
+                    self._file.truncate(0)
+                    self._file.seek(0)
+            except OSError as exc:  # what stays in the file is brought once more, and is there already
+                log.warning("the spool could not be emptied: %s", exc.strerror)
 
     def close(self) -> None:
         """Let go of the files; what the ledger lacks stays in them for the next worker."""

@@ -4,6 +4,7 @@ A ticket is settled after its commit, unless its answer has left already because
 lose it. What the ledger does not take in time is refused, or, where the spec says so, laid in the spool.
 """
 
+import logging
 import os
 import threading
 import time
@@ -11,18 +12,21 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from fcntl import LOCK_EX, LOCK_UN, flock
 from itertools import zip_longest
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, InternalError, OperationalError, ProgrammingError
 
 from configs.errors import LedgerError, RecordError
 from ledger import tables
-from ledger.database import BUSY_TIMEOUT_S
+from ledger.database import BUSY_TIMEOUT_S, now
 from ledger.predictions import Entry, keep_all, reserve
 from ledger.spool import Spool
+
+log = logging.getLogger(__name__)
 
 MOST_AT_ONCE = 1000
 """Requests of one transaction."""
@@ -33,6 +37,9 @@ as many again. An outage that outlasts them is answered with 503."""
 
 MOST_SHADOWS = 10_000
 """What shadows said that waits for a ledger that is away."""
+
+SHADOW_WAITS = timedelta(minutes=10)
+"""How long a shadow's row waits for that of its request, which may be in the spool."""
 
 PROBE_S = 0.5
 """How often a ledger that failed is tried again."""
@@ -74,6 +81,7 @@ class Writer:
         self._shadows: deque[dict[str, Any]] = deque()
         self._changed = threading.Condition()
         self._closing = False
+        self._at_hand: list[Ticket] = []
         self._singly = 0  # turns that take one request each, to find the one that fails
         self._connection: sa.Connection | None = None
         self._file = _file(engine)
@@ -133,7 +141,13 @@ class Writer:
                         break
                 if self._closing and not self._waiting and not self._shadows:
                     break
-            self._turn()
+            try:
+                self._turn()
+            except Exception as exc:  # ours: nobody may wait for ever because of it
+                log.error("the ledger's writer failed: %s", type(exc).__name__)
+                self._deliver([(ticket, LedgerError("the ledger's writer failed.")) for ticket in self._at_hand])
+                time.sleep(PROBE_S)
+            self._at_hand = []
         self._disconnect()
         self._spool.close()
         for descriptor in self._turns or ():
@@ -153,13 +167,15 @@ class Writer:
                 most = 1 if self._singly else MOST_AT_ONCE
                 self._singly = max(self._singly - 1, 0)
                 spooled = self._spool.oldest(most)
-                taken = self._take(most) if len(spooled) < most else []
+                taken = self._at_hand = self._take(most) if len(spooled) < most else []
                 kept = keep_all(connection, [*spooled, *(ticket.entry for ticket in taken)])[len(spooled) :]
-                shadows = _put(connection, list(self._shadows))
+                shadows = list(self._shadows)
+                early = _put(connection, shadows)
                 fresh: list[int] = []
                 if self._few_numbers:
                     fresh = reserve(connection, NUMBERS_IN_HAND)
         except TimeoutError:  # another writer holds the ledger; who waited too long for it has been refused
+            self._fail(taken, LedgerError("the ledger is held by another writer."))
             if self._closing:
                 self._shadows.clear()
                 self._fail(self._take(), LedgerError("the ledger is held by another writer."))
@@ -175,17 +191,18 @@ class Writer:
         except Exception as exc:  # about one of these entries: the others are not to suffer for it
             self._single_out(spooled, taken, exc)
             return
-        for _ in range(shadows):
-            self._shadows.popleft()
-        if self._closing and not shadows and not self._spool.pending:
-            self._shadows.clear()  # of requests that will not be on record
-        if spooled:
-            self._spool.forget(len(spooled))
+        with self._changed:
+            for _ in shadows:
+                self._shadows.popleft()
+            if not self._closing or self._spool.pending:
+                self._shadows.extend(early)  # else of requests that will not be on record
+        if taken:
+            self._deliver(list(zip(taken, kept, strict=True)))
         if fresh:
             with self._changed:
                 self._numbers += fresh
-        if taken:
-            self._deliver(list(zip(taken, kept, strict=True)))
+        if spooled:
+            self._spool.forget(len(spooled))
 
     def _single_out(self, spooled: list[Entry], taken: list[Ticket], exc: Exception) -> None:
         """Take these one at a time; one that fails alone is refused, or set aside where it was answered."""
@@ -306,7 +323,7 @@ class Writer:
             self._disconnect()
             if getattr(exc.orig, "sqlite_errorcode", None) == SQLITE_BUSY:
                 raise TimeoutError from exc
-            if not isinstance(exc, OperationalError | InterfaceError | InternalError):
+            if not isinstance(exc, OperationalError | InterfaceError | InternalError | ProgrammingError):
                 raise
             said = str(exc.orig).strip().partition("\n")[0]
             raise LedgerError(f"the ledger could not be written: {said}. Nothing of it was kept.") from exc
@@ -350,12 +367,19 @@ def _turns(engine: sa.Engine) -> tuple[int, int] | None:
     return next_, now
 
 
-def _put(connection: sa.Connection, shadows: list[dict[str, Any]]) -> int:
-    """Put shadows on record and return their number; none, as long as a request of theirs is in the spool or waits."""
-    if shadows:
-        try:
-            with connection.begin_nested():
-                connection.execute(tables.shadows.insert(), shadows)
-        except IntegrityError:
-            return 0
-    return len(shadows)
+def _put(connection: sa.Connection, shadows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Put shadows on record, and return those whose request is in the spool, or waits; not those that wait for long."""
+    if not shadows:
+        return []
+    try:
+        with connection.begin_nested():
+            connection.execute(tables.shadows.insert(), shadows)
+        return []
+    except IntegrityError:
+        numbers = tables.requests.c.id
+        wanted = {row["request"] for row in shadows}
+        known = set(connection.execute(sa.select(numbers).where(numbers.in_(wanted))).scalars())
+        if found := [row for row in shadows if row["request"] in known]:
+            connection.execute(tables.shadows.insert(), found)
+        oldest = now() - SHADOW_WAITS
+        return [row for row in shadows if row["request"] not in known and row["at"] > oldest]

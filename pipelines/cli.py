@@ -353,6 +353,7 @@ def serve(
 
     os.environ["MEDIMIND_SERVED"] = ",".join(chosen)
     os.environ["MEDIMIND_WORKERS"] = str(workers)
+    os.environ["MEDIMIND_PARENT"] = str(os.getpid())  # what is executed below keeps the number
     os.environ["BENTOML_HOME"] = str(settings.private(settings.home / "bentoml"))
     command = [sys.executable, "-m", "bentoml", "serve", "serving.service:Service", "--working-dir", str(ROOT)]
     command += ["--timeout-keep-alive", str(KEEP_ALIVE_S), "--host", host, "--port", str(port or settings.port)]
@@ -436,7 +437,7 @@ def purge(before: Annotated[str, typer.Option("--before", help="A time; what is 
     story.say(f"{count} predictions before {before} are purged")
     story.say(
         "not reached, delete them yourself: backups, earlier ledgers that restore kept (*.before-restore-*), "
-        f"drift drawings under {settings.reports}"
+        f"drift drawings under {settings.reports}, what {settings.home / 'spool'} still holds"
     )
 
 

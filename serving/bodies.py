@@ -11,7 +11,7 @@ from serving.refusals import Refused
 JSON = "application/json"
 ARROW = "application/vnd.apache.arrow.stream"
 MOST_RECORDS = 10_000
-MOST_CELLS = 4_000_000
+MOST_CELLS = 1_000_000
 """Of an Arrow stream, where a column of nulls takes no bytes: about what the largest body holds as JSON."""
 
 
@@ -117,8 +117,8 @@ def _arrow(body: bytes) -> list[dict[str, Any]]:
             if not _plain(column):
                 said = f"{name[:60]}: Arrow {column.type!s:.60} is not read; numbers, booleans and short texts are."
                 raise Refused(422, "malformed", said, name[:60])
-        found: list[dict[str, Any]] = table.to_pylist()
-        return found
+        names = table.column_names
+        return [dict(zip(names, row, strict=True)) for row in zip(*map(_values, table.columns), strict=True)]
     except Refused:
         raise
     except Exception as exc:  # pyarrow's own errors, and what its values raise on their way to Python
@@ -141,6 +141,19 @@ def _batch(message: Any) -> tuple[int, bool]:
         batch = Table(content, batch.Indirect(batch.Pos + batch.Offset(6)))
     length = batch.Offset(4)
     return (int(batch.Get(Int64Flags, batch.Pos + length)) if length else 0), bool(batch.Offset(10))
+
+
+def _values(column: Any) -> list[Any]:
+    """A column's values; of a dictionary each text once, however often it stands there."""
+    import pyarrow as pa
+
+    if not pa.types.is_dictionary(column.type):
+        return list(column.to_pylist())
+    found: list[Any] = []
+    for chunk in column.chunks:
+        texts = chunk.dictionary.to_pylist()
+        found += [None if index is None else texts[index] for index in chunk.indices.to_pylist()]
+    return found
 
 
 def _plain(column: Any) -> bool:

@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 
 from configs.errors import BundleError, LedgerError, MediMindError, RecordError
 from configs.settings import Settings
+from features.columns import LONGEST_TEXT, is_text
 from ledger import outcomes, predictions, promotions, stops, traffic
 from ledger.database import BUSY_TIMEOUT_S, connect, utc, writing
 from ledger.outcomes import Outcome
 from ledger.promotions import Promotion, find_champion
 from ledger.replay import replay
 from ledger.spool import Spool
-from ledger.traffic import Traffic
+from ledger.traffic import Route, Traffic
 from ledger.writer import Kept, Ticket, Writer
 from serving import bodies
 from serving.answers import Call, Explanation, Part
@@ -43,6 +44,14 @@ MOST_WAITING = 8192
 """Requests between their arrival and their answer, in one worker."""
 REQUEST_WEIGHT = 16
 """What a request costs beside its rows, in rows; measured, docs/benchmarks.md."""
+MOST_WEIGHT = 200_000
+"""Rows and requests between arrival and answer, by weight."""
+ALWAYS_WEIGHT = 2000
+"""What may always wait: some batches, so that a rate that was low once is measured anew."""
+RATE_FOR_S = 1.0
+"""How long a measured rate says something of now."""
+LONGEST_S = 600.0
+"""No caller's deadline is later."""
 RATE_OVER_S = 0.5
 """Of work, before the rate is known: the first group of a burst is small, and waited until the others were read."""
 EXPLAINED_AT_ONCE = 32
@@ -66,6 +75,17 @@ class Model:
     lanes: Traffic
     others: dict[int, Version]
     """The loaded versions that `lanes` lead to, by their number."""
+
+    def other(self, route: Route) -> "Version | None":
+        """The version that answers this lane's records now; None: the champion does."""
+        version = self.others.get(route.version)
+        return None if version is None or version.expired else version
+
+    @property
+    def ailing(self) -> bool:
+        """Whether something that was decided could not be loaded."""
+        led = {route.version for route in self.lanes.lanes.values()}
+        return self.refused is None and (self.why is not None or not led <= set(self.others))
 
     def state(self) -> dict[str, Any]:
         why = self.why
@@ -137,7 +157,8 @@ class Runtime:
     @property
     def _ahead(self) -> bool:
         """Whether an answer may leave before its row is on record."""
-        specs = [model.version.predictor.spec.ledger for model in self.models.values() if model.version]
+        versions = [v for model in self.models.values() for v in (model.version, *model.others.values()) if v]
+        specs = [version.predictor.spec.ledger for version in versions]
         return any(spec.on_failure == "spool" or spec.commit == "may_lose_answers" for spec in specs)
 
     def model(self, name: str) -> tuple[Promotion, Version]:
@@ -162,13 +183,15 @@ class Runtime:
         request's turn: it is told at once, and those who wait are not held up.
         """
         _, version = self.model(name)
-        allowed_s = (deadline_ms or version.predictor.spec.serving.deadline_ms) / 1000
+        allowed_s = min((deadline_ms or version.predictor.spec.serving.deadline_ms) / 1000, LONGEST_S)
         if self._turn_began is None:
             self._turn_began = began
             self._loop.call_soon(self._turn_over)
+        full = self._waiting >= MOST_WAITING or self._weight >= MOST_WEIGHT
         # What a request waits for: its turn on the event loop, which took as long as the last one, and those before it.
-        wait_s = self._turn_s + (self._weight / self._rate if self._rate else 0)
-        if self._waiting >= MOST_WAITING or wait_s > allowed_s / 2:
+        slow = self._waiting > 0 and self._turn_s > allowed_s / 2
+        behind = self._weight > ALWAYS_WEIGHT and self._rate > 0 and self._weight / self._rate > allowed_s / 2
+        if full or slow or (behind and began - self._told_at < RATE_FOR_S):
             raise Refused(503, "busy", "more requests wait than can be answered in time; ask again.")
         return began + allowed_s
 
@@ -186,12 +209,16 @@ class Runtime:
         model = self.models[name]
         _, version = self.model(name)
         routed = model.lanes.canary is not None or tag in model.lanes.tags
-        sent, explain = bodies.read(body, kind, None if routed else version.typed)
+        typed = None if routed else version.typed
+        if kind == bodies.ARROW:  # unpacking a table takes long enough to be in others' way
+            sent, explain = await asyncio.to_thread(bodies.read, body, kind, typed)
+        else:
+            sent, explain = bodies.read(body, kind, typed)
         parts = _parts(model, version, sent, tag, self._key)
         if explain:
             for part in parts:
                 await self._explainable(part.version)
-        idempotency = predictions.idempotency(key, body) if key else None
+        idempotency = predictions.idempotency(key, body + (tag or "").encode()) if key else None
         version = parts[0].version if len(parts) == 1 else version
         call = Call(version, parts, len(sent), idempotency, self._key, self._loop.create_future())
         weight = 0 if explain else REQUEST_WEIGHT + len(sent)  # an explanation has a thread of its own
@@ -226,12 +253,10 @@ class Runtime:
         now_s = monotonic()
         left_s = min(max(until - now_s, SHORTEST_WAIT_S), BUSY_TIMEOUT_S)
         if ledger.commit == "may_lose_answers" and entry.idempotency is None:  # a key's answer is given again
-            try:
+            with suppress(LedgerError):  # no numbers in hand: it goes on record first, like any other
                 numbers = self._writer.numbers(len(entry.rows))
-            except LedgerError as exc:
-                return call.settle(exc)
-            self._tickets.append(Ticket(replace(entry, numbers=numbers), math.inf, True, call.settle))
-            return call.settle(numbers)
+                self._tickets.append(Ticket(replace(entry, numbers=numbers), math.inf, True, call.settle))
+                return call.settle(numbers)
         spool = ledger.on_failure == "spool"
         wait_s = left_s / 2 if spool else left_s  # the spool needs its time too
         self._tickets.append(Ticket(entry, now_s + wait_s, spool, call.settle))
@@ -250,7 +275,9 @@ class Runtime:
     def _told(self, settled: Sequence[tuple[Ticket, Kept]]) -> None:
         now_s = monotonic()
         weight = sum(REQUEST_WEIGHT + sum(len(row.risks) for row in ticket.entry.rows) for ticket, _ in settled)
-        if self._behind:
+        if now_s - self._told_at > RATE_FOR_S:
+            self._rate = self._done = self._took_s = 0.0
+        elif self._behind:
             self._done, self._took_s = self._done + weight, self._took_s + now_s - self._told_at
             if self._took_s > RATE_OVER_S:
                 self._rate = self._done / self._took_s
@@ -311,9 +338,13 @@ class Runtime:
     def refresh(self) -> None:
         """Load what was decided since the last time: the new beside the old, then one takes the other's place."""
         mark = promotions.mark(self.engine)
-        ailing = any(model.refused is None and model.why for model in self.models.values())
+        ailing = any(model.ailing for model in self.models.values())
         if mark == self._mark and not (ailing and monotonic() - self._tried > RETRY_S):
             return
+        for name, model in self.models.items():  # a stop waits for no other model's loading
+            refused, why = _halted(name, model.champion, stops.find(self.engine, name))
+            if refused is not None:
+                self.models = {**self.models, name: replace(model, refused=refused, why=why)}
         with ThreadPoolExecutor(max(len(self.names), 1)) as pool:
             models = dict(zip(self.names, pool.map(self._model, self.names), strict=True))
         for name, model in models.items():
@@ -332,7 +363,7 @@ class Runtime:
         before = self.models.get(name)
         if champion is None:
             return Model(name, None, None, f"it has no champion; `medimind run {name}` makes one.", None, lanes, {})
-        version, why, refused = None, None, None
+        version, why = None, None
         try:
             version = self._version(name, champion.version, champion.bundle)
         except MediMindError as exc:
@@ -340,10 +371,8 @@ class Runtime:
             kept = before.version if before is not None else None
             if kept is not None and kept.number not in halts.retired:
                 version, why = kept, f"{name}@{champion.version} cannot be loaded, {name}@{kept.number} answers: {exc}"
-        if halts.stopped is not None:
-            refused, why = "stopped", f"it is stopped: {halts.stopped}"
-        elif champion.version in halts.retired:
-            refused, why = "retired", f"{name}@{champion.version} is retired: {halts.retired[champion.version]}"
+        refused, said = _halted(name, champion, halts)
+        why = said or why
         others = {}
         for lane, route in lanes.lanes.items():
             try:
@@ -355,7 +384,12 @@ class Runtime:
     def _version(self, name: str, number: int, digest: str) -> Version:
         key = name, number, digest
         if key not in self._loaded:
-            self._loaded[key] = load(name, number, digest, self.settings.store, self._flush)
+            try:
+                self._loaded[key] = load(name, number, digest, self.settings.store, self._flush)
+            except MediMindError:
+                raise
+            except Exception as exc:  # a fault of one bundle is no fault of the other models
+                raise BundleError(f"{name}@{number}: cannot be loaded ({type(exc).__name__}).") from exc
         self._used[key] = monotonic()
         return self._loaded[key]
 
@@ -408,16 +442,25 @@ class Runtime:
         return told
 
 
+def _halted(name: str, champion: Promotion | None, halts: stops.Stops) -> tuple[str | None, str | None]:
+    """The code and the reason, if somebody decided that the model does not answer."""
+    if halts.stopped is not None:
+        return "stopped", f"it is stopped: {halts.stopped}"
+    if champion is not None and champion.version in halts.retired:
+        return "retired", f"{name}@{champion.version} is retired: {halts.retired[champion.version]}"
+    return None, None
+
+
 def _parts(model: Model, version: Version, sent: list[Any], tag: str | None, key: bytes) -> list[Part]:
     """The request's records by the version that answers each: its tag's, or for some patients the canary's.
 
     A record without a patient is the champion's: nobody could say that it stays on one side.
     """
     lanes = model.lanes
-    if tag is not None and (arm := lanes.tags.get(tag)) and (other := model.others.get(arm.version)):
+    if tag is not None and (arm := lanes.tags.get(tag)) and (other := model.other(arm)):
         return [Part(other, sent, range(len(sent)), arm.id)]
     canary = lanes.canary
-    other = model.others.get(canary.version) if canary else None
+    other = model.other(canary) if canary else None
     if canary is None or other is None:
         return [Part(version, sent, range(len(sent)))]
     aside: list[int] = []
@@ -445,6 +488,9 @@ def _outcome(item: Any) -> Outcome:
         body = msgspec.convert(item, OutcomeBody)
     except msgspec.ValidationError as exc:
         raise RecordError("malformed", None, f"an outcome: {exc}.") from exc
+    for name, text in (("reference", body.reference), ("model", body.model)):
+        if text is not None and not is_text(text):
+            raise RecordError("malformed", name, f"{name}: 1 to {LONGEST_TEXT} printable characters are expected.")
     if (body.prediction_id is None) == (body.reference is None):
         raise RecordError("malformed", "prediction_id", "an outcome names either `prediction_id` or `reference`.")
     if body.value not in (0, 1):

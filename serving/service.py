@@ -37,7 +37,8 @@ class FrontedService(BentoService[Any]):
         from serving.app import front
         from serving.runtime import Runtime
 
-        threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
+        parent = int(os.environ.get("MEDIMIND_PARENT", os.getppid()))  # not asked now: it may be gone already
+        threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
         sys.setswitchinterval(SWITCH_S)
         inner = super().to_asgi(is_main)
         names = [name for name in os.environ.get("MEDIMIND_SERVED", "").split(",") if name]

@@ -12,8 +12,8 @@ from ledger.writer import Writer
 from serving.answers import Part
 from serving.versions import Version
 
-MOST_WAITING = 2000
-"""Requests that may wait for a shadow; the newest are let go, and counted."""
+MOST_WAITING = 20_000
+"""Records that may wait for a shadow; the newest are let go, and counted."""
 
 
 class Shadow:
@@ -25,17 +25,19 @@ class Shadow:
         self._count = count
         self._waiting: deque[tuple[Version, int, Part]] = deque()
         self._changed = threading.Condition()
+        self._records = 0
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
         self._thread.start()
 
     def offer(self, version: Version, number: int, said: Part) -> None:
         """Score the records of request `number`, which `said` answered, when there is time."""
-        if len(self._waiting) >= MOST_WAITING:
+        if self._records + len(said.scored) > MOST_WAITING:
             self._count(version.model, "let_go", len(said.scored))
             return
         with self._changed:
             self._waiting.append((version, number, said))
+            self._records += len(said.scored)
             self._changed.notify()
 
     def close(self) -> None:
@@ -52,6 +54,7 @@ class Shadow:
                 if self._closing:
                     return
                 version, number, said = self._waiting.popleft()
+                self._records -= len(said.scored)
             try:
                 outcome = self._score(version, number, said)
             except Exception:  # the shadow's own fault is counted, and no caller's

@@ -4,19 +4,22 @@ import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 from time import monotonic
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import sqlalchemy as sa
 
+from configs.errors import RecordError
 from features.synthetic import draw, edges
 from ledger import tables
 from ledger.predictions import find, idempotency
 from ledger.promotions import promote
+from ledger.traffic import Route, Traffic
 from models.bundle import put
 from serving.bodies import JSON
 from serving.refusals import Refused
-from serving.runtime import Counters, Runtime
+from serving.runtime import ALWAYS_WEIGHT, Counters, Model, Runtime, _outcome, _parts
 
 WHO = "Jane-4711"
 
@@ -152,3 +155,48 @@ def test_a_model_without_a_champion_is_refused_and_says_how_to_make_one(home):
     refused = asyncio.run(main())
     assert (refused.status, refused.code) == (503, "not_ready")
     assert "medimind run angina" in str(refused)
+
+
+@pytest.mark.parametrize("tag", [None, "ward-b"])
+def test_a_version_past_its_last_day_answers_nobody_behind_a_canary_or_a_tag_either(tag):
+    champion = SimpleNamespace(number=1, expired=False)
+    routes = {"canary": Route(1, 2, "b" * 64, 1.0), "tags": {"ward-b": Route(2, 2, "b" * 64, None)}}
+    sent = [{"patient": "p"}, {"patient": "q"}]
+
+    def answered_by(expired):
+        other = SimpleNamespace(number=2, expired=expired)
+        model = Model("angina", None, champion, None, None, Traffic(**routes), {2: other})
+        return [part.version.number for part in _parts(model, champion, sent, tag, b"k" * 32)]
+
+    assert answered_by(expired=False) == [2]
+    assert answered_by(expired=True) == [1]
+
+
+def test_a_ledger_that_was_slow_for_a_while_throttles_nobody_afterwards(served, monkeypatch):
+    async def main():
+        runtime = Runtime(served, ["angina"], Counters(*[lambda *_: None] * 4))
+        runtime.open()
+        try:
+            monkeypatch.setattr(runtime, "_rate", 1.0)  # as after commits of many seconds
+            monkeypatch.setattr(runtime, "_turn_s", 5.0)
+            monkeypatch.setattr(runtime, "_told_at", monotonic())
+            runtime.admit("angina", monotonic(), 200)  # nobody waits: whatever was slow is over
+            monkeypatch.setattr(runtime, "_waiting", 100)
+            monkeypatch.setattr(runtime, "_weight", ALWAYS_WEIGHT + 1)
+            monkeypatch.setattr(runtime, "_turn_s", 0.0)
+            with pytest.raises(Refused, match="ask again"):
+                runtime.admit("angina", monotonic(), 200)
+            monkeypatch.setattr(runtime, "_told_at", monotonic() - 2)
+            runtime.admit("angina", monotonic(), 200)  # a rate of some time ago says nothing of now
+        finally:
+            await runtime.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("field", ["reference", "model"])
+def test_an_outcome_s_name_that_a_database_cannot_hold_costs_its_neighbours_nothing(field):
+    outcome = {"reference": "visit-1", "value": 1, "observed_at": "2026-01-01T00:00:00Z", field: "visit\x00"}
+
+    with pytest.raises(RecordError, match=f"{field}: 1 to"):
+        _outcome(outcome)

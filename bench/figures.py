@@ -13,7 +13,8 @@ from bench.servers import Server, start
 
 RANDOM_RECORDS = 100_000
 KEEP_ALIVE = 10_000
-MOST_CONNECTIONS = 8_000
+CONNECTIONS, MANY_CONNECTIONS = 1_000, 8_000
+"""Of the open loop; with many, each of which asks once in a while, it is the connections that cost."""
 
 
 def equality(n: int = RANDOM_RECORDS) -> dict[str, Any]:
@@ -81,10 +82,12 @@ def under_pressure(server: Server, workload: Workload, seconds: int, cores: tupl
     try:
         load.wrk(running, workload, 64, 1, cores[1])
         saturated = load.measure(running, workload, 64, seconds, cores[1]).rate
-        half = load.open_loop(running, workload, saturated / 2, seconds, 1000, cores[1])
+        half = load.open_loop(running, workload, saturated / 2, seconds, CONNECTIONS, cores[1])
         load.lone(running, workload)
-        triple = load.open_loop(running, workload, 3 * saturated, seconds, MOST_CONNECTIONS, cores[1])
-        return {"saturation": saturated, "half": half, "triple": triple, "lone_s": load.lone(running, workload)}
+        triple = load.open_loop(running, workload, 3 * saturated, seconds, CONNECTIONS, cores[1])
+        flood = load.open_loop(running, workload, 3 * saturated, seconds, MANY_CONNECTIONS, cores[1])
+        lone_s = load.lone(running, workload)
+        return {"saturation": saturated, "half": half, "triple": triple, "flood": flood, "lone_s": lone_s}
     finally:
         running.stop()
 

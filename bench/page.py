@@ -169,7 +169,7 @@ def _equality(said: dict[str, Any]) -> str:
 
 def _pressure(said: dict[str, Any]) -> str:
     rows = []
-    for name, words in (("half", "half of it"), ("triple", "three times it")):
+    for name, words in (("half", "half of it"), ("triple", "three times it"), ("flood", "the same, 8,000 connections")):
         told = said[name]
         accepted, refused = told["accepted_ms"] or {}, told["refused_ms"] or {}
         others = sum(count for status, count in told["answers"].items() if status not in ("200", "503"))
@@ -204,8 +204,8 @@ def _pressure(said: dict[str, Any]) -> str:
     lone = "more than 30 s" if said["lone_s"] is None else f"{said['lone_s']:.2f} s"
     return (
         f"### Open loop, one record\n\nSaturation, with 64 connections: {_number(said['saturation'])}/s. A lone "
-        f"request after it all: {lone}. Latencies count from when a request was due; one is not sent where all 8,000 "
-        f"connections are busy.\n\n" + _table(heads, rows)
+        f"request after it all: {lone}. 1,000 connections. Latencies count from when a request was due; one is not sent "
+        f"where all connections are busy.\n\n" + _table(heads, rows)
     )
 
 

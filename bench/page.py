@@ -204,8 +204,8 @@ def _pressure(said: dict[str, Any]) -> str:
     lone = "more than 30 s" if said["lone_s"] is None else f"{said['lone_s']:.2f} s"
     return (
         f"### Open loop, one record\n\nSaturation, with 64 connections: {_number(said['saturation'])}/s. A lone "
-        f"request after it all: {lone}. 1,000 connections. Latencies count from when a request was due; one is not sent "
-        f"where all connections are busy.\n\n" + _table(heads, rows)
+        f"request after it all: {lone}. 1,000 connections. Latencies count from when a request was due; one is not "
+        f"sent where all connections are busy.\n\n" + _table(heads, rows)
     )
 
 

@@ -13,6 +13,7 @@ pytestmark = pytest.mark.faults(within_s=240)
 CONNECTIONS = 64
 ENDS_WITHIN_S = 2.0
 """How long workers outlive their parent."""
+STARTS_WITHIN_S = 30
 
 
 @pytest.mark.parametrize(("kind", "workers"), [("sqlite", 1), ("sqlite", 2), ("postgres", 2)])
@@ -27,11 +28,11 @@ def test_kill_9_of_workers_and_of_their_parent_loses_no_answer(kind, workers, ma
             server.workers()[0].kill()
             replaced(server, before)
             calls.answers_again(within_s=30)
+        server.wait()
         time.sleep(1)
         orphans = server.workers()
         server.process.kill()
-        _, left = psutil.wait_procs(orphans, timeout=ENDS_WITHIN_S)
-        assert not left, "workers outlived their parent"
+        assert gone(orphans, ENDS_WITHIN_S), "workers outlived their parent"
         server.process.wait()
         server.start()
         calls.answers_again(within_s=60)
@@ -63,6 +64,37 @@ def test_kill_9_while_answers_lie_in_the_spool_loses_none_of_them(machine_of, se
 
     nothing_is_lost(settings, calls, within_s=20, keys_hold=False)
     assert drained(settings, within_s=5)
+
+
+def test_a_worker_whose_parent_is_killed_while_it_starts_ends_as_well(machine_of, serve):
+    server = serve(machine_of(), "toy")
+    before = {worker.pid for worker in server.workers()}
+    server.workers()[0].kill()
+    replaced(server, before)
+    starting = server.workers()
+
+    server.process.kill()
+    server.process.wait()
+
+    assert gone(starting, STARTS_WITHIN_S), "it stayed, and holds the port"
+
+
+def gone(processes, within_s) -> bool:
+    """Wait until these have ended; whether someone has asked how is no matter of theirs."""
+    deadline = time.monotonic() + within_s
+    while left := [process for process in processes if alive(process)]:
+        if time.monotonic() > deadline:
+            return False
+        processes = left
+        time.sleep(0.02)
+    return True
+
+
+def alive(process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def replaced(server, before):

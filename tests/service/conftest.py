@@ -87,6 +87,11 @@ class Server:
         self.stop()
         pytest.fail(f"medimind serve does not answer:\n{self.log.read_text()}")
 
+    @staticmethod
+    def left_of(processes: list[psutil.Process], within_s: float) -> list[psutil.Process]:
+        """Who of them still runs after that time."""
+        return left_of(processes, within_s)
+
     def workers(self) -> list[psutil.Process]:
         """The processes that answer."""
         found = []
@@ -153,7 +158,7 @@ class Server:
         for process in everyone:
             process.kill()
         self.process.wait()
-        psutil.wait_procs(everyone, timeout=10)
+        left_of(everyone, within_s=10)
 
     def stop(self) -> list[int]:
         """As a person stops it, with Ctrl-C; who did not go by that, and had to be killed."""
@@ -163,10 +168,25 @@ class Server:
         self.process.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(timeout=30)
-        _, left = psutil.wait_procs(everyone, timeout=5)
+        left = left_of(everyone, within_s=5)
         for process in left:
             process.kill()
         return [process.pid for process in left]
+
+
+def left_of(processes: list[psutil.Process], within_s: float) -> list[psutil.Process]:
+    """Who of them still runs after that time. One that ended and that nobody has asked for yet, a zombie, does not."""
+
+    def runs(process: psutil.Process) -> bool:
+        try:
+            return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+    deadline = time.monotonic() + within_s
+    while (left := [process for process in processes if runs(process)]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return left
 
 
 def environment(settings: Settings) -> dict[str, str]:

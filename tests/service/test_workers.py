@@ -108,9 +108,7 @@ def test_workers_whose_parent_is_killed_leave_the_port_and_a_restart_pins_the_sa
     pair.process.kill()
     pair.process.wait()
 
-    _, left = psutil.wait_procs(workers, timeout=GONE_WITHIN_S)
-
-    assert left == []
+    assert pair.left_of(workers, within_s=GONE_WITHIN_S) == []
     with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", pair.port)):
         pass
     pair.start()

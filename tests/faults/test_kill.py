@@ -76,7 +76,11 @@ def test_a_worker_whose_parent_is_killed_while_it_starts_ends_as_well(machine_of
     server.process.kill()
     server.process.wait()
 
-    assert gone(starting, STARTS_WITHIN_S), "it stayed, and holds the port"
+    ended = gone(starting, STARTS_WITHIN_S)
+    for process in starting:
+        if alive(process):
+            process.kill()
+    assert ended, "it stayed, and holds the port"
 
 
 def gone(processes, within_s) -> bool:

@@ -40,7 +40,8 @@ def test_a_clock_set_back_and_forward_by_an_hour_changes_no_order_no_deadline_an
             clock.write_text(f"{hours * HOUR_S:+d}")
             time.sleep(3)
             hasty = {"X-Deadline-Ms": "1000"}
-            assert client.post("/v1/models/toy/predict", json={"records": [patient]}, headers=hasty).status_code == 200
+            answer = client.post("/v1/models/toy/predict", json={"records": [patient]}, headers=hasty)
+            assert answer.status_code == 200, f"{hours:+d} h: {answer.text}"
         said = calls.turn()
 
     assert set(said) == {"200"}

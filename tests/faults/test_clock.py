@@ -35,12 +35,12 @@ def test_a_clock_set_back_and_forward_by_an_hour_changes_no_order_no_deadline_an
         FAKETIME_CACHE_DURATION="1",
     )
 
-    with load(server) as calls, server.client() as client:
+    with load(server, 8) as calls, server.client() as client:
         for hours in (0, -1, 0):
             clock.write_text(f"{hours * HOUR_S:+d}")
             time.sleep(3)
-            hasty = {"X-Deadline-Ms": "1000"}
-            answer = client.post("/v1/models/toy/predict", json={"records": [patient]}, headers=hasty)
+            deadline = {"X-Deadline-Ms": "3000"}  # far less than the clock was moved by
+            answer = client.post("/v1/models/toy/predict", json={"records": [patient]}, headers=deadline)
             assert answer.status_code == 200, f"{hours:+d} h: {answer.text}"
         said = calls.turn()
 

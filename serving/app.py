@@ -93,6 +93,8 @@ def app(runtime: Runtime) -> App:
             # Uvicorn's own knowledge of its client. It is private: tests/service notice if it goes.
             connection = getattr(receive, "__self__", None)
             body = await bodies.read(headers, receive, getattr(connection, "more_body", True))
+            if connection is not None:  # a large last piece stopped the reading: unread, its leaving is unseen
+                connection.flow.resume_reading()
             answer = await runtime.predict(name, body, kind, key, tag, until, connection)
             runtime.counters.took(name, monotonic() - began)
         except Gone:

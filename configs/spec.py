@@ -183,6 +183,15 @@ class Gates(Frozen):
     calibration_slope: Gate | None = None
     calibration_intercept: Gate | None = None
     worst_subgroup_auroc: Gate | None = None
+    ici: Gate | None = None
+    net_benefit: Gate | None = None
+    """The smallest advantage over alerting everybody and alerting nobody, over `relevant_thresholds`."""
+    equalized_odds_difference: Gate | None = None
+    """The largest gap between two subgroups in sensitivity or in false alarms, at any operating point."""
+    robustness: Gate | None = None
+    """The worst change in AUROC when a value is missing, in another unit, or noisy; such as '>= -0.05'."""
+    single_feature_auroc: Gate | None = None
+    """How well one feature alone may tell the classes apart before it counts as the answer in disguise."""
     not_worse_than: dict[str, Annotated[float, Field(ge=0, lt=0.5)]] | None = None
     """Family: how much lower than that yardstick's AUROC the model's may be, on the same test patients."""
 
@@ -251,12 +260,54 @@ class Retrain(Frozen):
     min_non_events: Annotated[int, Field(gt=0)]
 
 
-class ChangeControl(Frozen):
-    """What may change without a new review, and how many people must approve a promotion."""
+Change = Literal["new_data", "retuned_parameters", "new_features", "new_family"]
 
-    allowed: Names
+
+class Within(Frozen):
+    """How much worse than the champion a version may be, on the same test patients, and still need no approval."""
+
+    auroc_drop: Annotated[float, Field(ge=0)] | None = None
+    brier_rise: Annotated[float, Field(ge=0)] | None = None
+    calibration_slope: Interval | None = None
+    """The version's own slope, between these."""
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if all(value is None for _, value in self):
+            raise ValueError("at least one of auroc_drop, brier_rise, calibration_slope is expected")
+        return self
+
+
+class ChangeControl(Frozen):
+    """The predetermined change control plan: what may change, within which bounds, and who approves the rest.
+
+    A version whose every change from the champion is `allowed`, and which stays `within` the bounds, is promoted by
+    itself. Any other waits for `approvals`, from people among `approvers` where these are named.
+    """
+
+    allowed: Annotated[tuple[Change, ...], BeforeValidator(_as_tuple)]
+    within: Within | None = None
     approvals: Annotated[int, Field(ge=0)]
+    approvers: Names = ()
     retrain: Retrain
+
+    @model_validator(mode="after")
+    def _enough_approvers(self) -> Self:
+        if self.approvers and len(set(self.approvers)) < self.approvals:
+            raise ValueError(f"{self.approvals} approvals need as many `approvers`, found {list(self.approvers)}")
+        return self
+
+
+class Uncertainty(Frozen):
+    """Split-conformal prediction sets: labels that together hold the truth for at least a `coverage` of the patients.
+
+    `abstain_unless_one_label`: where the set is empty or names both classes, the answer names no band. `missing_at_most`:
+    nor where more than so many of the columns that the model reads have no value.
+    """
+
+    coverage: Annotated[float, Field(gt=0.5, lt=1)]
+    abstain_unless_one_label: bool
+    missing_at_most: Annotated[int, Field(ge=0)] | None = None
 
 
 class Spec(Frozen):
@@ -284,6 +335,9 @@ class Spec(Frozen):
     candidates: Names
     gates: Gates
     operating_points: dict[str, OperatingPoint]
+    relevant_thresholds: Interval | None = None
+    """The lowest and the highest risk at which anybody would act: where net benefit is judged."""
+    uncertainty: Uncertainty | None = None
     serving: Serving
     ledger: Ledger = Ledger()
     monitoring: Monitoring
@@ -319,6 +373,10 @@ class Spec(Frozen):
             raise ValueError(f"`columns` holds {self.outcome.column!r}, the outcome: a model would learn the answer")
         if self.outcome.column in (self.patient_id, self.at):
             raise ValueError(f"{self.outcome.column!r} is the outcome, and cannot be `patient_id` or `at` as well")
+        if self.relevant_thresholds and not 0 < self.relevant_thresholds[0] < self.relevant_thresholds[1] < 1:
+            raise ValueError(f"`relevant_thresholds` rise between 0 and 1, got {list(self.relevant_thresholds)}")
+        if self.gates.net_benefit and self.relevant_thresholds is None:
+            raise ValueError("`gates.net_benefit` needs `relevant_thresholds`, the range that it is judged over")
         if self.gates.worst_subgroup_auroc and not self.attributes:
             raise ValueError("`gates.worst_subgroup_auroc` needs `attributes` to tell subgroups by")
         if self.patient_id in sources:

@@ -1,7 +1,7 @@
 """A Report: coded findings about one bundle, each with its value, its limit and a verdict."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Verdict = Literal["passed", "failed", "not applicable"]
@@ -29,6 +29,8 @@ class Report:
     bundle: str
     data: str
     findings: tuple[Finding, ...]
+    figures: dict[str, Any] = field(default_factory=dict)
+    """What the review page draws: curves and counts as plain JSON, never a patient (evidence/figures.py makes them)."""
 
     @property
     def failed(self) -> tuple[Finding, ...]:

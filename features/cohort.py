@@ -74,6 +74,13 @@ class Cohort:
             digest.update(json.dumps([name, labels.tolist()]).encode())
         return digest.hexdigest()
 
+    @property
+    def assignment(self) -> str:
+        """SHA-256 of who plays which part: two cohorts that agree in it have the same test patients, whatever is read
+        of them. Nobody is told by it."""
+        who = sorted(zip(self.patient.tolist(), self.part.tolist(), self.y.tolist(), strict=True))
+        return hashlib.sha256(json.dumps(who).encode()).hexdigest()
+
 
 def prepare(spec: Spec, plan: Plan, records: Records, dropped: Mapping[str, int]) -> Cohort:
     """The cohort of checked records: duplicates and unknown outcomes left out and counted, the rest split.

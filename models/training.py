@@ -102,6 +102,7 @@ def train(spec: Spec, plan: Plan, cohort: Cohort, folder: Path) -> Bundle:
             "patients": {part: _count(cohort.only(part)) for part in ("train", "test", "external")},
             "dropped": cohort.dropped,
             "data": cohort.fingerprint,
+            "split": cohort.assignment,
             "code": code_fingerprint(),
             "libraries": {name: version(name) for name in ("numpy", "scikit-learn", "onnx", "onnxruntime")},
         }

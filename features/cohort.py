@@ -66,13 +66,7 @@ class Cohort:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of what is learned from: names, numbers, outcomes, parts and whose rows they are, in order."""
-        digest = hashlib.sha256(json.dumps(self.names).encode())
-        digest.update(np.ascontiguousarray(self.X).tobytes())
-        digest.update(np.ascontiguousarray(self.y).tobytes())
-        digest.update(json.dumps([self.part.tolist(), self.groups.tolist()]).encode())
-        for name, labels in sorted(self.attributes.items()):
-            digest.update(json.dumps([name, labels.tolist()]).encode())
-        return digest.hexdigest()
+        return fingerprint_of(self.names, self.X, self.y, self.attributes, self.part.tolist(), self.groups.tolist())
 
     @property
     def assignment(self) -> str:
@@ -80,6 +74,23 @@ class Cohort:
         of them. Nobody is told by it."""
         who = sorted(zip(self.patient.tolist(), self.part.tolist(), self.y.tolist(), strict=True))
         return hashlib.sha256(json.dumps(who).encode()).hexdigest()
+
+
+def fingerprint_of(
+    names: tuple[str, ...],
+    X: NDArray[np.float32],
+    y: Array,
+    attributes: Mapping[str, NDArray[np.str_]],
+    *about: list[Any],
+) -> str:
+    """SHA-256 of rows: what their columns are called, the numbers, outcomes and labels, and lists that go `about` them."""
+    digest = hashlib.sha256(json.dumps(names).encode())
+    digest.update(np.ascontiguousarray(X).tobytes())
+    digest.update(np.ascontiguousarray(y).tobytes())
+    digest.update(json.dumps(about).encode())
+    for name, labels in sorted(attributes.items()):
+        digest.update(json.dumps([name, labels.tolist()]).encode())
+    return digest.hexdigest()
 
 
 def prepare(spec: Spec, plan: Plan, records: Records, dropped: Mapping[str, int]) -> Cohort:

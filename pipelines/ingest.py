@@ -59,7 +59,7 @@ def _ingest(name: str, settings: Settings) -> Ingested:
     if broken and not refused:
         worst = next(judgement for judgement in judgements if not judgement.success)
         raise ContractError(f"{name}: Great Expectations finds {worst.expectation} broken in column {worst.column!r}.")
-    dropped = _dropped(refusals)
+    dropped = dropped_by_reason(refusals)
     path = settings.data / "records" / f"{name}.parquet"
     with replacing(path, ContractError) as partial:
         records.save(found, spec.columns, dropped, partial)
@@ -69,7 +69,7 @@ def _ingest(name: str, settings: Settings) -> Ingested:
     return Ingested(name, rows, len(found), dropped, (met, len(judgements)), path)
 
 
-def _dropped(refusals: list[Refusal]) -> dict[str, int]:
+def dropped_by_reason(refusals: list[Refusal]) -> dict[str, int]:
     """Rows by the first thing that was wrong with each."""
     first: dict[int, Refusal] = {}
     for refusal in refusals:

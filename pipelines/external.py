@@ -1,0 +1,89 @@
+"""A registered version on patients of somewhere else: a file of the source's own columns, outcomes among them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from configs.errors import CohortError, LedgerError, SourceError
+from configs.settings import Settings
+from configs.spec import Source, Spec, load_spec
+from evidence import checks, page
+from evidence.report import Report
+from features import build, columns, cohort
+from ledger import registry
+from ledger.database import audit, connect, deciding, now
+from models import bundle as bundles
+from models.predict import Predictor
+from pipelines import sources
+from pipelines.files import replacing
+from pipelines.ingest import dropped_by_reason
+
+FEWEST = 10
+"""Fewer events or non-events than this say nothing of a model: its AUROC's interval would cover most of the scale.
+
+Our own floor; a hundred of each are what is recommended (Vergouwe et al. J Clin Epidemiol 2005;58:475-483).
+"""
+
+
+@dataclass(frozen=True)
+class External:
+    report: Report
+    page: Path
+
+
+def validate_on(name: str, number: int, where: str, settings: Settings) -> External:
+    """Judge a registered version on the patients of `where`: a .csv or .parquet file, or a known disease's source.
+
+    Nothing is learned, and the version's standing does not change. Raises SourceError if the patients cannot be read,
+    CohortError if fewer than 10 events or non-events are among them, RegistryError if there is no such version.
+    """
+    version = registry.find(settings, name, number)
+    with registry.fetch(settings, version) as (folder, _):
+        bundle = bundles.put(folder, settings.store)
+    spec, predictor = bundle.spec, Predictor(bundle)
+    table = sources.read(_as_source(spec, where, settings), settings)
+    records, refusals = columns.check_table(spec, table, columns.translate_table(spec, table))
+    dropped = dropped_by_reason(refusals)
+    known = ~np.isnan(records.outcome)
+    if unknown := int((~known).sum()):
+        dropped["outcome missing"] = unknown
+    records = records.take(known)
+    y = records.outcome
+    events = int(y.sum())
+    if min(events, len(y) - events) < FEWEST:
+        raise CohortError(
+            f"{version}: {where} has {events} events and {len(y) - events} non-events that keep the contract; at least "
+            f"{FEWEST} of each are needed to say anything. Nothing was judged."
+        )
+    X = build.build(predictor.plan, records.values, records.at)
+    attributes = build.attributes(predictor.plan, records.values, records.at)
+    fingerprint = cohort.fingerprint_of(predictor.plan.names, X, y, attributes)
+    report = checks.judge_elsewhere(bundle, fingerprint, y, predictor.risk(X), attributes, dropped)
+
+    out = settings.private(settings.reports / name) / f"external-{number}-{now():%Y%m%dT%H%M%S}.html"
+    notes = [
+        f"{spec.title}. Version {number} on {len(y)} patients of {where}, {events} with the event.",
+        *(f"Left out: {count} rows, {reason}." for reason, count in dropped.items()),
+        "Nothing was learned from these patients.",
+    ]
+    with replacing(out, LedgerError) as partial:
+        partial.write_text(page.html(report, f"{version}: external validation", notes), encoding="utf-8")
+    with replacing(out.with_suffix(".json"), LedgerError) as partial:
+        partial.write_text(report.to_json(), encoding="utf-8")
+    with deciding(connect(settings)) as connection:
+        audit(connection, settings.actor, "validate on", f"{version} {bundle.digest} data {fingerprint}")
+    return External(report, out)
+
+
+def _as_source(spec: Spec, where: str, settings: Settings) -> Spec:
+    """The spec with another source: a file of this machine, or that of another disease's YAML."""
+    path = Path(where)
+    if path.suffix in (".csv", ".parquet"):
+        if not path.exists():
+            raise SourceError(f"{where}: does not exist. A .csv or .parquet file, or a disease's name, is expected.")
+        return spec.model_copy(update={"source": Source(**{path.suffix[1:]: str(path.absolute())})})
+    if (settings.configs / "diseases" / f"{where}.yaml").exists():
+        other = load_spec(where, settings.configs)
+        return spec.model_copy(update={"source": other.source, "name": other.name})
+    raise SourceError(f"{where!r}: is neither a .csv or .parquet file nor a disease that has a YAML.")

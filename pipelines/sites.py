@@ -1,0 +1,37 @@
+"""Leave one site out: what the model would be worth in a hospital of which it has seen nobody."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from configs.errors import TrainingError
+from configs.spec import Spec
+from evidence.metrics import Array
+from features.build import Plan
+from features.cohort import FEWEST_OF_A_CLASS, Cohort
+from models.calibration import calibrate
+from models.training import fit_family, out_of_fold
+
+
+def leave_one_out(spec: Spec, plan: Plan, patients: Cohort, family: str) -> Mapping[str, tuple[Array, Array]]:
+    """For each site of the cohort, external ones too: outcomes (n,), and risks (n,) of a model of all the other sites.
+
+    The same family, fitted and calibrated as in training. Empty where there are not two sites. A site whose others
+    cannot teach a model has NaN for risks.
+    """
+    sites = patients.attributes.get("site")
+    if sites is None or len(set(sites.tolist()) - {"unknown"}) < 2:
+        return {}
+    found = {}
+    for site in sorted(set(sites.tolist()) - {"unknown"}):
+        here, others = patients.where(sites == site), patients.where(sites != site)
+        risk = np.full(len(here), np.nan)
+        events = int(others.y.sum())
+        if min(events, len(others) - events) >= FEWEST_OF_A_CLASS:
+            try:
+                calibration = calibrate(out_of_fold(family, plan, others, spec.split.seed), others.y)
+                risk = calibration.risk(fit_family(family, plan, others, spec.split.seed).log_odds(here.X))
+            except TrainingError:  # what was learned elsewhere tells nobody apart
+                pass
+        found[site] = (here.y, risk)
+    return found

@@ -132,6 +132,203 @@ def toy_document() -> dict[str, Any]:
     }
 
 
+@pytest.fixture
+def invented_bundle(toy_document: dict[str, Any]) -> Callable[..., Any]:
+    """`invented_bundle(digest=…, training={…}, **spec)`: a bundle in memory, with nothing on disk."""
+    from configs.spec import from_document
+    from models.bundle import Bundle
+    from models.calibration import Calibration
+
+    def make(digest: str = "b" * 64, training: dict[str, Any] | None = None, **changed: Any) -> Bundle:
+        held = {
+            "family": "boosted",
+            "candidates": {"logistic": {"auroc": 0.84, "log_loss": 0.46}, "boosted": {"auroc": 0.86, "log_loss": 0.44}},
+            "parity": 2e-8,
+            "patients": {
+                "train": {"n": 450, "events": 210},
+                "test": {"n": 150, "events": 70},
+                "external": {"n": 200, "events": 120},
+            },
+            "dropped": {"the same row twice": 2, "cholesterol out of range": 1},
+            "data": "d" * 64,
+            "code": "c" * 64,
+            "libraries": {"numpy": "2.4.6", "scikit-learn": "1.7.2"},
+        }
+        return Bundle(
+            digest=digest,
+            folder=Path("nowhere"),
+            spec=from_document({**toy_document, **changed}, "toy.yaml"),
+            calibration=Calibration(slope=0.94, intercept=0.03),
+            thresholds={"rule_out": 0.12, "alert": 0.61},
+            reference={},
+            selftest={"about": "", "cases": []},
+            training={**held, **(training or {})},
+        )
+
+    return make
+
+
+@pytest.fixture
+def full_report() -> Any:
+    """An invented validation report with every figure that the review page can draw, and one failed finding."""
+    from evidence.report import Finding, Report
+
+    grid = [step / 100 for step in range(101)]
+    inner = grid[1:-1]
+    about = "150 test patients, 70 events"
+    findings = (
+        Finding("MM001", "AUROC", "passed", 0.868, ">= 0.6", about, (0.81, 0.921)),
+        Finding("MM003", "Brier score", "passed", 0.148, "<= 0.25", about, (0.12, 0.179)),
+        Finding("MM005", "observed / expected events", "passed", 1.04, "0.8 to 1.25", about, (0.9, 1.19)),
+        Finding("MM006", "calibration slope", "passed", 0.97, "interval reaches 0.8 to 1.25", about, (0.7, 1.3)),
+        Finding("MM007", "calibration intercept", "not applicable", -0.02, None, "no gate in the spec", (-0.4, 0.4)),
+        Finding("MM008", "worst subgroup's AUROC", "failed", 0.62, ">= 0.7", "site <south> & others", (0.48, 0.75)),
+        Finding("MM009", "AUROC, sex female", "not applicable", None, None, "12 < 30", None),
+        Finding("MM010", "AUROC against logistic", "passed", 0.012, ">= -0.02", "logistic reaches 0.856"),
+    )
+    low = {"value": 0.9, "low": 0.82, "high": 0.96}
+    figures = {
+        "roc": {"fpr": grid, "tpr": [x**0.16 for x in grid]},
+        "precision_recall": {"recall": grid, "precision": [1 - 0.53 * x**4 for x in grid]},
+        "calibration": {
+            "risk": inner,
+            "observed": [min(x * 1.05, 1) for x in inner],
+            "low": [x * 0.85 - 0.03 for x in inner],
+            "high": [x * 1.15 + 0.05 for x in inner],
+            "histogram": {"edges": grid[::10], "counts": [31, 22, 14, 10, None, None, 11, 15, 19, 24]},
+        },
+        "decision_curve": {
+            "threshold": inner,
+            "model": [max(0.46 - 0.47 * x - 0.01, 0.46 - (0.54 * x / (1 - x))) * (x < 0.9) for x in inner],
+            "treat_all": [0.46 - 0.54 * x / (1 - x) for x in inner],
+        },
+        "alert_burden": {
+            "threshold": inner,
+            "alerts_per_100": [100 * (1 - x) ** 0.8 for x in inner],
+            "sensitivity": [1 - x**2.5 for x in inner],
+            "ppv": [*(0.46 + 0.5 * x for x in inner[:-4]), None, None, None, None],
+        },
+        "operating_points": [
+            {
+                "name": name,
+                "threshold": threshold,
+                **dict.fromkeys(("sensitivity", "specificity", "ppv"), low),
+                "npv": {"value": None, "low": None, "high": None},
+                "alerts_per_100": {"value": 62.0, "low": 54.1, "high": 69.9},
+                "net_benefit": 0.41,
+            }
+            for name, threshold in (("rule_out", 0.12), ("alert", 0.61))
+        ],
+        "subgroups": [
+            {
+                "attribute": "sex",
+                "label": "male",
+                "n": 101,
+                "events": 52,
+                "auroc": 0.87,
+                "low": 0.8,
+                "high": 0.93,
+                "why": None,
+            },
+            {
+                "attribute": "sex",
+                "label": "female",
+                "n": 12,
+                "events": None,
+                "auroc": None,
+                "low": None,
+                "high": None,
+                "why": "12 < 30",
+            },
+            {
+                "attribute": "site",
+                "label": "<south>",
+                "n": 62,
+                "events": 30,
+                "auroc": 0.62,
+                "low": 0.48,
+                "high": 0.75,
+                "why": None,
+            },
+        ],
+        "conformal": [
+            {"group": "all", "n": 150, "coverage": 0.91, "low": 0.85, "high": 0.95, "nominal": 0.9, "abstained": 0.22},
+            {
+                "group": "events",
+                "n": 70,
+                "coverage": 0.87,
+                "low": 0.77,
+                "high": 0.94,
+                "nominal": 0.9,
+                "abstained": 0.25,
+            },
+        ],
+        "importance": [
+            {"feature": "pain", "drop": 0.11, "low": 0.08, "high": 0.14},
+            {"feature": "cardiac.heart_rate_reserve_used", "drop": 0.05, "low": 0.02, "high": 0.08},
+            {"feature": "cholesterol_mg_dl", "drop": -0.001, "low": -0.01, "high": 0.01},
+        ],
+        "robustness": [
+            {"probe": "missing", "feature": "cholesterol_mg_dl", "change": -0.004, "low": -0.01, "high": 0.002},
+            {"probe": "unit slip", "feature": "cholesterol_mg_dl", "change": -0.06, "low": -0.09, "high": -0.03},
+        ],
+        "sites": [
+            {
+                "site": "north",
+                "kind": "left out",
+                "n": 300,
+                "events": 130,
+                "auroc": 0.84,
+                "low": 0.79,
+                "high": 0.88,
+                "oe": 1.1,
+                "why": None,
+            },
+            {
+                "site": "east",
+                "kind": "external",
+                "n": 9,
+                "events": 2,
+                "auroc": None,
+                "low": None,
+                "high": None,
+                "oe": None,
+                "why": "9 < 30",
+            },
+        ],
+        "flow": {
+            "read": 803,
+            "dropped": {"the same row twice": 2, "cholesterol out of range": 1},
+            "parts": {
+                part: {"n": n, "events": events}
+                for part, n, events in (("train", 450, 210), ("test", 150, 70), ("external", 200, 120))
+            },
+        },
+        "table1": {
+            "columns": ["all", "events", "non-events"],
+            "rows": [
+                {"name": "patients", "level": None, "cells": ["600", "280", "320"]},
+                {
+                    "name": "age_years",
+                    "level": "median (quartiles)",
+                    "cells": ["55 (44 to 66)", "61 (52 to 70)", "49 (40 to 58)"],
+                },
+                {"name": "pain", "level": "rest", "cells": ["200 (33%)", "150 (54%)", "50 (16%)"]},
+                {"name": "smoker", "level": "missing", "cells": ["31 (5%)", "fewer than 10", "23 (7%)"]},
+            ],
+        },
+        "lineage": {
+            "git": "a" * 40,
+            "data": "d" * 64,
+            "spec": "e" * 64,
+            "code": "c" * 64,
+            "libraries": {"numpy": "2.4.6"},
+        },
+        "sample_size": [{"criterion": "events per parameter", "needed": 410, "have": 450}],
+    }
+    return Report("toy", "validation", "b" * 64, "d" * 64, findings, figures)
+
+
 @pytest.fixture(scope="session")
 def toy_table() -> Callable[..., Table]:
     """`toy_table(n, seed)`: the invented disease's source; AUROC about 0.85, one optional cell in 20 empty."""

@@ -1,0 +1,258 @@
+"""Plots as inline SVG: plain strings, the same for the same figures, drawn in the colours of the page around them.
+
+Every plot has a title and a description for a screen reader. A line's kind shows in its stroke, never in colour alone.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import pairwise
+
+WIDTH = 360.0
+LEFT, RIGHT, TOP, BOTTOM = 44.0, 14.0, 14.0, 40.0
+LINE_HEIGHT = 14.0
+STYLE = """
+svg.plot { display: block; width: 100%; height: auto; overflow: visible; font: 12px/1 system-ui, sans-serif; }
+.plot text { fill: var(--muted); paint-order: stroke; stroke: var(--paper); stroke-width: 3px; }
+.plot .strong { fill: var(--ink); font-weight: 600; }
+.plot .grid { stroke: var(--rule); } .plot .axis { stroke: var(--muted); }
+.plot .line { fill: none; stroke: var(--accent); stroke-width: 2.25; stroke-linejoin: round; stroke-linecap: round; }
+.plot .dashed { fill: none; stroke: var(--muted); stroke-width: 1.5; stroke-dasharray: 6 4; }
+.plot .dotted { fill: none; stroke: var(--ink); stroke-width: 1.5; stroke-dasharray: 1.5 3.5; }
+.plot .band { fill: var(--accent); fill-opacity: .15; } .plot .bar { fill: var(--muted); fill-opacity: .5; }
+.plot .dot { fill: var(--accent); } .plot .interval { stroke: var(--accent); stroke-width: 2.25; }
+.plot .open { fill: var(--paper); stroke: var(--accent); stroke-width: 2; }
+"""
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What is measured, from `low` to `high`, as a number or as a percentage."""
+
+    label: str
+    low: float
+    high: float
+    percent: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve through `points`. `kind`: line, dashed, dotted or, for points alone, dots.
+
+    `label` is written at its right end, or at `label_at` where other lines end there too. `band`: for each point the
+    lower and the upper end of its interval.
+    """
+
+    label: str
+    points: Sequence[Point]
+    kind: str = "line"
+    label_at: Point | None = None
+    band: Sequence[Point] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a forest plot; without a value it says why in `told`."""
+
+    label: str
+    told: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts between edges on the x axis; None where a count is too small to be told."""
+
+    edges: Sequence[float]
+    counts: Sequence[int | None]
+
+
+def lines(
+    name: str,
+    about: tuple[str, str],
+    axes: tuple[Axis, Axis],
+    drawn: Sequence[Line],
+    histogram: Histogram | None = None,
+) -> str:
+    """Curves over a common pair of axes. `name` is unique in the page; `about` is the title and the description.
+
+    A histogram stands below the curves, on the same x axis.
+    """
+    x_axis, y_axis = axes
+    at_end = [line for line in drawn if line.label and line.label_at is None]
+    right = RIGHT + (max(map(_width, (line.label for line in at_end))) + 6 if at_end else 0)
+    right = min(right, WIDTH * 0.36)
+    below = 44.0 if histogram else 0.0
+    height = 280.0 + below
+    frame = (LEFT, TOP, WIDTH - right, height - BOTTOM - below)
+
+    def at(point: Point) -> Point:
+        return _scaled(point[0], x_axis, frame[0], frame[2]), _scaled(point[1], y_axis, frame[3], frame[1])
+
+    parts = [_grid(x_axis, y_axis, frame, height - BOTTOM)]
+    if histogram:
+        parts.append(_histogram(histogram, x_axis, frame, height - BOTTOM))
+    for line in drawn:
+        parts.append(_curve([at(p) for p in line.points], line.kind, _band(line, at)))
+        if line.label and line.label_at:
+            x, y = at(line.label_at)
+            parts.append(_text(x, y, line.label, "strong" if line.kind == "line" else ""))
+    ends = _spread([at(line.points[-1])[1] for line in at_end if line.points], frame[3])
+    for line, y in zip((line for line in at_end if line.points), ends, strict=True):
+        parts.append(_text(frame[2] + 6, y + 4, line.label, "strong" if line.kind == "line" else ""))
+    return _svg(name, about, height, parts)
+
+
+def forest(name: str, about: tuple[str, str], axis: Axis, rows: Sequence[Row], reference: float | None = None) -> str:
+    """A row for each value with its interval; `reference` is drawn through all of them."""
+    step, height = 34.0, 34.0 * len(rows) + BOTTOM
+    left, right = 8.0, WIDTH - 8.0
+
+    def x_of(value: float) -> float:
+        return _scaled(min(max(value, axis.low), axis.high), axis, left, right)
+
+    foot = height - BOTTOM + 4
+    parts = [_line(x_of(tick), 4, x_of(tick), foot, "grid") for tick in ticks(axis)]
+    parts += [_text(x_of(t), foot + 14, _number(t, axis), "", _anchor(x_of(t), left, right)) for t in ticks(axis)]
+    parts.append(_text((left + right) / 2, foot + 30, axis.label, "", "middle"))
+    if reference is not None and axis.low <= reference <= axis.high:
+        parts.append(_line(x_of(reference), 4, x_of(reference), foot, "dashed"))
+    for place, row in enumerate(rows):
+        top = step * place + 14
+        parts.append(_text(left, top, _fitted(row.label, right - left - _width(row.told) - 10), "strong"))
+        parts.append(_text(right, top, row.told, "", "end"))
+        if row.value is None:
+            continue
+        middle = top + 11
+        if row.low is not None and row.high is not None:
+            parts.append(_line(x_of(row.low), middle, x_of(row.high), middle, "interval"))
+            parts += [_line(x_of(end), middle - 3, x_of(end), middle + 3, "interval") for end in (row.low, row.high)]
+        parts.append(f'<circle class="dot" cx="{x_of(row.value):.1f}" cy="{middle:.1f}" r="4"/>')
+    return _svg(name, about, height, parts)
+
+
+def bars(name: str, about: tuple[str, str], rows: Sequence[tuple[str, str, float]]) -> str:
+    """One horizontal bar a row: its label, what is written at its right, and its length from 0 upwards."""
+    step, height = 34.0, 34.0 * len(rows) + 6
+    longest = max((length for _, _, length in rows), default=0.0) or 1.0
+    parts = []
+    for place, (label, told, length) in enumerate(rows):
+        top = step * place + 14
+        parts.append(_text(0, top, _fitted(label, WIDTH - _width(told) - 10), "strong"))
+        parts.append(_text(WIDTH, top, told, "", "end"))
+        parts.append(f'<rect class="grid" fill="none" x="0.5" y="{top + 6:.1f}" width="{WIDTH - 1:.1f}" height="7"/>')
+        parts.append(f'<rect class="dot" x="0" y="{top + 6:.1f}" width="{WIDTH * length / longest:.1f}" height="7"/>')
+    return _svg(name, about, height, parts)
+
+
+def ticks(axis: Axis) -> list[float]:
+    """At most six round numbers of the axis."""
+    span = axis.high - axis.low
+    step = 10.0 ** math.floor(math.log10(span))
+    step = next(step * part for part in (0.1, 0.2, 0.25, 0.5, 1, 2) if span / (step * part) < 5.001)
+    first = math.ceil(axis.low / step - 1e-9)
+    return [round(step * number, 10) for number in range(first, math.floor(axis.high / step + 1e-9) + 1)]
+
+
+def _svg(name: str, about: tuple[str, str], height: float, parts: Sequence[str]) -> str:
+    title, description = (escape(text) for text in about)
+    return (
+        f'<svg class="plot" viewBox="0 0 {WIDTH:g} {height:g}" role="img" aria-labelledby="{name}-t {name}-d">'
+        f'<title id="{name}-t">{title}</title><desc id="{name}-d">{description}</desc>{"".join(parts)}</svg>'
+    )
+
+
+def _grid(x_axis: Axis, y_axis: Axis, frame: tuple[float, float, float, float], foot: float) -> str:
+    left, top, right, bottom = frame
+    parts = []
+    for tick in ticks(y_axis):
+        y = _scaled(tick, y_axis, bottom, top)
+        parts += [_line(left, y, right, y, "grid"), _text(left - 6, y + 4, _number(tick, y_axis), "", "end")]
+    for tick in ticks(x_axis):
+        x = _scaled(tick, x_axis, left, right)
+        parts += [_line(x, foot, x, foot + 4, "axis"), _text(x, foot + 16, _number(tick, x_axis), "", "middle")]
+    parts.append(_line(left, foot, right, foot, "axis"))
+    parts.append(_text((left + right) / 2, foot + 34, x_axis.label, "", "middle"))
+    middle = (top + bottom) / 2
+    turned = (
+        f'<text transform="translate(10 {middle:.1f}) rotate(-90)" text-anchor="middle">{escape(y_axis.label)}</text>'
+    )
+    return "".join([*parts, turned])
+
+
+def _histogram(histogram: Histogram, axis: Axis, frame: tuple[float, float, float, float], foot: float) -> str:
+    tallest = max((count or 0 for count in histogram.counts), default=0) or 1
+    parts = []
+    for (low, high), count in zip(pairwise(histogram.edges), histogram.counts, strict=True):
+        left, right = (_scaled(edge, axis, frame[0], frame[2]) for edge in (low, high))
+        tall, wide = 34 * (count or 0) / tallest, max(right - left - 1, 0.5)
+        if count is None:
+            parts.append(_text((left + right) / 2, foot - 3, "·", "", "middle"))
+        else:
+            parts.append(
+                f'<rect class="bar" x="{left + 0.5:.1f}" y="{foot - tall:.1f}" width="{wide:.1f}" height="{tall:.1f}"/>'
+            )
+    return "".join(parts)
+
+
+def _band(line: Line, at: Callable[[Point], Point]) -> list[Point]:
+    lower = [at((x, low)) for (x, _), (low, _) in zip(line.points, line.band, strict=False)]
+    upper = [at((x, high)) for (x, _), (_, high) in zip(line.points, line.band, strict=False)]
+    return lower + upper[::-1]
+
+
+def _curve(points: Sequence[Point], kind: str, band: Sequence[Point]) -> str:
+    shade = f'<polygon class="band" points="{_points(band)}"/>' if band else ""
+    if kind == "dots":
+        return shade + "".join(f'<circle class="open" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>' for x, y in points)
+    return f'{shade}<polyline class="{kind}" points="{_points(points)}"/>'
+
+
+def _points(points: Sequence[Point]) -> str:
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
+    return f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
+
+
+def _text(x: float, y: float, text: str, kind: str, anchor: str = "start") -> str:
+    shown = f' class="{kind}"' if kind else ""
+    return f'<text{shown} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+
+
+def _scaled(value: float, axis: Axis, start: float, end: float) -> float:
+    return start + (value - axis.low) / (axis.high - axis.low) * (end - start)
+
+
+def _anchor(x: float, left: float, right: float) -> str:
+    return "start" if x < left + 12 else "end" if x > right - 12 else "middle"
+
+
+def _number(value: float, axis: Axis) -> str:
+    return f"{value * 100:g} %" if axis.percent else f"{value:g}"
+
+
+def _width(text: str) -> float:
+    """About what a text takes in a proportional font of 12 px."""
+    return 6.6 * len(text)
+
+
+def _fitted(text: str, room: float) -> str:
+    most = max(int(room / 6.6), 4)
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _spread(wanted: Sequence[float], bottom: float) -> list[float]:
+    """Heights near the wanted ones that keep a line's distance."""
+    placed = list(wanted)
+    order = sorted(range(len(placed)), key=placed.__getitem__)
+    for above, here in pairwise(order):
+        placed[here] = max(placed[here], placed[above] + LINE_HEIGHT)
+    over = max((placed[order[-1]] if order else 0) - bottom, 0)
+    return [height - over if len(placed) > 1 else height for height in placed]

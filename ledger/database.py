@@ -18,10 +18,10 @@ from configs.settings import Settings
 
 Engine = sa.Engine
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest migration in ledger/migrations/versions."""
 
-EARLIER = ("0001",)
+EARLIER = ("0001", "0002")
 """What `connect` brings to HEAD."""
 
 BUSY_TIMEOUT_S = 10
@@ -125,6 +125,17 @@ def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
         raise LedgerError(f"the ledger could not be read: {str(exc.orig).strip()}.") from exc
     except sa.exc.TimeoutError as exc:
         raise LedgerError("the ledger could not be read: every connection to it is busy.") from exc
+
+
+@contextmanager
+def snapshot(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """A connection to read several tables with, as they were at one moment."""
+    with reading(engine) as connection:
+        if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN")
+        else:
+            connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        yield connection
 
 
 def audit(connection: sa.Connection, actor: str, action: str, detail: str) -> None:

@@ -1,15 +1,19 @@
 """Who is champion: the newest promotion row of a model. MLflow's alias is a copy of it."""
 
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
 from configs.errors import PromotionError
+from configs.spec import ChangeControl
 from evidence.report import Report
-from ledger import tables
+from ledger import chain, tables
 from ledger.database import audit, deciding, now, reading, utc
+from ledger.reviews import missing, refuse_rejected, standing_in
 from ledger.stops import refuse_retired
 from ledger.traffic import end_routes_to
 
@@ -29,32 +33,60 @@ class Promotion:
     report: Report
 
 
-def promote(engine: sa.Engine, version: int, report: Report, actor: str, reason: str) -> Promotion:
-    """Make this version champion. Raises PromotionError unless its own validation report passes, or if it is retired.
+@dataclass(frozen=True)
+class Grounds:
+    """What a promotion was decided on. `instead_of`: the champion that the caller saw, None where there was none.
 
-    Whatever traffic led to it ends.
+    `plans`: the change control plans whose approvals it needs. `evidence`: what is kept with it, as plain JSON.
+    """
+
+    instead_of: Promotion | None
+    plans: tuple[ChangeControl, ...] = ()
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+
+def promote(
+    engine: sa.Engine, version: int, report: Report, actor: str, reason: str, grounds: Grounds | None = None
+) -> Promotion:
+    """Make this version champion; whatever traffic led to it ends.
+
+    Raises PromotionError unless its own validation report passes, or if it is retired, rejected, or lacks an approval
+    that its grounds ask for, or another version was promoted since the caller looked: nothing is changed then.
     """
     require_passed(report, version)
-    made = Promotion(report.name, version, report.bundle, now(), actor, reason, report)
+    shown = f"{report.name}@{version}"
     with deciding(engine) as connection:
-        _crown(connection, made)
-        audit(connection, actor, "promote", f"{made.model}@{version} {made.bundle}")
+        if grounds is not None:
+            _still(connection, report.name, grounds.instead_of, shown)
+            if why := missing(standing_in(connection, version, report), grounds.plans, shown):
+                raise PromotionError(f"{shown} waits: {why}")
+        made = Promotion(report.name, version, report.bundle, now(), actor, reason, report)
+        _crown(connection, made, "promote", grounds.evidence if grounds else {})
+        audit(connection, actor, "promote", f"{shown} {made.bundle}")
     return made
 
 
 def rollback(engine: sa.Engine, present: Promotion, earlier: Promotion, actor: str, reason: str) -> Promotion:
     """Make an earlier champion champion again, by the report that made it one.
 
-    Raises PromotionError if it is retired, or `present` is not champion any more.
+    Raises PromotionError if it is retired or rejected, or `present` is not champion any more.
     """
-    made = replace(earlier, at=now(), actor=actor, reason=reason)
     with deciding(engine) as connection:
         champion = _champion(connection, present.model)
         if champion is None or (champion.version, champion.bundle) != (present.version, present.bundle):
             raise PromotionError(f"{present.model}@{present.version}: is not champion any more; nothing was changed.")
-        _crown(connection, made)
+        made = replace(earlier, at=now(), actor=actor, reason=reason)
+        _crown(connection, made, "rollback", {})
         audit(connection, actor, "rollback", f"{made.model}@{made.version} {made.bundle} after @{present.version}")
     return made
+
+
+def ever(engine: sa.Engine, model: str, version: int, bundle: str) -> bool:
+    """Whether this version was champion before, with this bundle."""
+    t = tables.promotions
+    query = sa.select(t.c.id).where(t.c.model == model, t.c.version == version, t.c.bundle == bundle).limit(1)
+    with reading(engine) as connection:
+        return connection.execute(query).first() is not None
 
 
 def require_passed(report: Report, version: int) -> None:
@@ -99,10 +131,28 @@ def mark(engine: sa.Engine) -> tuple[int, int, int]:
     return promotions, stops, traffic
 
 
-def _crown(connection: sa.Connection, made: Promotion) -> None:
+def _still(connection: sa.Connection, model: str, seen: Promotion | None, shown: str) -> None:
+    champion = _champion(connection, model)
+    if champion != seen:
+        who = f"{model}@{champion.version}, by {champion.actor}" if champion else "nobody"
+        raise PromotionError(
+            f"{shown}: another was promoted meanwhile ({who}); nothing was changed. Compare it with that one, and "
+            "promote again if it is still the better one."
+        )
+
+
+def _crown(
+    connection: sa.Connection, made: Promotion, action: Literal["promote", "rollback"], evidence: Mapping[str, Any]
+) -> None:
     refuse_retired(connection, made.model, made.version)
-    row = {**{name: getattr(made, name) for name in COLUMNS}, "report": made.report.to_json()}
-    connection.execute(tables.promotions.insert().values(row))
+    refuse_rejected(connection, made.version, made.report)
+    row = {
+        **{name: getattr(made, name) for name in COLUMNS},
+        "report": made.report.to_json(),
+        "action": action,
+        "evidence": json.dumps(evidence, ensure_ascii=False, allow_nan=False) if evidence else None,
+    }
+    chain.put(connection, tables.promotions, row)
     end_routes_to(connection, made.model, made.version, f"{made.model}@{made.version} is now champion", made.actor)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from configs.errors import LedgerError, NotOnRecordError, PromotionError
-from ledger import tables
+from ledger import chain, tables
 from ledger.database import audit, deciding, now, reading
 
 
@@ -67,4 +67,4 @@ def _put(connection: sa.Connection, model: str, version: int | None, stopped: bo
     if not reason.strip():
         raise LedgerError(f"{model}: a reason is expected, and this one is empty; callers are told it.")
     row = {"model": model, "version": version, "stopped": int(stopped), "at": now(), "actor": actor, "reason": reason}
-    connection.execute(tables.stops.insert().values(row))
+    chain.put(connection, tables.stops, row)

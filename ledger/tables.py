@@ -79,7 +79,41 @@ promotions = Table(
     Column("actor", String, nullable=False),
     Column("reason", Text, nullable=False),
     Column("report", Text, nullable=False),
+    Column("action", String, nullable=False),  # promote, rollback
+    Column("evidence", Text),  # JSON: what changed from the champion before, and the paired figures
     Index("promotions_by_model", "model", "id"),
+)
+
+# Append-only: what was said of exactly this bundle and report; a person's newest approval or rejection counts.
+reviews = Table(
+    "reviews",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("model", String, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("bundle", String, nullable=False),
+    Column("report", String, nullable=False),  # SHA-256 of its JSON
+    Column("verdict", String, nullable=False),  # validated, approved, rejected
+    Column("at", DateTime(timezone=True), nullable=False),
+    Column("actor", String, nullable=False),  # asserted, not authenticated
+    Column("reason", Text, nullable=False),
+    Column("trained_by", Text),  # JSON: the actors who trained the bundle; of `validated` alone
+    Index("reviews_by_model", "model", "id"),
+)
+
+# One row a decision of promotions, stops, traffic and reviews, in the order in which they were taken (ledger/chain.py).
+chain = Table(
+    "chain",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),  # 1, 2, 3, … without a gap
+    Column("kind", String, nullable=False),  # the decision's table
+    Column("row", Integer, nullable=False),
+    Column("about", String, nullable=False),  # NAME or NAME@VERSION
+    Column("at", DateTime(timezone=True), nullable=False),
+    Column("content", Text, nullable=False),  # JSON: the SHA-256 of each of the row's fields
+    Column("previous", String, nullable=False),
+    Column("hash", String, nullable=False),
+    Index("chain_by_row", "kind", "row"),
 )
 
 # Append-only: the newest row of a model and version counts; a null version stands for the whole model.

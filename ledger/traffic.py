@@ -8,7 +8,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from configs.errors import NotOnRecordError, PromotionError
-from ledger import stops, tables
+from ledger import chain, stops, tables
 from ledger.database import audit, deciding, now, reading
 
 Kind = Literal["shadow", "canary", "ab"]
@@ -176,5 +176,4 @@ def _put(connection: sa.Connection, lane: Lane, to: Target | None, reason: str, 
         "actor": actor,
         "reason": reason,
     }
-    inserted = connection.execute(tables.traffic.insert().values(row)).inserted_primary_key
-    return int(inserted[0])  # type: ignore[index]
+    return chain.put(connection, tables.traffic, row)

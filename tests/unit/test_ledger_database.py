@@ -168,11 +168,14 @@ def test_a_ledger_of_the_first_release_is_upgraded_without_loss(machine):
     now = contents_of(engine)
 
     assert [row.pop("traffic") for row in now["requests"]] == [None]
+    assert [(row.pop("action"), row.pop("evidence")) for row in now["promotions"]] == [("promote", None)]
+    assert [(link["kind"], link["row"]) for link in now.pop("chain")] == [("promotions", 1)]
     assert {name: now[name] for name in held} == held
     assert {name: rows for name, rows in now.items() if name not in held} == {
         "stops": [],
         "traffic": [],
         "shadows": [],
+        "reviews": [],
     }
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), tables.metadata) == []
@@ -373,7 +376,7 @@ def test_a_backup_of_the_first_release_is_restored_and_upgraded(ledger, home, tm
     engine = connect(home)
     now = contents_of(engine)
     engine.dispose()
-    assert now["promotions"] == held["promotions"]
+    assert now["promotions"] == [{**row, "action": "promote", "evidence": None} for row in held["promotions"]]
     assert [row["detail"] for row in now["audit"]] == ["angina@3", "ledger.db"]
     assert now["stops"] == []
 

@@ -11,7 +11,7 @@ from evidence.svg import Axis, Histogram, Line, Point, Row, bars, forest, lines
 
 Figures = dict[str, Any]
 
-MOST_ROWS = 60
+MOST_ROWS = 51
 """Of a curve's table; a longer one is thinned evenly, its ends kept."""
 LOWEST_NET_BENEFIT = -0.05
 """Below it a decision curve only says "worse than nothing", and would flatten what matters."""
@@ -153,7 +153,7 @@ def _precision_recall(curve: Figures) -> str:
     prevalence = points[-1][1]
     said = (
         f"How many of the alarms are right as more of the events are found. "
-        f"Alarms for everybody are right for {prevalence:.0%}."
+        f"Alarms for everybody are right for {prevalence * 100:.0f} %."
     )
     drawing = lines(
         "precision-recall",
@@ -370,7 +370,7 @@ def _conformal(groups: Sequence[Figures]) -> str:
         )
         for group in groups
     ]
-    said = f"How often the prediction set holds the truth; {nominal:.0%} is promised (dashed)."
+    said = f"How often the prediction set holds the truth; {nominal * 100:.0f} % is promised (dotted)."
     lowest = min((row.low if row.low is not None else row.value or 0 for row in rows), default=0.0)
     drawing = forest(
         "conformal",
@@ -409,10 +409,7 @@ def _robustness(probes: Sequence[Figures]) -> str:
     def named(probe: Figures) -> str:
         return f"{probe['probe']}: {probe['feature']}" if probe.get("feature") else str(probe["probe"])
 
-    rows = [
-        Row(named(p), spread(p["change"], p.get("low"), p.get("high"), 3), p["change"], p.get("low"), p.get("high"))
-        for p in probes
-    ]
+    rows = [Row(named(p), number(p["change"]), p["change"], p.get("low"), p.get("high")) for p in probes]
     ends = [end for row in rows for end in (row.value, row.low, row.high) if end is not None]
     low, high = min([*ends, -0.02]), max([*ends, 0.02])
     said = "How much AUROC changes when a value is missing, in another unit, or noisy."
@@ -434,7 +431,11 @@ def _flow(flow: Figures) -> str:
         for name, part in flow["parts"].items()
     )
     kept = sum(part["n"] for part in flow["parts"].values())
-    left_out = f"<li><strong>{lost:,} left out</strong><ul>{reasons}</ul></li>" if lost else "<li>none left out</li>"
+    left_out = (
+        f'<li class="lost"><strong>{lost:,} left out</strong><ul>{reasons}</ul></li>'
+        if lost
+        else '<li class="lost">none left out</li>'
+    )
     return (
         f'<ol class="flow"><li><strong>{flow["read"]:,} rows read</strong></li>{left_out}'
         f"<li><strong>{kept:,} patients</strong><ul>{parts}</ul></li></ol>"

@@ -88,6 +88,7 @@ thead th { color: var(--muted); font-weight: 500; } tbody th { font-weight: 500;
 .flow > li { border: 1px solid var(--rule); padding: .6rem .9rem; }
 .flow > li + li { margin-top: 1.5rem; position: relative; }
 .flow > li + li::before { content: "↓" / ""; position: absolute; top: -1.6rem; left: 1rem; color: var(--muted); }
+.flow > .lost { margin-left: 2.5rem; border-style: dashed; color: var(--muted); }
 .flow ul { margin: .2rem 0 0; padding-left: 1.1rem; }
 .facts { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .35rem 1.5rem; margin: 0; }
 .facts dt { font-size: 1rem; }
@@ -202,7 +203,7 @@ def _verdicts(report: Report) -> str:
 
 
 def _finding(finding: Finding) -> str:
-    limit = f"limit {finding.limit}" if finding.limit else "no limit"
+    limit = f"limit: {finding.limit.replace('>=', '≥').replace('<=', '≤')}" if finding.limit else "no limit"
     kind = finding.verdict.replace(" ", "-")
     return (
         f'<li class="{kind}"><span class="mark">{MARKS[finding.verdict]} {finding.verdict}</span>'
@@ -266,15 +267,16 @@ def _differences(before: Bundle, after: Bundle) -> Iterator[tuple[str, str, str]
         ", ".join(f for f in new if f not in old) or "none"
     )  # fmt: skip
     for part in ("train", "test", "external"):
-        yield f"{part} patients", *(_people(bundle.training["patients"].get(part)) for bundle in (before, after))
+        people = [_people(bundle.training["patients"].get(part)) for bundle in (before, after)]
+        yield f"{part} patients", people[0], people[1]
     yield "data", before.training["data"][:12], after.training["data"][:12]
     yield "code", before.training["code"][:12], after.training["code"][:12]
     libraries = [bundle.training["libraries"] for bundle in (before, after)]
     for name in sorted({*libraries[0], *libraries[1]}):
-        yield f"library {name}", *(held.get(name, "none") for held in libraries)
+        yield f"library {name}", libraries[0].get(name, "none"), libraries[1].get(name, "none")
     documents = [dict(_leaves(bundle.spec.document)) for bundle in (before, after)]
     for key in dict.fromkeys([*documents[0], *documents[1]]):
-        yield f"spec: {key}", *(held.get(key, "not there") for held in documents)
+        yield f"spec: {key}", documents[0].get(key, "not there"), documents[1].get(key, "not there")
 
 
 def _people(count: Mapping[str, int] | None) -> str:

@@ -10,8 +10,8 @@ from html import escape
 from itertools import pairwise
 
 WIDTH = 360.0
-LEFT, RIGHT, TOP, BOTTOM = 44.0, 14.0, 14.0, 40.0
-LINE_HEIGHT = 14.0
+LEFT, RIGHT, TOP, BOTTOM = 44.0, 20.0, 26.0, 40.0
+KEY_HEIGHT = 20.0
 STYLE = """
 svg.plot { display: block; width: 100%; height: auto; overflow: visible; font: 12px/1 system-ui, sans-serif; }
 .plot text { fill: var(--muted); paint-order: stroke; stroke: var(--paper); stroke-width: 3px; }
@@ -42,8 +42,7 @@ class Axis:
 class Line:
     """A curve through `points`. `kind`: line, dashed, dotted or, for points alone, dots.
 
-    `label` is written at its right end, or at `label_at` where other lines end there too. `band`: for each point the
-    lower and the upper end of its interval.
+    `label` is written at `label_at`, or in a key above the curves. `band`: each point's interval, lower and upper end.
     """
 
     label: str
@@ -84,12 +83,11 @@ def lines(
     A histogram stands below the curves, on the same x axis.
     """
     x_axis, y_axis = axes
-    at_end = [line for line in drawn if line.label and line.label_at is None]
-    right = RIGHT + (max(map(_width, (line.label for line in at_end))) + 6 if at_end else 0)
-    right = min(right, WIDTH * 0.36)
     below = 44.0 if histogram else 0.0
-    height = 280.0 + below
-    frame = (LEFT, TOP, WIDTH - right, height - BOTTOM - below)
+    keyed = [line for line in drawn if line.label and line.label_at is None]
+    top = TOP + (KEY_HEIGHT if keyed else 0.0)
+    height = 256.0 + top + below
+    frame = (LEFT, top, WIDTH - RIGHT, height - BOTTOM - below)
 
     def at(point: Point) -> Point:
         return _scaled(point[0], x_axis, frame[0], frame[2]), _scaled(point[1], y_axis, frame[3], frame[1])
@@ -101,10 +99,11 @@ def lines(
         parts.append(_curve([at(p) for p in line.points], line.kind, _band(line, at)))
         if line.label and line.label_at:
             x, y = at(line.label_at)
-            parts.append(_text(x, y, line.label, "strong" if line.kind == "line" else ""))
-    ends = _spread([at(line.points[-1])[1] for line in at_end if line.points], frame[3])
-    for line, y in zip((line for line in at_end if line.points), ends, strict=True):
-        parts.append(_text(frame[2] + 6, y + 4, line.label, "strong" if line.kind == "line" else ""))
+            parts.append(_text(x, y, line.label, _weight(line)))
+    x = LEFT
+    for line in keyed:
+        parts += [_curve([(x, TOP), (x + 22, TOP)], line.kind, ()), _text(x + 28, TOP + 4, line.label, _weight(line))]
+        x += 44 + _width(line.label)
     return _svg(name, about, height, parts)
 
 
@@ -117,18 +116,19 @@ def forest(name: str, about: tuple[str, str], axis: Axis, rows: Sequence[Row], r
         return _scaled(min(max(value, axis.low), axis.high), axis, left, right)
 
     foot = height - BOTTOM + 4
-    parts = [_line(x_of(tick), 4, x_of(tick), foot, "grid") for tick in ticks(axis)]
-    parts += [_text(x_of(t), foot + 14, _number(t, axis), "", _anchor(x_of(t), left, right)) for t in ticks(axis)]
+    across = [(x_of(tick), "grid") for tick in ticks(axis)]
+    parts = [_text(x_of(t), foot + 14, _number(t, axis), "", _anchor(x_of(t), left, right)) for t in ticks(axis)]
     parts.append(_text((left + right) / 2, foot + 30, axis.label, "", "middle"))
     if reference is not None and axis.low <= reference <= axis.high:
-        parts.append(_line(x_of(reference), 4, x_of(reference), foot, "dashed"))
+        across.append((x_of(reference), "dotted"))
     for place, row in enumerate(rows):
         top = step * place + 14
         parts.append(_text(left, top, _fitted(row.label, right - left - _width(row.told) - 10), "strong"))
         parts.append(_text(right, top, row.told, "", "end"))
+        middle = top + 12
+        parts += [_line(x, middle - 6, x, middle + 6, kind) for x, kind in across]
         if row.value is None:
             continue
-        middle = top + 11
         if row.low is not None and row.high is not None:
             parts.append(_line(x_of(row.low), middle, x_of(row.high), middle, "interval"))
             parts += [_line(x_of(end), middle - 3, x_of(end), middle + 3, "interval") for end in (row.low, row.high)]
@@ -178,11 +178,7 @@ def _grid(x_axis: Axis, y_axis: Axis, frame: tuple[float, float, float, float], 
         parts += [_line(x, foot, x, foot + 4, "axis"), _text(x, foot + 16, _number(tick, x_axis), "", "middle")]
     parts.append(_line(left, foot, right, foot, "axis"))
     parts.append(_text((left + right) / 2, foot + 34, x_axis.label, "", "middle"))
-    middle = (top + bottom) / 2
-    turned = (
-        f'<text transform="translate(10 {middle:.1f}) rotate(-90)" text-anchor="middle">{escape(y_axis.label)}</text>'
-    )
-    return "".join([*parts, turned])
+    return "".join([*parts, _text(0, 12, y_axis.label, "")])
 
 
 def _histogram(histogram: Histogram, axis: Axis, frame: tuple[float, float, float, float], foot: float) -> str:
@@ -234,8 +230,12 @@ def _anchor(x: float, left: float, right: float) -> str:
     return "start" if x < left + 12 else "end" if x > right - 12 else "middle"
 
 
+def _weight(line: Line) -> str:
+    return "strong" if line.kind == "line" else ""
+
+
 def _number(value: float, axis: Axis) -> str:
-    return f"{value * 100:g} %" if axis.percent else f"{value:g}"
+    return f"{value * 100:g} %".replace("-", "−") if axis.percent else f"{value:g}".replace("-", "−")
 
 
 def _width(text: str) -> float:
@@ -246,13 +246,3 @@ def _width(text: str) -> float:
 def _fitted(text: str, room: float) -> str:
     most = max(int(room / 6.6), 4)
     return text if len(text) <= most else text[: most - 1] + "…"
-
-
-def _spread(wanted: Sequence[float], bottom: float) -> list[float]:
-    """Heights near the wanted ones that keep a line's distance."""
-    placed = list(wanted)
-    order = sorted(range(len(placed)), key=placed.__getitem__)
-    for above, here in pairwise(order):
-        placed[here] = max(placed[here], placed[above] + LINE_HEIGHT)
-    over = max((placed[order[-1]] if order else 0) - bottom, 0)
-    return [height - over if len(placed) > 1 else height for height in placed]

@@ -25,6 +25,7 @@ app.add_typer(ledger_app, name="ledger")
 
 Name = Annotated[str, typer.Argument(help="A disease: the name of its YAML.")]
 Version = Annotated[str, typer.Argument(help="A version, NAME@VERSION.")]
+Number = Annotated[int | None, typer.Argument(metavar="[VERSION]", help="Its number, where only NAME is given.")]
 Why = Annotated[str, typer.Option("--reason", help="Why, for the record.")]
 KEEP_ALIVE_S = 75
 """How long an idle connection stays open: longer than the minute after which most clients let go of theirs."""
@@ -192,6 +193,34 @@ def promote(
     done = promote(name, number, reason, _settings())
     story.promoted(done)
     _tell(*done.notes)
+
+
+@app.command()
+def review(version: Version, number: Number = None) -> None:
+    """Write the version's review page: one HTML file, to be read before it is approved, promoted or rejected."""
+    from pipelines.review import asked, review
+
+    _tell(f"review    {review(*asked(version, number), _settings())}")
+
+
+@app.command()
+def report(
+    version: Version,
+    form: Annotated[str, typer.Option("--format", help="tripod (TRIPOD+AI), chai (CHAI's model card) or card (JSON).")],
+    number: Number = None,
+    output: Annotated[Path | None, typer.Option(help="A file; default: standard output.")] = None,
+) -> None:
+    """The version's facts in the order of a reporting guideline; what nobody wrote down is said to be missing."""
+    from configs.errors import PromotionError
+    from pipelines.files import replacing
+    from pipelines.review import asked, report
+
+    text = report(*asked(version, number), form, _settings())
+    if output is None:
+        print(text, end="")
+        return
+    with replacing(output, PromotionError) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 @app.command()

@@ -14,6 +14,9 @@ Metric = Callable[[Array, Array], float]
 RESAMPLES = 1000
 SMALLEST_RISK = 1e-12
 
+Z95 = 1.959963984540054
+"""Standard normal quantile at 0.975: 95 % lie within it on both sides."""
+
 
 def auroc(y: Array, risk: Array) -> float:
     """Share of event/non-event pairs in which the event has the higher risk; a tie counts half."""
@@ -87,6 +90,23 @@ def interval(metric: Metric, y: Array, risk: Array, seed: int) -> tuple[float, f
         return None
     low, high = np.percentile(finite, [2.5, 97.5])
     return float(low), float(high)
+
+
+def wilson(part: float, whole: float) -> tuple[float, float] | None:
+    """The 95 % interval of a share, `part` of `whole`, by its score test; None of nobody.
+
+    Source: Wilson EB. Probable inference, the law of succession, and statistical inference. J Am Stat Assoc
+    1927;22:209-212.
+    """
+    if not whole:
+        return None
+    share, spread = part / whole, Z95**2 / whole
+    middle = share + spread / 2
+    half = (spread * (share * (1 - share) + spread / 4)) ** 0.5
+    # at no or every patient one end is exact, and rounding would carry it past the scale
+    low = 0.0 if part == 0 else (middle - half) / (1 + spread)
+    high = 1.0 if part == whole else (middle + half) / (1 + spread)
+    return low, high
 
 
 def _logit(risk: Array) -> Array:

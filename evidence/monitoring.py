@@ -10,14 +10,12 @@ from configs.spec import Bound
 from evidence.checks import gated
 from evidence.metrics import Array, auroc, interval, observed_over_expected
 from evidence.report import Finding, Report
+from evidence.subgroups import SMALLEST_CELL
 from models.bundle import Bundle
 from models.training import histogram
 
 FALSE_ALARMS = 0.01
 """The chance, about, that a window without drift raises any alarm on its inputs or score; shared among the tests."""
-
-SMALLEST_CELL = 10
-"""Groups smaller than this are not told, lest a figure speak of single patients."""
 
 
 def judge(

@@ -1,14 +1,19 @@
-"""The validation's findings, MM001 to MM014: every figure beside the gate that the Spec wrote before the first run."""
+"""The validation's findings: every figure beside the gate that the Spec wrote before the first run."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from configs.spec import Bound, Spec
+from evidence.calibration import brier_decomposition, ici
+from evidence.comparison import Paired, delong, delong_interval
 from evidence.metrics import METRICS, Array, auroc, interval
-from evidence.report import Finding, Report
-from evidence.subgroups import Subgroup, subgroups
-from evidence.utility import Utility, utility
+from evidence.report import Finding, Report, Verdict
+from evidence.sample_size import criteria, r2_of_nothing_known
+from evidence.subgroups import Subgroup, equalized_odds_difference, subgroups
+from evidence.utility import Utility, decision_curve, utility
+from features import build
 from features.cohort import Cohort
 from models.bundle import Bundle
 from models.predict import TOLERANCE
@@ -23,20 +28,42 @@ METRIC_CODES = {
     "calibration_intercept": ("MM007", "calibration intercept"),
 }
 
+LABELS = {
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "ppv": "PPV",
+    "npv": "NPV",
+    "alerts_per_100": "alerts per 100 patients",
+}
+BRIER_BINS = 10
+BESIDE_GATES = {"MM011", "MM022", "MM025", "MM026", "MM027", "MM032", "MM033", "MM034", "MM035", "MM036"}
+"""Findings with a limit that no gate of the spec set: they may fail a report, and are no evidence that it is good."""
+FEWEST_ELSEWHERE = 10
+"""Fewer events or non-events than this and an AUROC's interval covers most of its scale; our own floor.
+
+A hundred of each are what is recommended (Vergouwe et al. J Clin Epidemiol 2005;58:475-483).
+"""
+
 
 def judge(
-    bundle: Bundle, cohort: Cohort, test_risk: Array, external_risk: Array, yardsticks: Mapping[str, Array]
+    bundle: Bundle,
+    cohort: Cohort,
+    test_risk: Array,
+    external_risk: Array,
+    yardsticks: Mapping[str, Array],
+    further: Sequence[Finding] = (),
 ) -> Report:
     """The validation report of a bundle.
 
     `test_risk` and `external_risk` are its risks for the cohort's test and external patients, in order; `yardsticks`
     holds, for each family of `gates.not_worse_than`, the test patients' log-odds from that family fitted alike.
+    `further` findings are those that take more than its risks to make (evidence/case.py).
     """
     spec = bundle.spec
     test = cohort.only("test")
     seed = spec.split.seed
     findings = [_metric(spec, name, test.y, test_risk) for name in METRICS]
-    groups = subgroups(test.attributes, test.y, test_risk, seed)
+    groups = subgroups(test.attributes, test.y, test_risk, seed, bundle.thresholds)
     findings.append(worst_subgroup(groups, spec.gates.worst_subgroup_auroc))
     findings += [_subgroup(group) for group in groups]
     findings += [
@@ -46,9 +73,163 @@ def judge(
     findings.append(_parity(bundle.training["parity"]))
     for point, threshold in bundle.thresholds.items():
         findings.append(_operating_point(point, threshold, utility(test.y, test_risk, threshold)))
+    findings += calibrated(spec, test.y, test_risk)
+    findings += useful(bundle, test.y, test_risk)
+    findings.append(equal_odds(spec, groups, bundle.thresholds))
     findings += _external(cohort.only("external"), external_risk, seed)
+    findings += further
     findings.append(_gates_judged(findings))
     return Report(spec.name, "validation", bundle.digest, cohort.fingerprint, tuple(findings))
+
+
+def judge_elsewhere(
+    bundle: Bundle,
+    data: str,
+    y: Array,
+    risk: Array,
+    attributes: Mapping[str, NDArray[np.str_]],
+) -> Report:
+    """What the bundle's risks (n,) are worth for patients of somewhere else, by the same gates; `data` names them."""
+    spec = bundle.spec
+    findings = [_metric(spec, name, y, risk) for name in METRICS]
+    groups = subgroups(attributes, y, risk, spec.split.seed, bundle.thresholds)
+    findings.append(worst_subgroup(groups, spec.gates.worst_subgroup_auroc))
+    findings += [_subgroup(group) for group in groups]
+    findings += calibrated(spec, y, risk)
+    findings += useful(bundle, y, risk)
+    findings.append(equal_odds(spec, groups, bundle.thresholds))
+    findings.append(_gates_judged(findings))
+    return Report(spec.name, "external validation", bundle.digest, data, tuple(findings))
+
+
+def calibrated(spec: Spec, y: Array, risk: Array) -> list[Finding]:
+    """MM017 to MM021: how far the risks lie from what is observed, smoothed, and the Brier score in its parts."""
+    about = f"{len(y)} patients, {int(y.sum())} events"
+    far = dict(zip(("ICI", "E50", "E90"), ici(y, risk), strict=True))
+    found = [
+        _figure("MM017", "ICI", far["ICI"], spec.gates.ici, f"mean distance of risk and smoothed outcome; {about}"),
+        _figure("MM018", "E50", far["E50"], None, f"median of the same distances; {about}"),
+        _figure("MM019", "E90", far["E90"], None, f"90th percentile of the same distances; {about}"),
+    ]
+    parts = brier_decomposition(y, risk, BRIER_BINS)
+    told = f"Brier score = reliability - resolution + uncertainty {parts.uncertainty:.3f} + what differs within {BRIER_BINS} bins"
+    found.append(_figure("MM020", "Brier score, reliability", parts.reliability, None, f"lower is better; {told}"))
+    found.append(_figure("MM021", "Brier score, resolution", parts.resolution, None, f"higher is better; {told}"))
+    return found
+
+
+def useful(bundle: Bundle, y: Array, risk: Array) -> list[Finding]:
+    """MM022, every figure of each operating point, and MM023, net benefit where anybody would act."""
+    found = []
+    for point, threshold in bundle.thresholds.items():
+        promised, acted = bundle.spec.operating_points.get(point), utility(y, risk, threshold)
+        for figure, label in LABELS.items():
+            value, limit = getattr(acted, figure), getattr(promised, figure, None)
+            bound = None if limit is None else Bound(low=limit, high=None, by_interval=True)
+            title, about = f"operating point {point}: {label}", f"risk >= {threshold:.3f}, {len(y)} patients"
+            if value is None:
+                limited = bound.text if bound else None
+                found.append(Finding("MM022", title, "not applicable", None, limited, f"nobody on that side; {about}"))
+            else:
+                found.append(_figure("MM022", title, value, bound, about, acted.intervals.get(figure)))
+    return [*found, _net_benefit(bundle.spec, y, risk)]
+
+
+def _net_benefit(spec: Spec, y: Array, risk: Array) -> Finding:
+    title, bound = "net benefit over the better of treating all and none", spec.gates.net_benefit
+    if spec.relevant_thresholds is None:
+        why = "the spec names no `relevant_thresholds`, the risks at which anybody would act"
+        return Finding("MM023", title, "not applicable", None, None, why)
+    low, high = spec.relevant_thresholds
+    curve = decision_curve(y, risk, np.linspace(low, high, 51))
+    gain = curve.model - np.maximum(curve.treat_all, curve.treat_none)
+    at = int(np.argmin(gain))
+    helps = float((gain > 0).mean())
+    about = f"the least, at a threshold of {curve.threshold[at]:.2f} of {low:g} to {high:g}; above 0 at {helps:.0%} of them"
+    return _figure("MM023", title, float(gain[at]), bound, about)
+
+
+def equal_odds(spec: Spec, groups: Sequence[Subgroup], points: Iterable[str]) -> Finding:
+    """MM024: the largest gap between two subgroups in sensitivity or in false alarms, over attributes and points."""
+    title, bound = "equalized odds difference", spec.gates.equalized_odds_difference
+    attributes = dict.fromkeys(group.attribute for group in groups)
+    gaps = [equalized_odds_difference(groups, attribute, point) for attribute in attributes for point in points]
+    known = [gap for gap in gaps if gap.value is not None]
+    if not known:
+        why = "; ".join(gap.about for gap in gaps) or "the spec has no attributes"
+        return Finding("MM024", title, "not applicable", None, bound.text if bound else None, why)
+    worst = max(known, key=lambda gap: gap.value or 0.0)
+    return _figure("MM024", title, worst.value, bound, f"{worst.about}; the largest of {len(known)} comparisons")
+
+
+def against(y: Array, risk: Array, shown: str, champion: Array | None, why: str, logistic: Array) -> list[Finding]:
+    """MM015 and MM016: AUROC against the champion (`why` it cannot be compared) and the logistic yardstick."""
+    title = "AUROC against the champion"
+    if champion is None:
+        found = [Finding("MM015", title, "not applicable", None, None, why)]
+    else:
+        found = [_delong("MM015", title, shown, delong(y, risk, champion))]
+    yardstick = "logistic, fitted on the same patients,"
+    return [*found, _delong("MM016", "AUROC against logistic, by DeLong", yardstick, delong(y, risk, logistic))]
+
+
+def _delong(code: str, title: str, shown: str, paired: Paired) -> Finding:
+    p = "no test could be made" if paired.p is None else f"DeLong p {paired.p:.2g}"
+    about = f"{shown} reaches {paired.b:.3f}, this one {paired.a:.3f} on the same test patients; {p}"
+    spread = None if paired.low is None or paired.high is None else (paired.low, paired.high)
+    return _figure(code, title, paired.difference, None, about, spread)
+
+
+def sizes(bundle: Bundle, cohort: Cohort) -> Finding:
+    """MM037: what Riley's criteria ask of the training part, and what there is. A warning, never a gate."""
+    learned = cohort.only("train")
+    n, prevalence = len(learned), float(learned.y.mean())
+    parameters = sum(max(len(feature.categories) - 1, 1) for feature in build.plan(bundle.spec).features)
+    asked = criteria(parameters, prevalence, r2_of_nothing_known(prevalence))
+    told = "; ".join(f"{one.title}: {one.needed if one.why is None else one.why}" for one in asked)
+    needed = max((one.needed for one in asked if one.needed is not None), default=None)
+    enough = needed is not None and n >= needed
+    about = (
+        f"{'enough' if enough else 'warning: fewer than asked for'}: {n} training patients, {parameters} candidate "
+        f"parameters, if nothing is known of the model beforehand ({told})"
+    )
+    value = None if needed is None else float(needed)
+    return Finding("MM037", "patients needed by Riley's criteria", "not applicable", value, None, about)
+
+
+def left_out(sites: Mapping[str, tuple[Array, Array]], seed: int) -> list[Finding]:
+    """MM038: each site's AUROC, of a model of all the other sites."""
+    title = "AUROC with the site left out"
+    if not sites:
+        return [Finding("MM038", title, "not applicable", None, None, "the cohort does not come from two sites")]
+    found = []
+    for site, (y, risk) in sites.items():
+        events, non_events = int(y.sum()), int(len(y) - y.sum())
+        if min(events, non_events) < FEWEST_ELSEWHERE:
+            few = f"{events} events and {non_events} non-events, at least {FEWEST_ELSEWHERE} of each are needed"
+            found.append(Finding("MM038", f"{title}: {site}", "not applicable", None, None, few))
+        elif not np.isfinite(risk).all():
+            few = "the other sites have too few patients of a class to learn from"
+            found.append(Finding("MM038", f"{title}: {site}", "not applicable", None, None, few))
+        else:
+            about = f"{len(y)} patients, {events} events where {risk.sum():.0f} were expected; learned from the others"
+            found.append(_figure("MM038", f"{title}: {site}", auroc(y, risk), None, about, delong_interval(y, risk)))
+    return found
+
+
+def _figure(
+    code: str,
+    title: str,
+    value: float | None,
+    bound: Bound | None,
+    about: str,
+    spread: tuple[float, float] | None = None,
+) -> Finding:
+    """A figure against its gate, or as it is; what cannot be computed fails a gate and is never a number."""
+    if value is None or not np.isfinite(value):
+        verdict: Verdict = "failed" if bound else "not applicable"
+        return Finding(code, title, verdict, None, bound.text if bound else None, f"cannot be computed: {about}")
+    return gated(code, title, float(value), spread, bound, about)
 
 
 def _metric(spec: Spec, name: str, y: Array, risk: Array) -> Finding:
@@ -93,7 +274,7 @@ def worst_subgroup(groups: list[Subgroup], bound: Bound | None) -> Finding:
 
 
 def _subgroup(group: Subgroup) -> Finding:
-    why = group.why or f"no gate of its own; {group.n} test patients"
+    why = group.why or f"no gate of its own; {group.counted} of the test part"
     title = f"AUROC, {group.attribute} {group.label}"
     return Finding("MM009", title, "not applicable", group.auroc, None, why, group.interval)
 
@@ -111,7 +292,7 @@ def _not_worse(name: str, margin: float, y: Array, risk: Array, yardstick: Array
 
 def _gates_judged(findings: list[Finding]) -> Finding:
     """How many of the spec's gates were judged at all: a report in which none could be is no evidence."""
-    of_the_spec = [finding for finding in findings if finding.limit is not None and finding.code != "MM011"]
+    of_the_spec = [finding for finding in findings if finding.limit is not None and finding.code not in BESIDE_GATES]
     judged = sum(finding.verdict == "passed" for finding in of_the_spec)
     failed = sum(finding.verdict == "failed" for finding in of_the_spec)
     about = f"{judged} passed and {failed} failed; a gate that could not be judged counts for nothing"
@@ -146,7 +327,7 @@ def _external(external: Cohort, risk: Array, seed: int) -> list[Finding]:
         rows = external.attributes["site"] == site if "site" in external.attributes else np.ones(len(external), bool)
         (group,) = subgroups({"site": np.full(int(rows.sum()), site)}, external.y[rows], risk[rows], seed)
         events, expected = int(external.y[rows].sum()), float(risk[rows].sum())
-        about = group.why or f"{group.n} patients, {events} events where {expected:.0f} were expected"
+        about = group.why or f"{group.counted}, {events} events where {expected:.0f} were expected"
         title = f"AUROC at the external site {site}"
         about = f"{about}; shown as it is" if not group.why else about
         findings.append(Finding("MM013", title, "not applicable", group.auroc, None, about, group.interval))

@@ -9,6 +9,7 @@ from configs.errors import CohortError, LedgerError, SourceError
 from configs.settings import Settings
 from configs.spec import Source, Spec, load_spec
 from evidence import checks, page
+from evidence.checks import FEWEST_ELSEWHERE
 from evidence.report import Report
 from features import build, columns, cohort
 from ledger import registry
@@ -18,13 +19,6 @@ from models.predict import Predictor
 from pipelines import sources
 from pipelines.files import replacing
 from pipelines.ingest import dropped_by_reason
-
-FEWEST = 10
-"""Fewer events or non-events than this say nothing of a model: its AUROC's interval would cover most of the scale.
-
-Our own floor; a hundred of each are what is recommended (Vergouwe et al. J Clin Epidemiol 2005;58:475-483).
-"""
-
 
 @dataclass(frozen=True)
 class External:
@@ -51,15 +45,15 @@ def validate_on(name: str, number: int, where: str, settings: Settings) -> Exter
     records = records.take(known)
     y = records.outcome
     events = int(y.sum())
-    if min(events, len(y) - events) < FEWEST:
+    if min(events, len(y) - events) < FEWEST_ELSEWHERE:
         raise CohortError(
             f"{version}: {where} has {events} events and {len(y) - events} non-events that keep the contract; at least "
-            f"{FEWEST} of each are needed to say anything. Nothing was judged."
+            f"{FEWEST_ELSEWHERE} of each are needed to say anything. Nothing was judged."
         )
     X = build.build(predictor.plan, records.values, records.at)
     attributes = build.attributes(predictor.plan, records.values, records.at)
     fingerprint = cohort.fingerprint_of(predictor.plan.names, X, y, attributes)
-    report = checks.judge_elsewhere(bundle, fingerprint, y, predictor.risk(X), attributes, dropped)
+    report = checks.judge_elsewhere(bundle, fingerprint, y, predictor.risk(X), attributes)
 
     out = settings.private(settings.reports / name) / f"external-{number}-{now():%Y%m%dT%H%M%S}.html"
     notes = [

@@ -139,8 +139,8 @@ def test_a_good_model_passes_every_gate(judged):
 
     assert report.passed
     gated_codes = [finding.code for finding in report.findings if finding.limit]
-    # auroc, brier, not worse than logistic, parity, and how many gates were judged
-    assert gated_codes == ["MM001", "MM003", "MM010", "MM011", "MM014"]
+    # auroc, brier, not worse than logistic, parity, what the two operating points promise, how many gates were judged
+    assert gated_codes == ["MM001", "MM003", "MM010", "MM011", "MM022", "MM022", "MM014"]
     assert Report.from_json(report.to_json()) == report
 
 
@@ -175,7 +175,8 @@ def test_each_metrics_gate_decides(judged, name, gate, expected):
 
     assert report.finding(METRIC_CODES[name][0]).verdict == expected
     assert report.passed == (expected == "passed")
-    assert {finding.code for finding in report.findings if finding.limit} == {METRIC_CODES[name][0], "MM011", "MM014"}
+    limited = {finding.code for finding in report.findings if finding.limit}
+    assert limited == {METRIC_CODES[name][0], "MM011", "MM014", "MM022"}
 
 
 @pytest.mark.parametrize("name", ["auroc", "auprc", "calibration_slope", "calibration_intercept"])

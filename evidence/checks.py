@@ -1,21 +1,25 @@
 """The validation's findings: every figure beside the gate that the Spec wrote before the first run."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from configs.spec import Bound, Spec
+from evidence import probes
 from evidence.calibration import brier_decomposition, ici
 from evidence.comparison import Paired, delong, delong_interval
 from evidence.metrics import METRICS, Array, auroc, interval
+from evidence.probes import Change, worst
 from evidence.report import Finding, Report, Verdict
-from evidence.sample_size import criteria, r2_of_nothing_known
+from evidence.sample_size import Criterion, criteria, r2_of_nothing_known
 from evidence.subgroups import Subgroup, equalized_odds_difference, subgroups
 from evidence.utility import Utility, decision_curve, utility
 from features import build
 from features.cohort import Cohort
 from models.bundle import Bundle
+from models.family import Fitted
 from models.predict import TOLERANCE
 
 METRIC_CODES = {
@@ -145,7 +149,9 @@ def _net_benefit(spec: Spec, y: Array, risk: Array) -> Finding:
     gain = curve.model - np.maximum(curve.treat_all, curve.treat_none)
     at = int(np.argmin(gain))
     helps = float((gain > 0).mean())
-    about = f"the least, at a threshold of {curve.threshold[at]:.2f} of {low:g} to {high:g}; above 0 at {helps:.0%} of them"
+    about = (
+        f"the least, at a threshold of {curve.threshold[at]:.2f} of {low:g} to {high:g}; above 0 at {helps:.0%} of them"
+    )
     return _figure("MM023", title, float(gain[at]), bound, about)
 
 
@@ -180,12 +186,57 @@ def _delong(code: str, title: str, shown: str, paired: Paired) -> Finding:
     return _figure(code, title, paired.difference, None, about, spread)
 
 
+def robust(spec: Spec, changes: Mapping[str, Sequence[Change]]) -> list[Finding]:
+    """MM029 to MM031: the worst that a missing value, another unit and noise do to the AUROC."""
+    return [
+        _spoilt("MM029", "AUROC when an input is missing", spec, changes["missing"], "it is missing for everybody"),
+        _spoilt("MM030", "AUROC when a unit is mistaken", spec, changes["unit slip"], "it is in another unit"),
+        _spoilt(
+            "MM031", "AUROC under noise", spec, changes["noise"], "a tenth of each number's spread is added as noise"
+        ),
+    ]
+
+
+def _spoilt(code: str, title: str, spec: Spec, changes: Sequence[Change], how: str) -> Finding:
+    bound = spec.gates.robustness
+    change = worst(changes)
+    if change is None:
+        why = "the contract refuses every such fault" if changes else "no input can be spoilt so"
+        return Finding(code, title, "not applicable", None, bound.text if bound else None, why)
+    caught = f"; the contract refuses {change.refused:.0%} of such values" if change.refused else ""
+    of = f"the worst of {len(changes)}: {change.name}" if change.name else "all numbers at once"
+    spread = None if change.low is None or change.high is None else (change.low, change.high)
+    return _figure(code, title, change.change, bound, f"{of}, {how}{caught}", spread)
+
+
+def leaks(bundle: Bundle, cohort: Cohort, fit: Callable[[Cohort], Fitted]) -> list[Finding]:
+    """MM032 to MM036: whether the model knows the answer by a door that should be shut."""
+    spec = bundle.spec
+    none, inside = Bound(low=None, high=0.0), cohort.where(cohort.part != "external")
+    name, alone = max(probes.single_feature(build.plan(spec), cohort), key=lambda found: found[1])
+    limit = spec.gates.single_feature_auroc or Bound(low=None, high=probes.LEAKS)
+    later = probes.measured_later(cohort)
+    about_rows = f"of {probes.distinct_rows(cohort)} distinct rows; {probes.shared_by_chance(cohort):.2g} would be alike by chance"
+    permuted = probes.label_permutation(inside, fit, spec.split.seed)
+    chance = Bound(low=permuted.low, high=permuted.high)
+    found = [_figure("MM032", "AUROC of the best single feature", alone, limit, f"{name} alone")]
+    if later is None:
+        why = "the spec has no `at`, or no column says when it was `measured_at`"
+        found.append(Finding("MM033", "values measured after the prediction", "not applicable", None, none.text, why))
+    else:
+        found.append(_figure("MM033", "values measured after the prediction", float(later[0]), none, later[1]))
+    shared = float(probes.shared_patients(cohort))
+    found.append(_figure("MM034", "patients in more than one part", shared, none, f"of {len(set(cohort.patient))}"))
+    alike = float(probes.shared_rows(cohort))
+    by_chance = probes.shared_by_chance(cohort) >= 0.5  # coarse features: two patients may agree in all of them
+    found.append(_figure("MM035", "rows alike in more than one part", alike, None if by_chance else none, about_rows))
+    about = f"{bundle.training['family']}, fitted on permuted labels {probes.PERMUTATIONS} times: 0.5 is chance"
+    return [*found, _figure("MM036", "AUROC of permuted labels", permuted.auroc, chance, about)]
+
+
 def sizes(bundle: Bundle, cohort: Cohort) -> Finding:
     """MM037: what Riley's criteria ask of the training part, and what there is. A warning, never a gate."""
-    learned = cohort.only("train")
-    n, prevalence = len(learned), float(learned.y.mean())
-    parameters = sum(max(len(feature.categories) - 1, 1) for feature in build.plan(bundle.spec).features)
-    asked = criteria(parameters, prevalence, r2_of_nothing_known(prevalence))
+    n, parameters, asked = _asked(bundle, cohort)
     told = "; ".join(f"{one.title}: {one.needed if one.why is None else one.why}" for one in asked)
     needed = max((one.needed for one in asked if one.needed is not None), default=None)
     enough = needed is not None and n >= needed
@@ -195,6 +246,20 @@ def sizes(bundle: Bundle, cohort: Cohort) -> Finding:
     )
     value = None if needed is None else float(needed)
     return Finding("MM037", "patients needed by Riley's criteria", "not applicable", value, None, about)
+
+
+def asked_by_riley(bundle: Bundle, cohort: Cohort) -> list[dict[str, Any]]:
+    """Each of Riley's criteria, the patients it asks for, and the training part's."""
+    n, _, asked = _asked(bundle, cohort)
+    return [{"criterion": one.title, "needed": one.needed, "have": n} for one in asked]
+
+
+def _asked(bundle: Bundle, cohort: Cohort) -> tuple[int, int, Sequence[Criterion]]:
+    """The training part's patients, the candidate parameters, and what each criterion asks for."""
+    learned = cohort.only("train")
+    prevalence = float(learned.y.mean())
+    parameters = sum(max(len(feature.categories) - 1, 1) for feature in build.plan(bundle.spec).features)
+    return len(learned), parameters, criteria(parameters, prevalence, r2_of_nothing_known(prevalence))
 
 
 def left_out(sites: Mapping[str, tuple[Array, Array]], seed: int) -> list[Finding]:

@@ -14,7 +14,7 @@ from features.cohort import Cohort
 from ledger import registry
 from models import bundle as bundles
 from models.bundle import Bundle
-from models.predict import Matrix, Predictor
+from models.predict import Predictor
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,10 @@ def compare(name: str, a: int, b: int, settings: Settings) -> Comparison:
 
 def judge(shown_a: str, a: Bundle, shown_b: str, b: Bundle, patients: Cohort) -> Comparison:
     """The comparison of two bundles on the cohort's test part."""
-    for shown, bundle in ((shown_a, a), (shown_b, b)):
-        _may_be_judged(shown, bundle, patients)
     test = patients.only("test")
-    risk_a, risk_b = (Predictor(bundle).risk(_columns(bundle, test)) for bundle in (a, b))
+    risk_a, risk_b = risk_of(shown_a, a, patients), risk_of(shown_b, b, patients)
     paired = {name: _paired(name, test.y, risk_a, risk_b, a.spec.split.seed) for name in METRICS}
-    differs = tuple(change.between(b, a).told)
+    differs = change.between(b, a).told
     return Comparison(shown_a, shown_b, len(test), int(test.y.sum()), patients.fingerprint, paired, differs)
 
 
@@ -59,22 +57,19 @@ def _paired(name: str, y: Array, a: Array, b: Array, seed: int) -> Paired:
     return delong(y, a, b) if METRICS[name] is auroc else paired_interval(METRICS[name], y, a, b, seed)
 
 
-def _may_be_judged(shown: str, bundle: Bundle, patients: Cohort) -> None:
-    """Raise PromotionError if the bundle may have learned from the cohort's test patients."""
+def risk_of(shown: str, bundle: Bundle, patients: Cohort) -> Array:
+    """The bundle's risks of the cohort's test patients. Raises PromotionError if it may have learned from them."""
     if bundle.training.get("split") != patients.assignment:
         raise PromotionError(
             f"{shown}: was trained on other patients than the present cohort's, and may have learned from those that "
-            "are its test patients now, so the two cannot be compared on them. `medimind ingest` and `prepare` with "
-            "the data that it was trained on bring its cohort back."
+            "are its test patients now, so it cannot be compared on them. `medimind ingest` and `prepare` with the "
+            "data that it was trained on bring its cohort back."
         )
-
-
-def _columns(bundle: Bundle, test: Cohort) -> Matrix:
-    """The cohort's columns that this bundle's model reads, in its own order."""
-    names = Predictor(bundle).plan.names
-    if missing := [name for name in names if name not in test.names]:
-        raise CohortError(f"{bundle.spec.name}: the cohort has no feature {missing[0]!r}, which the version reads.")
-    return np.ascontiguousarray(test.X[:, [test.names.index(name) for name in names]])
+    predictor, test = Predictor(bundle), patients.only("test")
+    if missing := [name for name in predictor.plan.names if name not in test.names]:
+        raise CohortError(f"{shown}: reads the feature {missing[0]!r}, which the present cohort does not have.")
+    columns = [test.names.index(name) for name in predictor.plan.names]
+    return predictor.risk(np.ascontiguousarray(test.X[:, columns]))
 
 
 def _bundle(name: str, number: int, settings: Settings) -> Bundle:

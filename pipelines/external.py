@@ -20,6 +20,7 @@ from pipelines import sources
 from pipelines.files import replacing
 from pipelines.ingest import dropped_by_reason
 
+
 @dataclass(frozen=True)
 class External:
     report: Report

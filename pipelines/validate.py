@@ -4,18 +4,24 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs.errors import BundleError
+from configs.errors import BundleError, MediMindError
 from configs.settings import ROOT, Settings
 from configs.spec import load_spec
-from evidence import checks, plots
+from evidence import plots
+from evidence.case import Rival, case
 from evidence.report import Report
 from features import build, cohort
-from ledger import registry
+from features.cohort import Cohort
+from ledger import promotions, registry
+from ledger.database import connect
 from ledger.registry import Version
 from models import bundle as bundles
 from models import training
+from models.bundle import Bundle
 from models.predict import Predictor
+from pipelines import compare
 from pipelines.files import alone
+from pipelines.sites import leave_one_out
 
 CODE = ("configs", "features", "models", "evidence", "ledger", "pipelines")
 """The folders that a version's figures depend on: a new file there may be imported before git knows it."""
@@ -49,17 +55,40 @@ def _validate(name: str, settings: Settings) -> Validated:
         if trained_on != present:
             raise BundleError(f"{name}: the bundle was trained with another {what}; `medimind train {name}` first.")
     predictor = Predictor(bundle)
-    test, learned = patients.only("test"), patients.only("train")
-    test_risk = predictor.risk(test.X)
-    plan = build.plan(spec)
+    test, learned, plan = patients.only("test"), patients.only("train"), build.plan(spec)
+    seed, family = spec.split.seed, bundle.training["family"]
     yardsticks = {
-        family: training.fit_family(family, plan, learned, spec.split.seed).log_odds(test.X)
-        for family in spec.gates.not_worse_than or {}
+        other: training.fit_family(other, plan, learned, seed).log_odds(test.X)
+        for other in dict.fromkeys(["logistic", *(spec.gates.not_worse_than or {})])
     }
-    report = checks.judge(bundle, patients, test_risk, predictor.risk(patients.only("external").X), yardsticks)
+    report = case(
+        predictor,
+        patients,
+        yardsticks,
+        _champion(bundle, patients, settings),
+        leave_one_out(spec, plan, patients, family),
+        lambda cohort: training.fit_family(family, plan, cohort, seed),
+        {"git": git_commit(ROOT), "libraries": bundle.training["libraries"]},
+    )
+    test_risk = predictor.risk(test.X)
     pictures = plots.draw(spec.title, test.y, test_risk)
     version, new = registry.register(settings, bundle, report, pictures, git_commit(ROOT))
     return Validated(version, new, report)
+
+
+def _champion(bundle: Bundle, patients: Cohort, settings: Settings) -> Rival:
+    """The champion's risks of the test patients, or why they cannot be had."""
+    champion = promotions.find_champion(connect(settings), bundle.spec.name)
+    if champion is None:
+        return Rival("", None, "there is no champion yet")
+    shown = f"{champion.model}@{champion.version}"
+    if champion.bundle == bundle.digest:
+        return Rival(shown, None, "it is the champion itself")
+    try:
+        rival = bundles.get(champion.bundle, settings.store)
+        return Rival(shown, compare.risk_of(shown, rival, patients))
+    except MediMindError as exc:
+        return Rival(shown, None, str(exc))
 
 
 def git_commit(root: Path) -> str:

@@ -447,7 +447,7 @@ def _table1(held: Figures) -> str:
         [f"{row['name']}: {row['level']}" if row.get("level") else str(row["name"]), *map(str, row["cells"])]
         for row in held["rows"]
     ]
-    return table("The patients, by outcome", ("", *map(str, held["columns"])), rows)
+    return table("The patients, by outcome", ("characteristic", *map(str, held["columns"])), rows)
 
 
 def _sample_size(criteria: Sequence[Figures]) -> str:
@@ -461,4 +461,4 @@ def _sample_size(criteria: Sequence[Figures]) -> str:
         ]
         for held in criteria
     ]  # fmt: skip
-    return table("Patients needed to develop the model", ("criterion", "needed", "there are", ""), rows)
+    return table("Patients needed to develop the model", ("criterion", "needed", "there are", "which is"), rows)

@@ -32,6 +32,8 @@ SECTIONS = {
     "decision": "Decision",
 }
 TILES = {"MM001": "AUROC", "MM006": "calibration slope", "MM005": "observed / expected", "MM003": "Brier score"}
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+"""A browser that opens the page fetches nothing and runs nothing, whatever a spec's words might hold."""
 STYLE = """
 :root { color-scheme: light dark; --paper: #fdfdfc; --ink: #1a1f24; --muted: #56606a; --rule: #dcdfe3; --soft: #f3f4f3;
   --accent: #0a5a8c; --good: #17672f; --bad: #b0201a; }
@@ -139,6 +141,7 @@ def html(bundle: Bundle, report: Report, version: int | None, champion: Judged |
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         f"<title>{escape(title)}</title><style>{STYLE}{svg.STYLE}</style></head><body>"
         f'<header><a class="skip" href="#verdicts">To the verdicts</a>'
         f'<p class="eyebrow">Review of a model version · {escape(named)}</p><h1>{escape(spec.title)}</h1>'
@@ -241,7 +244,7 @@ def _changes(bundle: Bundle, report: Report, champion: Judged | None) -> str:
     compared = f'<ul class="findings">{"".join(map(_finding, against))}</ul>' if against else ""
     rows = [[what, old, new] for what, old, new in _differences(before, bundle) if old != new]
     if rows:
-        differ = table(f"What differs from {name}", ("", name, "this version"), rows)
+        differ = table(f"What differs from {name}", ("what", name, "this version"), rows)
     else:
         differ = "<p>Family, features, data, spec, code and libraries are the champion's.</p>"
     theirs = {(f.code, f.title): f for f in its_report.findings}
@@ -255,7 +258,7 @@ def _changes(bundle: Bundle, report: Report, champion: Judged | None) -> str:
         if its_report.data == report.data
         else "They were judged on different data, so a gap between two figures is no comparison."
     )
-    figures = table(f"The figures of {name} and of this version", ("", name, "this version"), both) if both else ""
+    figures = table(f"The figures of {name} and of this version", ("figure", name, "this version"), both) if both else ""
     return f"<p>The champion is {escape(name)}. {same}</p>{compared}{differ}<h3>Side by side</h3>{figures}"
 
 

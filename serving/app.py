@@ -16,19 +16,24 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from configs.errors import LedgerError, MediMindError, NotOnRecordError, RecordError
+from evidence import review as page
 from evidence.card import card
+from evidence.report import Report
+from evidence.review import POLICY
 from features.columns import LONGEST_TEXT, is_text
 from serving import schemas
 from serving.batcher import Gone
 from serving.bodies import ARROW, JSON, MOST_RECORDS, decode
 from serving.refusals import Refused, error_body
 from serving.runtime import Runtime
+from serving.versions import Version
 
 LARGEST_BODY = 8 * 1024 * 1024
 MOST_IN_BODIES = 32 * LARGEST_BODY
 """Bytes of all the bodies that one worker is reading."""
 BODY_WITHIN_S = 10.0
 RETRY_AFTER = (b"retry-after", b"1")
+PAGE_HEADERS = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"}
 AS_JSON = (b"content-type", b"application/json")
 BENTOML = {"/livez", "/metrics"}
 """The paths that are left to BentoML."""
@@ -166,6 +171,7 @@ class Bodies:
 
 def routes(runtime: Runtime, bodies: Bodies) -> App:
     """Every route of the contract but the one above."""
+    pages: dict[str, tuple[tuple[int, str], bytes]] = {}
 
     async def ready(request: Request) -> Response:
         states = {name: model.state() for name, model in runtime.models.items()}
@@ -192,6 +198,17 @@ def routes(runtime: Runtime, bodies: Bodies) -> App:
     async def schema(request: Request) -> Response:
         _, version = runtime.model(request.path_params["name"])
         return _json(schemas.record_schema(version.predictor.spec))
+
+    async def review(request: Request) -> Response:
+        name = request.path_params["name"]
+        champion, version = runtime.model(name)
+        if champion.bundle != version.bundle:
+            raise Refused(503, "not_ready", f"{name}@{champion.version} cannot be loaded, nor its page be made.")
+        of = version.number, version.bundle
+        if name not in pages or pages[name][0] != of:
+            pages[name] = of, await run_in_threadpool(_page, version, champion.report)
+        body = pages[name][1]
+        return Response(body, headers=PAGE_HEADERS, media_type="text/html")
 
     async def outcomes(request: Request) -> Response:
         headers = dict(request.scope["headers"])
@@ -235,6 +252,7 @@ def routes(runtime: Runtime, bodies: Bodies) -> App:
             Route("/v1/models", models),
             Route("/v1/models/{name}", model),
             Route("/v1/models/{name}/schema", schema),
+            Route("/v1/models/{name}/review", review),
             Route("/v1/models/{name}/predict", never, methods=ALL_BUT_POST),
             Route("/v1/outcomes", outcomes, methods=["POST"]),
             Route("/v1/predictions/{id}", prediction),
@@ -282,6 +300,11 @@ def _deadline(headers: Mapping[bytes, bytes]) -> int | None:
 
 def _too_large() -> Refused:
     return Refused(413, "too_large", f"the body is larger than {LARGEST_BODY} bytes; send it in parts.")
+
+
+def _page(version: Version, report: Report) -> bytes:
+    bundle = version.predictor.bundle
+    return page.html(bundle, report, version.number, (version.number, bundle, report)).encode()
 
 
 def _json(document: Any, status: int = 200) -> Response:

@@ -28,6 +28,7 @@ SENT = tuple(ERROR_CODES)
 """What a request with a body may be refused with."""
 ARROW = "application/vnd.apache.arrow.stream"
 TEXT = {"type": "string"}
+PAGE = {"type": "string", "description": "An HTML page that needs nothing else."}
 RETRY_AFTER = {
     "Retry-After": {"description": "Seconds.", "required": True, "schema": {"type": "integer", "minimum": 0}}
 }
@@ -140,7 +141,10 @@ def _field(column: Column) -> dict[str, Any]:
 
 def contract(spec: Spec) -> dict[str, Any]:
     """The columns' contract as a client reads it."""
-    return {name: column.model_dump(mode="json", exclude={"from_", "map"}) for name, column in spec.columns.items()}
+    return {
+        name: column.model_dump(mode="json", exclude={"from_", "map", "measured_at"})
+        for name, column in spec.columns.items()
+    }
 
 
 def openapi(specs: Mapping[str, Spec]) -> dict[str, Any]:
@@ -176,6 +180,9 @@ def openapi(specs: Mapping[str, Spec]) -> dict[str, Any]:
             },
             "/v1/models/{name}/schema": {
                 "get": _operation("schema", "models", "JSON Schema of one record", _ref("record_schema"), [one], lookup)
+            },
+            "/v1/models/{name}/review": {
+                "get": _operation("review", "models", "The champion's review page", PAGE, [one], lookup)
             },
             "/v1/models/{name}/predict": {
                 "post": {
@@ -409,7 +416,8 @@ def _operation(
     parameters: Sequence[Parameter] = (),
     codes: Sequence[str] = (),
 ) -> dict[str, Any]:
-    responses = {"200": _content("OK", answer, "text/plain" if answer is TEXT else "application/json")}
+    kind = "text/plain" if answer is TEXT else "text/html" if answer is PAGE else "application/json"
+    responses = {"200": _content("OK", answer, kind)}
     for code in codes:
         responses[code] = _content(ERROR_CODES[code], _ref("error"))
         if code == "503":

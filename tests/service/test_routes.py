@@ -43,6 +43,19 @@ def test_a_model_shows_its_card_its_contract_and_its_operating_points(client, pr
     assert shown["operating_points"] == predictor.bundle.thresholds
 
 
+def test_the_champions_review_is_a_page_that_runs_nothing(client, predictor):
+    page = client.get("/v1/models/toy/review")
+
+    assert page.status_code == 200
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert page.headers["content-security-policy"].startswith("default-src 'none'")
+    assert predictor.spec.title in page.text
+    assert predictor.bundle.digest in page.text
+    assert "This version is the champion, toy@1." in page.text
+    assert client.get("/v1/models/toy/review").content == page.content
+    assert client.get("/v1/models/nobody/review").status_code == 404
+
+
 def test_the_schemas_examples_keep_the_schema_and_are_answered(client, ask):
     schema = client.get("/v1/models/toy/schema").json()
     jsonschema.Draft202012Validator.check_schema(schema)
@@ -177,6 +190,7 @@ async def main():
             await client.get("/v1/predictions/" + said["id"], params={"replay": "true"}),
             await client.get("/v1/models/toy"),
             await client.get("/v1/models/toy/schema"),
+            await client.get("/v1/models/toy/review"),
             await client.get("/openapi.json"),
         ):
             assert done.status_code == 200, done.text

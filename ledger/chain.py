@@ -63,7 +63,7 @@ def put(connection: sa.Connection, table: sa.Table, row: Mapping[str, Any]) -> i
     connection.execute(table.insert().values({**row, "id": number}))
     kept = connection.execute(sa.select(table).where(table.c.id == number)).one()  # as the database gives it back
     length, previous = (before.id, before.hash) if before else (0, BEGINNING)
-    connection.execute(tables.chain.insert().values(link(length + 1, previous, table.name, kept._mapping)))
+    connection.execute(tables.chain.insert().values(link(length + 1, previous, table.name, dict(kept._mapping))))
     return number
 
 
@@ -114,6 +114,21 @@ def find_link(engine: sa.Engine, kind: str, row: int) -> Head | None:
     return Head(found.id, found.hash) if found else None
 
 
+def models(engine: sa.Engine) -> set[str]:
+    """Every model about which something was decided."""
+    with snapshot(engine) as connection:
+        return {model for table in KINDS.values() for model in connection.execute(sa.select(table.c.model)).scalars()}
+
+
+def last_restore(engine: sa.Engine) -> tuple[str, datetime] | None:
+    """The backup that was last put in this ledger's place, and when: what was decided in between is in no chain."""
+    t = tables.audit
+    query = sa.select(t).where(t.c.action == "restore").order_by(t.c.id.desc()).limit(1)
+    with snapshot(engine) as connection:
+        row = connection.execute(query).one_or_none()
+    return (row.detail, utc(row.at)) if row else None
+
+
 def decisions(engine: sa.Engine, model: str) -> list[Decision]:
     """Every decision about a model that still has its row, in the order of the chain."""
     with snapshot(engine) as connection:
@@ -147,7 +162,7 @@ def check(engine: sa.Engine) -> Checked:
             problems.append(f"chain: {gone} missing before {shown}")
         elif each.previous != previous:
             problems.append(f"chain: {shown} does not follow the link before it: one of the two was changed or moved")
-        if seal(each._mapping) != each.hash:
+        if seal(dict(each._mapping)) != each.hash:
             problems.append(f"chain: {shown} was changed")
         expected, previous = each.id + 1, each.hash
         at = utc(each.at)

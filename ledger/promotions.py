@@ -120,6 +120,15 @@ def earlier(engine: sa.Engine, present: Promotion) -> list[Promotion]:
     return list(newest.values())
 
 
+def head(engine: sa.Engine, promotion: Promotion) -> chain.Head:
+    """The chain as it was when this was decided."""
+    t = tables.promotions
+    same = (t.c.model == promotion.model, t.c.version == promotion.version, t.c.bundle == promotion.bundle)
+    with reading(engine) as connection:
+        row = connection.execute(sa.select(sa.func.max(t.c.id)).where(*same)).scalar_one()
+    return chain.find_link(engine, t.name, row) or chain.find_head(engine)
+
+
 def mark(engine: sa.Engine) -> tuple[int, int, int]:
     """The newest numbers of promotions, stops and traffic: another mark says that something was decided since."""
     newest = [

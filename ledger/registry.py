@@ -21,6 +21,7 @@ import numpy as np
 from configs.errors import RegistryError
 from configs.settings import Settings
 from evidence.report import Report
+from ledger.chain import Head
 from ledger.promotions import Promotion
 from models.bundle import Bundle, load
 from models.predict import Predictor
@@ -28,6 +29,7 @@ from models.predict import Predictor
 BUNDLE = "bundle"
 REPORT = "report.json"
 CANDIDATE, CHAMPION = "candidate", "champion"
+CHAIN_HEAD, CHAIN_LENGTH = "chain_head", "chain_length"
 ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
@@ -137,16 +139,33 @@ def fetch(settings: Settings, version: Version) -> Iterator[tuple[Path, Report]]
         yield found, report
 
 
-def copy_champion(settings: Settings, promotion: Promotion) -> bool:
-    """Make MLflow's `champion` alias say what the promotion row says; whether it had said something else."""
+def copy_champion(settings: Settings, promotion: Promotion, head: Head) -> bool:
+    """Make MLflow's `champion` alias say what the promotion row says; whether it had said something else.
+
+    The version's tags keep the chain's head at its promotion. A head that is further on is never replaced: it may be
+    all that is left of decisions that were cut off.
+    """
+    number = str(promotion.version)
     with _registry(settings) as mlflow:
         client = mlflow.MlflowClient()
+        kept = _head(client.get_model_version(promotion.model, number).tags)
+        if kept is None or kept.length < head.length:
+            client.set_model_version_tag(promotion.model, number, CHAIN_HEAD, head.hash)
+            client.set_model_version_tag(promotion.model, number, CHAIN_LENGTH, str(head.length))
         for version in _versions(client, promotion.model):
             if CHAMPION in version.aliases and version.number == promotion.version:
                 return False
-        client.set_registered_model_alias(promotion.model, CHAMPION, str(promotion.version))
-        client.set_model_version_tag(promotion.model, str(promotion.version), "promoted_by", promotion.actor)
+        client.set_registered_model_alias(promotion.model, CHAMPION, number)
+        client.set_model_version_tag(promotion.model, number, "promoted_by", promotion.actor)
         return True
+
+
+def heads(settings: Settings, name: str) -> dict[int, Head]:
+    """The chain's head at each version's last promotion, as its tags keep it."""
+    with _registry(settings) as mlflow:
+        found = mlflow.MlflowClient().search_model_versions(f"name='{name}'")
+        kept = {int(version.version): _head(version.tags) for version in found}
+    return {number: head for number, head in kept.items() if head is not None}
 
 
 def describe(bundle: Bundle, report: Report) -> str:
@@ -244,6 +263,14 @@ def _versions(client: Any, name: str) -> list[Version]:
         passed = model.tags.get("validation") == "passed"
         found.append(Version(name, number, model.tags.get("bundle_digest", ""), passed, model.run_id, mine))
     return sorted(found, key=lambda version: version.number)
+
+
+def _head(tags: Mapping[str, str]) -> Head | None:
+    """What the tags keep; a length that is no number is no link of any chain."""
+    if CHAIN_HEAD not in tags and CHAIN_LENGTH not in tags:
+        return None
+    length = tags.get(CHAIN_LENGTH, "")
+    return Head(int(length) if length.isascii() and length.isdigit() else -1, tags.get(CHAIN_HEAD, ""))
 
 
 def _report(client: Any, version: Version) -> Report | None:

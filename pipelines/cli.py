@@ -181,7 +181,7 @@ def promote(
     reason: Why,
     flow: AsFlow = False,
 ) -> None:
-    """Make a version champion; refused unless its own report passes."""
+    """Make a version champion; refused unless its own report passes and it has the approvals that its plan asks for."""
     from pipelines.promote import parse_version, promote
 
     name, number = parse_version(version)
@@ -221,6 +221,53 @@ def report(
         return
     with replacing(output, PromotionError) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+@app.command()
+def approve(version: Version, reason: Why) -> None:
+    """Approve a version: exactly this bundle and report. Who you are is MEDIMIND_USER, asserted, not authenticated."""
+    from pipelines.approve import approve
+    from pipelines.promote import parse_version
+
+    done = approve(*parse_version(version), reason, _settings())
+    _tell(f"{version} (bundle {done.bundle[:12]}) is approved by {done.actor}, asserted, not authenticated: {reason}")
+    _tell(f"waits: {done.waits_for}" if done.waits_for else f'next: medimind promote {version} --reason "…"')
+
+
+@app.command()
+def reject(version: Version, reason: Why) -> None:
+    """Reject a version: nobody promotes it until you approve it after all. Who you are is MEDIMIND_USER."""
+    from pipelines.approve import reject
+    from pipelines.promote import parse_version
+
+    done = reject(*parse_version(version), reason, _settings())
+    _tell(f"{version} (bundle {done.bundle[:12]}) is rejected by {done.actor}, asserted, not authenticated: {reason}")
+
+
+@app.command()
+def history(
+    name: Name,
+    at: Annotated[
+        str | None, typer.Option("--at", help="A time, UTC unless it says otherwise: who was champion.")
+    ] = None,
+) -> None:
+    """Every decision about a disease, in order; with --at who was champion then, and why."""
+    from pipelines import history
+
+    settings = _settings()
+    _tell(*(history.at(name, at, settings) if at else history.history(name, settings)))
+
+
+@app.command()
+def verify() -> None:
+    """Is every decision still as it was taken, and every bundle that answers whole. Exit code 1 if anything is not."""
+    from pipelines import story
+    from pipelines.verify import verify
+
+    done = verify(_settings())
+    story.verified(done)
+    if done.problems:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -6,13 +6,14 @@ from configs.errors import BundleError, PromotionError, RegistryError
 from configs.settings import Settings, settings
 from configs.spec import diseases
 from evidence.report import Report
-from ledger import promotions, registry, stops, traffic
-from ledger.database import Engine, connect, now
-from ledger.promotions import Promotion
+from ledger import promotions, registry, reviews, stops, traffic
+from ledger.database import Engine, connect, now, reading
+from ledger.promotions import Grounds, Promotion
 from ledger.registry import Version
 from models import bundle as bundles
 from models.bundle import Bundle
 from models.predict import Predictor
+from pipelines import change_control
 from pipelines.files import alone
 
 
@@ -29,34 +30,74 @@ class Promoted:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Waits:
+    """A version that is not promoted by itself: why, a phrase each, and the command that comes next."""
+
+    version: str
+    why: tuple[str, ...]
+    command: str
+
+
 def promote(name: str, number: int, reason: str, settings: Settings) -> Promoted:
     """Make a registered version champion; for the champion, see to it that the store holds its bundle, whole.
 
-    Raises PromotionError unless its own report passes and its bundle is the judged one, whole, and replays its
-    self-test, or if it is retired or past its last day; RegistryError if there is no such version.
+    Inside the change control plan nobody's approval is needed; outside it the plan says how many, and by whom. Raises
+    PromotionError unless its own report passes and its bundle is the judged one, whole, and replays its self-test, or
+    if it is retired, rejected, past its last day, lacks an approval, or another version was promoted meanwhile;
+    RegistryError if there is no such version.
     """
     with alone(name, settings):
-        return _promote(name, number, reason, settings)
+        done = _promote(name, number, reason, settings)
+    assert isinstance(done, Promoted)
+    return done
 
 
-def _promote(name: str, number: int, reason: str, settings: Settings) -> Promoted:
+def offer(name: str, number: int, settings: Settings) -> Promoted | Waits:
+    """Make a registered version champion if the change control plan lets it through by itself; else why it waits.
+
+    Raises what `promote` raises.
+    """
+    with alone(name, settings):
+        return _promote(name, number, None, settings)
+
+
+def _promote(name: str, number: int, reason: str | None, settings: Settings) -> Promoted | Waits:
+    """With a reason: a person decides. Without one the plan does."""
     engine = connect(settings)
+    seen = promotions.find_champion(engine, name)
     bundle, report = lay_in_store(engine, registry.find(settings, name, number), True, settings)
-    champion = promotions.find_champion(engine, name)
-    new = champion is None or champion.version != number or champion.bundle != bundle.digest
     before = traffic.find(engine, name)
-    if new:
-        champion = promotions.promote(engine, number, report, settings.actor, reason)
-    assert champion is not None
-    return Promoted(champion, new, copy_alias(champion, settings), _notes(engine, name, before))
+    if seen is not None and (seen.version, seen.bundle) == (number, bundle.digest):
+        return Promoted(seen, False, copy_alias(seen, settings), _notes(engine, name, before))
+    judged = change_control.judge(engine, number, bundle, report, seen, settings)
+    if reason is None:
+        if judged.outside or reviews.standing(engine, number, report).rejections:
+            return _waits(engine, number, report, judged)
+        reason = "its report passes every gate"
+        if seen is not None:
+            reason += f", and what changed is inside the plan: {'; '.join(judged.evidence['changes']) or 'nothing'}"
+    grounds = Grounds(seen, judged.plans if judged.outside else (), judged.evidence)
+    champion = promotions.promote(engine, number, report, settings.actor, reason, grounds)
+    return Promoted(champion, True, copy_alias(champion, settings), _notes(engine, name, before))
+
+
+def _waits(engine: Engine, number: int, report: Report, judged: change_control.Judged) -> Waits:
+    shown = f"{report.name}@{number}"
+    standing = reviews.standing(engine, number, report)
+    rejected = tuple(f"{each.actor} rejected it: {each.reason}" for each in standing.rejections)
+    lacking = reviews.missing(standing, judged.plans, shown)
+    verb = "approve" if rejected or lacking else "promote"
+    why = (*judged.outside, *rejected, *((lacking,) if lacking else ()))
+    return Waits(shown, why, f'medimind {verb} {shown} --reason "…"')
 
 
 def rollback(name: str, reason: str, settings: Settings) -> Promoted:
     """Make the newest earlier champion of another bundle champion again, out of the store, without the registry.
 
-    Earlier is who was champion before the present bundle first was, so a second rollback goes further back. Retired
-    versions and those past their last day are passed over. Waits for no training. Raises PromotionError if nobody is
-    left, or the store's bundle is not whole.
+    Earlier is who was champion before the present bundle first was, so a second rollback goes further back. Retired and
+    rejected versions and those past their last day are passed over. Waits for no training. Raises PromotionError if
+    nobody is left, or the store's bundle is not whole.
     """
     engine = connect(settings)
     present = promotions.find_champion(engine, name)
@@ -68,6 +109,9 @@ def rollback(name: str, reason: str, settings: Settings) -> Promoted:
         version = f"{name}@{earlier.version}"
         if earlier.version in retired:
             passed_over.append(f"{version} is retired")
+            continue
+        if reviews.standing(engine, earlier.version, earlier.report).rejections:
+            passed_over.append(f"{version} is rejected")
             continue
         try:
             bundle = bundles.get(earlier.bundle, settings.store)
@@ -93,8 +137,7 @@ def lay_in_store(engine: Engine, version: Version, answers: bool, settings: Sett
     """Fetch the version's bundle from the registry, verify it, lay it in the store; the bundle there, and its report.
 
     Raises PromotionError if the bundle is not the judged one, not whole, or fails its self-test, or if the version is
-    retired; where it is to answer patients, also unless its report passes, its approvals are none, and its last day is
-    not over.
+    retired; where it is to answer patients, also unless its report passes, and its last day is not over.
     """
     retired = stops.find(engine, version.name).retired
     if version.number in retired:
@@ -115,9 +158,16 @@ def lay_in_store(engine: Engine, version: Version, answers: bool, settings: Sett
     return bundle, report
 
 
+def require_approvals(engine: Engine, bundle: Bundle, report: Report, number: int) -> None:
+    """Raise PromotionError while somebody rejects the version, or it lacks an approval that its own plan asks for."""
+    shown = f"{report.name}@{number}"
+    with reading(engine) as connection:
+        reviews.refuse_rejected(connection, number, report)
+    if why := reviews.missing(reviews.standing(engine, number, report), (bundle.spec.change_control,), shown):
+        raise PromotionError(f"{shown} waits: {why}")
+
+
 def _may_answer(bundle: Bundle, report: Report, version: Version) -> None:
-    if asked := bundle.spec.change_control.approvals:
-        raise PromotionError(f"{version}: its spec asks for {asked} approvals, and this release cannot record any.")
     promotions.require_passed(report, version.number)
     if bundle.spec.serving.expired(now().date()):
         raise PromotionError(
@@ -142,9 +192,10 @@ def _notes(engine: Engine, name: str, before: traffic.Traffic) -> tuple[str, ...
 
 
 def copy_alias(champion: Promotion, settings: Settings) -> str | None:
-    """Make MLflow's `champion` alias follow the promotion row; the reason if it could not be done now."""
+    """Make MLflow's `champion` alias follow the promotion row, and its tags keep the chain's head; why not, if so."""
+    head = promotions.head(connect(settings), champion)
     try:
-        registry.copy_champion(settings, champion)
+        registry.copy_champion(settings, champion, head)
     except RegistryError as exc:
         return str(exc)
     return None

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from pipelines.ingest import Ingested
     from pipelines.load import Loaded
     from pipelines.monitor import Monitored
-    from pipelines.promote import Promoted
+    from pipelines.promote import Promoted, Waits
     from pipelines.validate import Validated
+    from pipelines.verify import Verified
 
 COLOURS = {"passed": "green", "failed": "red", "not applicable": "dim"}
 
@@ -70,6 +71,26 @@ def promoted(done: "Promoted") -> None:
     say(f"[bold]promote[/]   {champion.model}@{champion.version} {news}: {escape(champion.reason)}")
     if done.alias:
         say(f"          [yellow]MLflow's champion alias could not be copied: {escape(done.alias)}[/]")
+
+
+def waits(done: "Waits") -> None:
+    say(f"[bold]promote[/]   {done.version} [yellow]waits[/], and the champion stays:")
+    for why in done.why:
+        say(f"          {escape(why)}")
+    say(f"          next: {escape(done.command)}")
+
+
+def verified(done: "Verified") -> None:
+    say(f"[bold]verify[/]    {'; '.join(escape(what) for what in done.checked)}")
+    for note in done.notes:
+        say(f"          [dim]{escape(note)}[/]")
+    for problem in done.problems:
+        say(f"          [red]{escape(problem)}[/]")
+    say(
+        "          [red]not all is as it was decided[/]"
+        if done.problems
+        else "          [green]all as it was decided[/]"
+    )
 
 
 def monitored(done: "Monitored") -> None:

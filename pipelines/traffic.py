@@ -7,7 +7,7 @@ from configs.settings import Settings
 from ledger import promotions, registry, stops, traffic
 from ledger.database import connect
 from ledger.traffic import Lane, Route, Target
-from pipelines.promote import lay_in_store, parse_version
+from pipelines.promote import lay_in_store, parse_version, require_approvals
 from pipelines.stop import known, state
 
 
@@ -54,7 +54,9 @@ def send(lane: Lane, version: str, share: float | None, reason: str, settings: S
     champion = promotions.find_champion(engine, name)
     if champion is None:
         raise PromotionError(f"{name}: has no champion whose records could go to {version}; promote one first.")
-    bundle, _ = lay_in_store(engine, registry.find(settings, name, number), lane.kind != "shadow", settings)
+    bundle, report = lay_in_store(engine, registry.find(settings, name, number), lane.kind != "shadow", settings)
+    if lane.kind != "shadow":
+        require_approvals(engine, bundle, report, number)
     return traffic.set_route(engine, lane, Target(number, bundle.digest, share), reason, settings.actor)
 
 

@@ -3,13 +3,18 @@
 from configs.settings import Settings
 from configs.spec import load_spec
 from features import build, cohort
+from ledger import reviews
+from ledger.database import connect
 from models import training
 from models.bundle import Bundle
 from pipelines.files import alone
 
 
 def train(name: str, settings: Settings) -> Bundle:
-    """Train the disease's candidates on its cohort, and write the best as the bundle `data/bundles/<name>`."""
+    """Train the disease's candidates on its cohort, and write the best as the bundle `data/bundles/<name>`.
+
+    The ledger keeps who trained it: where approvals are asked for, theirs does not count.
+    """
     with alone(name, settings):
         return _train(name, settings)
 
@@ -17,4 +22,7 @@ def train(name: str, settings: Settings) -> Bundle:
 def _train(name: str, settings: Settings) -> Bundle:
     spec = load_spec(name, settings.configs)
     patients = cohort.load(settings.data / "cohorts" / f"{name}.parquet")
-    return training.train(spec, build.plan(spec), patients, settings.data / "bundles" / name)
+    engine = connect(settings)
+    bundle = training.train(spec, build.plan(spec), patients, settings.data / "bundles" / name)
+    reviews.trained(engine, name, bundle.digest, settings.actor)
+    return bundle

@@ -12,6 +12,7 @@ from configs.settings import ROOT, Settings
 from evidence import checks, plots
 from evidence.report import Finding, Report
 from ledger import registry
+from ledger.chain import Head, find_head
 from ledger.database import connect
 from ledger.promotions import promote
 from models.bundle import load, write
@@ -214,16 +215,21 @@ def test_the_champions_alias_is_copied_once_and_repaired(machine, other):
         registry.register(machine, bundle, report_of(bundle), {}, "abc")
     engine = connect(machine)
     champion = promote(engine, 1, report_of(bundles[0]), "nurse.joy", "first")
+    head = find_head(engine)
     engine.dispose()
     client = mlflow.MlflowClient(machine.registry_uri, machine.registry_uri)
 
-    assert registry.copy_champion(machine, champion) is True
-    assert registry.copy_champion(machine, champion) is False
+    assert registry.copy_champion(machine, champion, head) is True
+    assert registry.copy_champion(machine, champion, head) is False
     assert registry.find(machine, "mumps", 1).aliases == ("champion",)
     assert client.get_model_version("mumps", "1").tags["promoted_by"] == "nurse.joy"
 
+    assert registry.heads(machine, "mumps") == {1: head}
+    registry.copy_champion(machine, champion, Head(head.length - 1, "0" * 64))
+    assert registry.heads(machine, "mumps") == {1: head}, "what may be all that is left of a longer chain stays"
+
     client.set_registered_model_alias("mumps", "champion", "2")  # somebody clicked
-    assert registry.copy_champion(machine, champion) is True
+    assert registry.copy_champion(machine, champion, head) is True
     assert registry.find(machine, "mumps", 1).aliases == ("champion",)
     assert registry.find(machine, "mumps", 2).aliases == ("candidate",)
 
@@ -231,7 +237,7 @@ def test_the_champions_alias_is_copied_once_and_repaired(machine, other):
 def test_a_champion_that_the_registry_does_not_hold_is_a_registry_error(machine, first, ledger, report_on):
     champion = promote(ledger, 99, report_on("b" * 64), "nurse.joy", "")
     with pytest.raises(RegistryError):
-        registry.copy_champion(machine, champion)
+        registry.copy_champion(machine, champion, find_head(ledger))
 
 
 def test_an_unknown_version_is_refused_with_the_known_ones(machine, first):

@@ -78,6 +78,8 @@ class Column(Frozen):
     missing_if: Codes = ()
     loinc: str | None = None
     snomed: str | None = None
+    measured_at: str | None = None
+    """The source's column with the time of measurement; a request does not carry it."""
     required: bool = False
 
     @model_validator(mode="after")
@@ -373,6 +375,8 @@ class Spec(Frozen):
             raise ValueError(f"`columns` holds {self.outcome.column!r}, the outcome: a model would learn the answer")
         if self.outcome.column in (self.patient_id, self.at):
             raise ValueError(f"{self.outcome.column!r} is the outcome, and cannot be `patient_id` or `at` as well")
+        if timed := sorted(name for name, column in self.columns.items() if column.measured_at and not self.at):
+            raise ValueError(f"`columns.{timed[0]}.measured_at` needs `at`, the time of prediction, beside it")
         if self.relevant_thresholds and not 0 < self.relevant_thresholds[0] < self.relevant_thresholds[1] < 1:
             raise ValueError(f"`relevant_thresholds` rise between 0 and 1, got {list(self.relevant_thresholds)}")
         if self.gates.net_benefit and self.relevant_thresholds is None:

@@ -25,7 +25,7 @@ FEWEST_OF_A_CLASS = 10
 class Cohort:
     """`X` (n, d) float32, `y` (n,) 0 or 1, `part` (n,), `attributes[name]` (n,), `patient` (n,), `at` (n,) seconds.
 
-    `dropped` counts, by reason, the source's rows that are not here.
+    `dropped` counts, by reason, the source's rows that are not here; `future` is that of the records.
     """
 
     names: tuple[str, ...]
@@ -36,6 +36,7 @@ class Cohort:
     patient: NDArray[np.str_]
     at: Array
     dropped: dict[str, int]
+    future: dict[str, int]
 
     def __len__(self) -> int:
         return len(self.y)
@@ -55,6 +56,7 @@ class Cohort:
             self.patient[rows],
             self.at[rows],
             self.dropped,
+            self.future,
         )
 
     @property
@@ -121,6 +123,7 @@ def prepare(spec: Spec, plan: Plan, records: Records, dropped: Mapping[str, int]
         records.patient,
         records.at,
         counts,
+        records.future,
     )
     _judge(spec, cohort)
     return cohort
@@ -189,7 +192,9 @@ def save(cohort: Cohort, path: Path) -> None:
     columns |= {f"attribute:{name}": labels for name, labels in cohort.attributes.items()}
     columns |= {"y": cohort.y, "part": cohort.part, "patient": cohort.patient, "at": cohort.at}
     table = pa.table({name: pa.array(values) for name, values in columns.items()})
-    about = {"dropped": json.dumps(cohort.dropped, sort_keys=True), "fingerprint": cohort.fingerprint}
+    counts = {"dropped": cohort.dropped, "future": cohort.future}
+    about = {name: json.dumps(count, sort_keys=True) for name, count in counts.items()}
+    about["fingerprint"] = cohort.fingerprint
     pq.write_table(table.replace_schema_metadata(about), path)
 
 
@@ -208,7 +213,7 @@ def load(path: Path) -> Cohort:
     if (
         not inputs
         or not {"y", "part", "patient", "at"} <= set(found)
-        or not {b"dropped", b"fingerprint"} <= set(metadata)
+        or not {b"dropped", b"future", b"fingerprint"} <= set(metadata)
     ):
         raise CohortError(f"{path.name}: is not a cohort; `medimind prepare {path.stem}` makes one.")
     cohort = Cohort(
@@ -224,6 +229,7 @@ def load(path: Path) -> Cohort:
         patient=found["patient"].astype(np.str_),
         at=found["at"],
         dropped=json.loads(metadata[b"dropped"]),
+        future=json.loads(metadata[b"future"]),
     )
     if cohort.fingerprint != metadata[b"fingerprint"].decode():
         raise CohortError(

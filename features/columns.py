@@ -197,6 +197,7 @@ def translate_table(spec: Spec, table: Mapping[str, Sequence[Any]]) -> dict[str,
     """
     wanted = {column.from_ or name for name, column in spec.columns.items()} | {spec.outcome.column}
     wanted |= {key for key in (spec.patient_id, spec.at) if key}
+    wanted |= {column.measured_at for column in spec.columns.values() if column.measured_at}
     if lacking := sorted(wanted - set(table)):
         has = ", ".join(map(str, table))
         raise ContractError(f"{spec.name}: the source has no column {', '.join(map(repr, lacking))}. It has: {has}.")
@@ -238,9 +239,16 @@ def check_table(
             raise ContractError(f"{spec.name}: column {name!r} is missing in all {n} rows; is its source column right?")
         values[name] = found
     patient = _patients(spec, table, n)
-    records = Records(values, observed(spec.outcome, table[spec.outcome.column]), patient, _times(spec, table, n))
+    at = _times(spec, table, n)
+    measured = {
+        name: _measured(name, table[column.measured_at], values[name], refusals)
+        for name, column in spec.columns.items()
+        if column.measured_at
+    }
     kept = np.ones(n, bool)
     kept[[refusal.row - 1 for refusal in refusals]] = False
+    future = {name: int((times > at)[kept].sum()) for name, times in measured.items()}
+    records = Records(values, observed(spec.outcome, table[spec.outcome.column]), patient, at, future)
     return records.take(kept), refusals
 
 
@@ -285,10 +293,27 @@ def _times(spec: Spec, table: Mapping[str, Sequence[Any]], n: int) -> Array:
     times = np.full(n, MISSING)
     for row, cell in enumerate(table[spec.at]):
         try:
-            time = datetime.fromisoformat(str(cell))
+            times[row] = _seconds(cell)
         except ValueError:
             raise ContractError(
                 f"{spec.name}: {spec.at!r}, the time of prediction, is no ISO 8601 time in row {row + 1}."
             ) from None
-        times[row] = (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
     return times
+
+
+def _measured(name: str, cells: Sequence[Any], values: Array, refusals: list[Refusal]) -> Array:
+    """When each present value was measured, (n,) seconds, NaN where no value is; a cell that is no time is refused."""
+    times = np.full(len(values), MISSING)
+    for row in np.flatnonzero(~np.isnan(values)).tolist():
+        try:
+            times[row] = _seconds(cells[row])
+        except ValueError:
+            said = f"{name}: its time of measurement is no ISO 8601 time, such as 2026-11-23T09:30:00Z."
+            refusals.append(Refusal(row + 1, name, "not_a_time", said))
+    return times
+
+
+def _seconds(cell: Any) -> float:
+    """Seconds since 1970 of an ISO 8601 time, in UTC unless it says otherwise. Raises ValueError if it is none."""
+    time = datetime.fromisoformat(str(cell))
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()

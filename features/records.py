@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +18,24 @@ from features.definitions import Array
 
 @dataclass(frozen=True)
 class Records:
-    """`values[column]` (n,) checked floats, `outcome` (n,) 0, 1 or NaN, `patient` (n,), `at` (n,) epoch seconds."""
+    """`values[column]` (n,) checked floats, `outcome` (n,) 0, 1 or NaN, `patient` (n,), `at` (n,) epoch seconds.
+
+    `future` counts, for each column that says when it was measured, the values measured after the time of prediction
+    among all rows that kept the contract.
+    """
 
     values: dict[str, Array]
     outcome: Array
     patient: NDArray[np.str_]
     at: Array
+    future: dict[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.outcome)
 
     def take(self, rows: NDArray[Any]) -> "Records":
         values = {name: array[rows] for name, array in self.values.items()}
-        return Records(values, self.outcome[rows], self.patient[rows], self.at[rows])
+        return Records(values, self.outcome[rows], self.patient[rows], self.at[rows], self.future)
 
 
 def labels(categories: Sequence[str], values: Array) -> list[Any]:
@@ -41,7 +46,7 @@ def labels(categories: Sequence[str], values: Array) -> list[Any]:
 
 
 def save(records: Records, columns: Mapping[str, Column], dropped: Mapping[str, int], path: Path) -> None:
-    """Write the records as one Parquet file that people can read; `dropped` (reason: rows) stands in its metadata."""
+    """Write the records as one Parquet file that people can read; its counts stand in the file's metadata."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -49,7 +54,11 @@ def save(records: Records, columns: Mapping[str, Column], dropped: Mapping[str, 
     table |= {"(outcome)": records.outcome, "(patient)": records.patient, "(at)": records.at}
     types = {name: pa.string() if columns[name].categories else pa.float64() for name in records.values}
     arrays = {name: pa.array(values, types.get(name)) for name, values in table.items()}
-    about = {"dropped": json.dumps(dropped), "contract": contract_digest(columns)}
+    about = {
+        "dropped": json.dumps(dropped),
+        "future": json.dumps(records.future),
+        "contract": contract_digest(columns),
+    }
     pq.write_table(pa.table(arrays).replace_schema_metadata(about), path)
 
 
@@ -80,6 +89,7 @@ def load(columns: Mapping[str, Column], path: Path) -> tuple[Records, dict[str, 
             table["(outcome)"].to_numpy().astype(np.float64),
             np.array(table["(patient)"].to_pylist(), dtype=np.str_),
             table["(at)"].to_numpy().astype(np.float64),
+            json.loads(about[b"future"]),
         )
         return records, json.loads(about[b"dropped"])
     except (KeyError, ValueError) as exc:

@@ -62,7 +62,8 @@ code, pre { font: .9em/1.5 ui-monospace, monospace; overflow-wrap: anywhere; }
 .verdict { font-size: 1.25rem; font-weight: 650; margin: 1.5rem 0 0; padding: .8rem 1.1rem; border-left: 5px solid;
   background: var(--soft); max-width: none; }
 .verdict.not-applicable { color: var(--ink); }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: 0 2rem; margin: 1.5rem 0 0; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); gap: 0 1.75rem;
+  margin: 1.5rem 0 0; }
 .tiles div { border-top: 1px solid var(--rule); padding: .6rem 0; }
 dt { color: var(--muted); font-size: .9rem; } dd { margin: 0; overflow-wrap: anywhere; }
 .tiles dd { font-size: 1.45rem; font-weight: 620; font-variant-numeric: tabular-nums; line-height: 1.3; }
@@ -206,13 +207,13 @@ def _verdicts(report: Report) -> str:
 
 
 def _finding(finding: Finding) -> str:
-    limit = f"limit: {finding.limit.replace('>=', '≥').replace('<=', '≤')}" if finding.limit else "no limit"
+    limit = (finding.limit or "none").replace(">=", "≥").replace("<=", "≤").replace("-", "−")
     kind = finding.verdict.replace(" ", "-")
     return (
         f'<li class="{kind}"><span class="mark">{MARKS[finding.verdict]} {finding.verdict}</span>'
         f'<span class="title">{escape(finding.title)} <span class="code">{escape(finding.code)}</span></span>'
         f'<span class="figure">{_figure(finding)}</span><span class="why">{escape(finding.explanation)}</span>'
-        f'<span class="limit">{escape(limit)}</span></li>'
+        f'<span class="limit">limit: {escape(limit)}</span></li>'
     )
 
 
@@ -258,17 +259,18 @@ def _changes(bundle: Bundle, report: Report, champion: Judged | None) -> str:
         if its_report.data == report.data
         else "They were judged on different data, so a gap between two figures is no comparison."
     )
-    figures = table(f"The figures of {name} and of this version", ("figure", name, "this version"), both) if both else ""
+    figures = (
+        table(f"The figures of {name} and of this version", ("figure", name, "this version"), both) if both else ""
+    )
     return f"<p>The champion is {escape(name)}. {same}</p>{compared}{differ}<h3>Side by side</h3>{figures}"
 
 
 def _differences(before: Bundle, after: Bundle) -> Iterator[tuple[str, str, str]]:
     """What the two may differ in: what it is, as the one has it, as the other has it."""
     yield "family", str(before.training["family"]), str(after.training["family"])
-    old, new = before.spec.features, after.spec.features
-    yield "features only here", ", ".join(f for f in old if f not in new) or "none", (
-        ", ".join(f for f in new if f not in old) or "none"
-    )  # fmt: skip
+    theirs, ours = before.spec.features, after.spec.features
+    gone, come = [f for f in theirs if f not in ours], [f for f in ours if f not in theirs]
+    yield "features only here", ", ".join(gone) or "none", ", ".join(come) or "none"
     for part in ("train", "test", "external"):
         people = [_people(bundle.training["patients"].get(part)) for bundle in (before, after)]
         yield f"{part} patients", people[0], people[1]
@@ -279,7 +281,10 @@ def _differences(before: Bundle, after: Bundle) -> Iterator[tuple[str, str, str]
         yield f"library {name}", libraries[0].get(name, "none"), libraries[1].get(name, "none")
     documents = [dict(_leaves(bundle.spec.document)) for bundle in (before, after)]
     for key in dict.fromkeys([*documents[0], *documents[1]]):
-        yield f"spec: {key}", documents[0].get(key, "not there"), documents[1].get(key, "not there")
+        old, new = (held.get(key, "not there") for held in documents)
+        if key == "source.sql" and old != new:  # an address may hold a password
+            old, new = "a database", "another database"
+        yield f"spec: {key}", old, new
 
 
 def _people(count: Mapping[str, int] | None) -> str:

@@ -1,0 +1,177 @@
+"""The review page: verdicts first, what changed, every figure with its numbers, and nothing but text in its text."""
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from evidence import review
+from evidence.exhibits import TITLES
+from evidence.report import Finding
+
+
+class Page(HTMLParser):
+    """What a page is made of: its headings, ids, tags' attributes, and its text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.headings, self.ids, self.tags, self.text, self._open = [], [], [], [], []
+        self.feed(text)
+        assert self._open == [], self._open
+
+    def handle_starttag(self, tag, attributes):
+        held = dict(attributes)
+        self.tags.append((tag, held))
+        if "id" in held:
+            self.ids.append(held["id"])
+        if re.fullmatch("h[1-6]", tag):
+            self.headings.append(int(tag[1]))
+        if tag not in ("meta", "br"):
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag, tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.fixture
+def champion(invented_bundle, full_report):
+    bundle = invented_bundle(
+        "a" * 64,
+        {"family": "logistic", "data": "f" * 64, "libraries": {"numpy": "2.4.5", "scikit-learn": "1.7.2"}},
+        features=["age_years", "sex"],
+        gates={"auroc": ">= 0.55"},
+    )
+    return 2, bundle, replace(full_report, bundle="a" * 64, data="f" * 64)
+
+
+def between(text, start, end):
+    return text[text.index(f'id="{start}"') : text.index(f'id="{end}"')]
+
+
+def test_a_failed_finding_is_said_before_anything_else(invented_bundle, full_report):
+    page = review.html(invented_bundle(), full_report, 3, None)
+
+    assert page.index("Failed: 1 of 6 verdicts. MM008 worst subgroup") < page.index('id="verdicts"')
+    verdicts = between(page, "verdicts", "changes")
+    assert verdicts.index("MM008") < verdicts.index("MM001") < verdicts.index("MM007")
+    assert "0.868 (0.810 to 0.921)" in verdicts and "limit: ≥ 0.6" in verdicts
+
+
+def test_a_report_in_which_nothing_was_judged_is_not_called_passed(invented_bundle, full_report):
+    shown = tuple(replace(f, verdict="not applicable", limit=None) for f in full_report.findings)
+    page = review.html(invented_bundle(), replace(full_report, findings=shown), 3, None)
+
+    assert "Nothing could be judged" in page and "✓" not in page
+
+
+def test_every_figure_is_drawn_described_and_told_in_numbers(invented_bundle, full_report):
+    text = review.html(invented_bundle(), full_report, 3, None)
+    page = Page(text)
+
+    drawn = [held for tag, held in page.tags if tag == "svg"]
+    assert len(drawn) == 10
+    for plot in drawn:
+        assert plot["role"] == "img" and set(plot["aria-labelledby"].split()) <= set(page.ids)
+    assert all(f"<h3>{title}</h3>" in text for title in TITLES.values())
+    for title in ("ROC curve", "Decision curve", "Feature importance", "Coverage of the prediction sets"):
+        assert f"<summary>{title} as a table" in text
+    assert "Not reported" not in text
+
+
+def test_a_report_of_an_earlier_release_says_what_it_does_not_hold(invented_bundle, full_report):
+    text = review.html(invented_bundle(), replace(full_report, figures={}), None, None)
+
+    assert text.count("Not reported: this version was validated by a release") == len(TITLES)
+    assert "<svg" not in text
+    assert "toy@VERSION" in text
+
+
+def test_one_missing_figure_costs_no_other(invented_bundle, full_report):
+    for key in TITLES:
+        held = {name: figure for name, figure in full_report.figures.items() if name != key}
+        text = review.html(invented_bundle(), replace(full_report, figures=held), 3, None)
+        assert text.count("Not reported: the validation did not compute it") == 1, key
+
+
+def test_what_changed_against_the_champion_is_told(invented_bundle, full_report, champion):
+    changes = between(review.html(invented_bundle(), full_report, 3, champion), "changes", "discrimination")
+    rows = re.findall(r'<th scope="row">(.*?)</th><td>(.*?)</td><td>(.*?)</td>', changes)
+
+    assert ("family", "logistic", "boosted") in rows
+    assert ("library numpy", "2.4.5", "2.4.6") in rows
+    assert ("spec: gates.auroc", "&gt;= 0.55", "&gt;= 0.60") in rows
+    assert ("spec: gates.brier", "not there", "&lt;= 0.25") in rows
+    assert ("AUROC", "0.868 (0.810 to 0.921)", "0.868 (0.810 to 0.921)") in rows
+    (features,) = [new for what, _, new in rows if what == "features only here"]
+    assert "cholesterol_mg_dl" in features and "age_years" not in features
+    assert "library scikit-learn" not in changes
+    assert "judged on different data" in changes
+
+
+def test_a_comparison_with_the_champion_stands_beside_the_changes(invented_bundle, full_report, champion):
+    paired = Finding("MM015", "AUROC against the champion", "not applicable", 0.021, None, "paired", (0.002, 0.04))
+    page = review.html(invented_bundle(), replace(full_report, findings=(*full_report.findings, paired)), 3, champion)
+
+    assert "0.021 (0.002 to 0.040)" in between(page, "changes", "discrimination")
+
+
+def test_the_champion_s_own_page_compares_it_with_nobody(invented_bundle, full_report):
+    bundle = invented_bundle()
+    page = review.html(bundle, full_report, 3, (3, bundle, full_report))
+
+    assert "This version is the champion, toy@3." in page
+
+
+def test_the_commands_name_this_version(invented_bundle, full_report):
+    decision = review.html(invented_bundle(), full_report, 3, None).partition('id="decision"')[2]
+
+    for verb in ("approve", "promote", "reject"):
+        assert f"medimind {verb} toy@3 --reason &quot;…&quot;" in decision
+
+
+def test_text_stays_text_and_headings_keep_their_order(invented_bundle, full_report, champion):
+    evil = '<script>alert("1")</script>'
+    text = review.html(invented_bundle(title=evil, owner=evil, intended_use=evil), full_report, 3, champion)
+    page = Page(text)
+
+    assert "<script" not in text and text.count("&lt;script&gt;") >= 3
+    assert "site &lt;south&gt; &amp; others" in text
+    assert page.headings[0] == 1 and page.headings.count(1) == 1
+    assert all(after - before <= 1 for before, after in zip(page.headings, page.headings[1:], strict=False))
+    assert len(page.ids) == len(set(page.ids))
+    assert {held["href"][1:] for tag, held in page.tags if tag == "a"} <= set(page.ids)
+
+
+def test_the_page_fetches_nothing_and_is_the_same_each_time(invented_bundle, full_report, champion):
+    text = review.html(invented_bundle(), full_report, 3, champion)
+
+    assert not re.search(r"""(src|srcset|data)=|url\(|@import|https?://""", text)
+    assert text == review.html(invented_bundle(), full_report, 3, champion)
+
+
+def test_a_database_is_not_named_for_its_address_may_hold_a_password(invented_bundle, full_report):
+    hidden = {"sql": "postgresql://clinic:s3cret@db/records", "query": "SELECT * FROM heart"}
+    assert "s3cret" not in review.html(invented_bundle(source=hidden), full_report, 3, None)
+
+
+def test_changes_of_the_source_hide_a_password_too(invented_bundle, full_report):
+    one, other = (
+        {"sql": f"postgresql://clinic:s3cret{place}@db/records", "query": "SELECT * FROM heart"} for place in (1, 2)
+    )
+    champion = 2, invented_bundle("a" * 64, source=one), full_report
+
+    assert "s3cret" not in review.html(invented_bundle(source=other), full_report, 3, champion)
+
+
+def test_invented_data_are_called_invented(invented_bundle, full_report):
+    held = {**full_report.figures, "lineage": {**full_report.figures["lineage"], "synthetic": True}}
+
+    assert "The data are synthetic" in review.html(invented_bundle(), replace(full_report, figures=held), 3, None)
+    assert "synthetic" not in review.html(invented_bundle(), full_report, 3, None)

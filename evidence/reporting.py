@@ -67,7 +67,9 @@ class Facts:
     @property
     def outcome(self) -> str:
         held = self.bundle.spec.outcome
-        codes = f"coded {', '.join(map(str, held.values))}" if held.values else f"measured from {held.range}"
+        codes = f"coded {', '.join(map(str, held.values))}"
+        if held.range is not None:
+            codes = f"measured, {held.range[0]:g} to {held.range[1]:g}"
         return f"the source's column {held.column} {held.positive}, {codes}"
 
     @property
@@ -78,7 +80,11 @@ class Facts:
     def columns(self) -> str:
         told = []
         for name, column in self.bundle.spec.columns.items():
-            kind = f"{column.type} in {column.unit}, {column.range}" if column.range else column.type
+            kind = (
+                f"{column.type} in {column.unit}, {column.range[0]:g} to {column.range[1]:g}"
+                if column.range
+                else column.type
+            )
             code = (
                 f", LOINC {column.loinc}" if column.loinc else f", SNOMED CT {column.snomed}" if column.snomed else ""
             )

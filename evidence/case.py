@@ -51,7 +51,7 @@ def case(
         *checks.robust(spec, spoilt),
         *checks.leaks(bundle, cohort, fit),
         checks.sizes(bundle, cohort),
-        *checks.left_out(sites, seed),
+        *checks.left_out(sites),
     ]
     report = checks.judge(bundle, cohort, risk, elsewhere, yardsticks, further)
     groups = subgroups(test.attributes, test.y, risk, seed, bundle.thresholds)

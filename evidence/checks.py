@@ -116,7 +116,10 @@ def calibrated(spec: Spec, y: Array, risk: Array) -> list[Finding]:
         _figure("MM019", "E90", far["E90"], None, f"90th percentile of the same distances; {about}"),
     ]
     parts = brier_decomposition(y, risk, BRIER_BINS)
-    told = f"Brier score = reliability - resolution + uncertainty {parts.uncertainty:.3f} + what differs within {BRIER_BINS} bins"
+    told = (
+        f"Brier score = reliability - resolution + uncertainty {parts.uncertainty:.3f} + what differs within "
+        f"{BRIER_BINS} bins"
+    )
     found.append(_figure("MM020", "Brier score, reliability", parts.reliability, None, f"lower is better; {told}"))
     found.append(_figure("MM021", "Brier score, resolution", parts.resolution, None, f"higher is better; {told}"))
     return found
@@ -216,7 +219,8 @@ def leaks(bundle: Bundle, cohort: Cohort, fit: Callable[[Cohort], Fitted]) -> li
     name, alone = max(probes.single_feature(build.plan(spec), cohort), key=lambda found: found[1])
     limit = spec.gates.single_feature_auroc or Bound(low=None, high=probes.LEAKS)
     later = probes.measured_later(cohort)
-    about_rows = f"of {probes.distinct_rows(cohort)} distinct rows; {probes.shared_by_chance(cohort):.2g} would be alike by chance"
+    chance_pairs = probes.shared_by_chance(cohort)
+    about_rows = f"of {probes.distinct_rows(cohort)} distinct rows; {chance_pairs:.2g} would be alike by chance"
     permuted = probes.label_permutation(inside, fit, spec.split.seed)
     chance = Bound(low=permuted.low, high=permuted.high)
     found = [_figure("MM032", "AUROC of the best single feature", alone, limit, f"{name} alone")]
@@ -228,7 +232,7 @@ def leaks(bundle: Bundle, cohort: Cohort, fit: Callable[[Cohort], Fitted]) -> li
     shared = float(probes.shared_patients(cohort))
     found.append(_figure("MM034", "patients in more than one part", shared, none, f"of {len(set(cohort.patient))}"))
     alike = float(probes.shared_rows(cohort))
-    by_chance = probes.shared_by_chance(cohort) >= 0.5  # coarse features: two patients may agree in all of them
+    by_chance = chance_pairs >= 0.5  # coarse features: two patients may agree in all of them
     found.append(_figure("MM035", "rows alike in more than one part", alike, None if by_chance else none, about_rows))
     about = f"{bundle.training['family']}, fitted on permuted labels {probes.PERMUTATIONS} times: 0.5 is chance"
     return [*found, _figure("MM036", "AUROC of permuted labels", permuted.auroc, chance, about)]
@@ -262,7 +266,7 @@ def _asked(bundle: Bundle, cohort: Cohort) -> tuple[int, int, Sequence[Criterion
     return len(learned), parameters, criteria(parameters, prevalence, r2_of_nothing_known(prevalence))
 
 
-def left_out(sites: Mapping[str, tuple[Array, Array]], seed: int) -> list[Finding]:
+def left_out(sites: Mapping[str, tuple[Array, Array]]) -> list[Finding]:
     """MM038: each site's AUROC, of a model of all the other sites."""
     title = "AUROC with the site left out"
     if not sites:

@@ -4,6 +4,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+AGAINST_CHAMPION = "MM015"
+
 Verdict = Literal["passed", "failed", "not applicable"]
 
 
@@ -40,6 +42,15 @@ class Report:
     def passed(self) -> bool:
         """At least one finding passed, and none failed. (MM014 fails a validation in which no gate was judged.)"""
         return not self.failed and any(finding.verdict == "passed" for finding in self.findings)
+
+    def agrees(self, other: "Report") -> bool:
+        """Whether both say the same of the same bundle and data, whoever was champion when they were made."""
+
+        def said(report: Report) -> Any:
+            of_itself = tuple(finding for finding in report.findings if finding.code != AGAINST_CHAMPION)
+            return report.name, report.kind, report.bundle, report.data, of_itself
+
+        return bool(said(self) == said(other))
 
     def finding(self, code: str) -> Finding:
         return next(finding for finding in self.findings if finding.code == code)

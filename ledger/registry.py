@@ -63,7 +63,7 @@ def register(
     with _registry(settings) as mlflow:
         client = mlflow.MlflowClient()
         for known in _versions(client, report.name):
-            if known.bundle == bundle.digest and _report(client, known) == report:
+            if known.bundle == bundle.digest and (judged := _report(client, known)) and judged.agrees(report):
                 if report.passed and CANDIDATE not in known.aliases:
                     client.set_registered_model_alias(known.name, CANDIDATE, str(known.number))
                 return known, False

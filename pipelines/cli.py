@@ -164,15 +164,41 @@ def train(name: Name, flow: AsFlow = False) -> None:
 
 
 @app.command()
-def validate(name: Name, flow: AsFlow = False) -> None:
-    """Judge the bundle on patients it never saw, and register it with the report, passing or not."""
+def validate(
+    name: Annotated[str, typer.Argument(help="A disease; with --on a version, NAME@VERSION.")],
+    on: Annotated[
+        str | None, typer.Option("--on", help="Patients of somewhere else: a .csv or .parquet file, or a disease.")
+    ] = None,
+    flow: AsFlow = False,
+) -> None:
+    """Judge the bundle on patients it never saw, and register it with the report; --on: a version, elsewhere."""
+    from pipelines import story
+
+    if on is not None:
+        from pipelines.external import validate_on
+        from pipelines.promote import parse_version
+
+        story.validated_on(validate_on(*parse_version(name), on, _settings()))
+        return
     if _as_flow(flow):
         _flows().validate(name)
         return
-    from pipelines import story
     from pipelines.validate import validate
 
     story.validated(validate(name, _settings()))
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="A version, NAME@VERSION.")],
+    b: Annotated[str, typer.Argument(help="Another version of the same disease.")],
+) -> None:
+    """Two versions on the same test patients: paired figures with intervals, and what differs between them."""
+    from pipelines import story
+    from pipelines.compare import compare
+    from pipelines.promote import parse_pair
+
+    story.compared(compare(*parse_pair(a, b), _settings()))
 
 
 @app.command()

@@ -11,7 +11,7 @@ from configs.spec import Source, Spec, load_spec
 from evidence import checks, page
 from evidence.checks import FEWEST_ELSEWHERE
 from evidence.report import Report
-from features import build, columns, cohort
+from features import build, cohort, columns
 from ledger import registry
 from ledger.database import audit, connect, deciding, now
 from models import bundle as bundles

@@ -216,6 +216,14 @@ def parse_version(text: str) -> tuple[str, int]:
     return name, int(number)
 
 
+def parse_pair(a: str, b: str) -> tuple[str, int, int]:
+    """`NAME@A` and `NAME@B` as the name and two numbers. Raises PromotionError for anything else."""
+    (name, one), (other_name, other) = parse_version(a), parse_version(b)
+    if name != other_name:
+        raise PromotionError(f"{a} and {b}: two versions of one disease are expected; they read other patients.")
+    return name, one, other
+
+
 if __name__ == "__main__":  # `make up`, when the registry has started
     for model, why in repair_aliases(settings()).items():
         print(f"the champion alias of {model} " + (f"could not be copied: {why}" if why else "follows its promotion"))

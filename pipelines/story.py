@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from features.cohort import Cohort
     from ledger.replay import Replay
     from models.bundle import Bundle
+    from pipelines.compare import Comparison
+    from pipelines.external import External
     from pipelines.ingest import Ingested
     from pipelines.load import Loaded
     from pipelines.monitor import Monitored
@@ -63,6 +65,27 @@ def validated(done: "Validated") -> None:
     news = "registered as" if done.new else "unchanged, it is still"
     say(f"[bold]validate[/]  {news} [bold]{done.version}[/], {_verdict(done.report)}")
     findings([finding for finding in done.report.findings if finding.limit or finding.code in ("MM012", "MM013")])
+
+
+def validated_on(done: "External") -> None:
+    say(f"[bold]validate[/]  on patients of somewhere else: {_verdict(done.report)}")
+    findings([finding for finding in done.report.findings if finding.code not in ("MM009", "MM014")])
+    say(f"          report {escape(str(done.page))}")
+
+
+def compared(done: "Comparison") -> None:
+    say(f"[bold]compare[/]   {done.a} with {done.b}, on the same {done.n} test patients, {done.events} events")
+    table = Table(box=None, padding=(0, 1, 0, 0), show_edge=False, header_style="dim")
+    for heading in ("", "figure", done.a, done.b, "difference", "95 % interval", "p"):
+        table.add_column(heading)
+    for name, paired in done.paired.items():
+        spread = "" if paired.low is None or paired.high is None else f"{paired.low:+.3f} to {paired.high:+.3f}"
+        p = "" if paired.p is None else f"{paired.p:.2g}"
+        told = (f"{paired.a:.3f}", f"{paired.b:.3f}", f"{paired.difference:+.3f}", spread, p)
+        table.add_row("  ", name.replace("_", " "), *told)
+    Console(highlight=False).print(table)
+    for difference in done.differs or ("nothing: the same data, spec and code",):
+        say(f"          differs: {escape(difference)}")
 
 
 def promoted(done: "Promoted") -> None:

@@ -1,19 +1,20 @@
 """Bundle to registered version: judged on the test part, which nothing else reads, and registered with its report."""
 
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from configs.errors import BundleError, MediMindError
 from configs.settings import ROOT, Settings
 from configs.spec import load_spec
-from evidence import plots
+from evidence import plots, review
 from evidence.case import Rival, case
 from evidence.report import Report
 from features import build, cohort
 from features.cohort import Cohort
-from ledger import promotions, registry
-from ledger.database import connect
+from ledger import promotions, registry, reviews
+from ledger.database import Engine, connect
 from ledger.registry import Version
 from models import bundle as bundles
 from models import training
@@ -61,24 +62,35 @@ def _validate(name: str, settings: Settings) -> Validated:
         other: training.fit_family(other, plan, learned, seed).log_odds(test.X)
         for other in dict.fromkeys(["logistic", *(spec.gates.not_worse_than or {})])
     }
+    engine = connect(settings)
     report = case(
         predictor,
         patients,
         yardsticks,
-        _champion(bundle, patients, settings),
+        _champion(engine, bundle, patients, settings),
         leave_one_out(spec, plan, patients, family),
         lambda cohort: training.fit_family(family, plan, cohort, seed),
         {"git": git_commit(ROOT), "libraries": bundle.training["libraries"]},
     )
-    test_risk = predictor.risk(test.X)
-    pictures = plots.draw(spec.title, test.y, test_risk)
+    champion = promotions.find_champion(engine, name)
+    judged = None
+    if champion is not None:
+        with suppress(BundleError):  # the page then says nothing of what changed, and `verify` names the bundle
+            judged = champion.version, bundles.get(champion.bundle, settings.store), champion.report
+    page = review.html(bundle, report, None, judged)
+    pictures = {**plots.draw(spec.title, test.y, predictor.risk(test.X)), "review.html": page.encode()}
     version, new = registry.register(settings, bundle, report, pictures, git_commit(ROOT))
+    if not new:
+        with registry.fetch(settings, version) as (_, registered):
+            report = registered
+    trained_by = reviews.trainers(engine, name, bundle.digest)
+    reviews.validated(engine, version.number, report, trained_by, settings.actor)
     return Validated(version, new, report)
 
 
-def _champion(bundle: Bundle, patients: Cohort, settings: Settings) -> Rival:
+def _champion(engine: Engine, bundle: Bundle, patients: Cohort, settings: Settings) -> Rival:
     """The champion's risks of the test patients, or why they cannot be had."""
-    champion = promotions.find_champion(connect(settings), bundle.spec.name)
+    champion = promotions.find_champion(engine, bundle.spec.name)
     if champion is None:
         return Rival("", None, "there is no champion yet")
     shown = f"{champion.model}@{champion.version}"

@@ -58,6 +58,7 @@ def promote(
     with deciding(engine) as connection:
         if grounds is not None:
             _still(connection, report.name, grounds.instead_of, shown)
+            refuse_rejected(connection, version, report)
             if why := missing(standing_in(connection, version, report), grounds.plans, shown):
                 raise PromotionError(f"{shown} waits: {why}")
         made = Promotion(report.name, version, report.bundle, now(), actor, reason, report)

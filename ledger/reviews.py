@@ -128,16 +128,17 @@ def refuse_rejected(connection: sa.Connection, version: int, report: Report) -> 
 
 def missing(standing: Standing, plans: tuple[ChangeControl, ...], shown: str) -> str | None:
     """What a promotion still waits for under these plans, in a sentence with the next command; None: nothing."""
+    if any(plan.approvals >= 2 for plan in plans):
+        if not standing.validated_by:
+            return f"who validated {shown} is not on record: `medimind validate` the same bundle again puts it there"
+        if not standing.trained_by:
+            return (
+                f"who trained {shown} is not on record, and nobody may approve what they trained: `medimind train` and "
+                "`medimind validate` with the same data, spec and code make the same bundle and put it there"
+            )
     asked = max(plans, key=lambda plan: plan.approvals - len(standing.approvals(plan)), default=None)
-    if asked is None or all(len(standing.approvals(plan)) >= plan.approvals for plan in plans):
+    if asked is None or len(standing.approvals(asked)) >= asked.approvals:
         return None
-    if asked.approvals >= 2 and not standing.validated_by:
-        return f"who validated {shown} is not on record: `medimind validate` the same bundle again puts it there"
-    if asked.approvals >= 2 and not standing.trained_by:
-        return (
-            f"who trained {shown} is not on record, and nobody may approve what they trained: `medimind train` and "
-            "`medimind validate` with the same data, spec and code make the same bundle and put it there"
-        )
     counted = [review.actor for review in standing.approvals(asked)]
     left_out = [
         review.actor for review in standing.reviews if review.verdict == "approved" and review.actor not in counted

@@ -377,7 +377,8 @@ def test_every_decision_says_who_took_it(say, engine):
     say("retire", "toy@2")
 
     with engine.connect() as connection:
-        rows = connection.execute(sa.select(tables.audit).order_by(tables.audit.c.id)).all()
+        noted = connection.execute(sa.select(tables.audit).order_by(tables.audit.c.id)).all()
+    rows = [row for row in noted if row.action not in ("train", "validate")]  # by whoever made the versions
     assert {row.actor for row in rows} == {"nurse.joy"}
     actions = ["promote", "promote", "traffic", "rollback", "stop", "lift", "retire"]
     assert [row.action for row in rows] == actions

@@ -34,7 +34,9 @@ def fairness(figures: Figures) -> str:
     return _each(figures, {"subgroups": _subgroups, "sites": _sites})
 
 
-def uncertainty(figures: Figures) -> str:
+def uncertainty(figures: Figures, promised: bool) -> str:
+    if not promised and figures and not figures.get("conformal"):
+        return '<p class="absent">Not reported: the spec promises no coverage (it has no <code>uncertainty</code>).</p>'
     return _each(figures, {"conformal": _conformal})
 
 

@@ -127,7 +127,7 @@ def html(bundle: Bundle, report: Report, version: int | None, champion: Judged |
         "calibration": exhibits.calibration(figures),
         "use": exhibits.use(figures),
         "fairness": exhibits.fairness(figures),
-        "uncertainty": exhibits.uncertainty(figures),
+        "uncertainty": exhibits.uncertainty(figures, spec.uncertainty is not None),
         "reliance": exhibits.reliance(figures),
         "patients": exhibits.patients(figures),
         "lineage": _lineage(bundle, report, lineage),
@@ -331,7 +331,6 @@ def _source(bundle: Bundle) -> str:
 def _decision(named: str, bundle: Bundle, champion: Judged | None) -> str:
     control = bundle.spec.change_control
     name = bundle.spec.name
-    asked = "no approval" if control.approvals == 0 else f"{control.approvals} approval" + "s" * (control.approvals > 1)
     may = ", ".join(word.replace("_", " ") for word in control.allowed) or "nothing"
     by = f" by {', '.join(control.approvers)}" if control.approvers else ""
     steps = {
@@ -342,7 +341,10 @@ def _decision(named: str, bundle: Bundle, champion: Judged | None) -> str:
     if champion is not None:
         steps["Go back to the champion before"] = f'medimind rollback {name} --reason "…"'
     told = "".join(f"<h3>{what}</h3><pre><code>{escape(command)}</code></pre>" for what, command in steps.items())
+    asked = (
+        f"any other change waits for {control.approvals}{by}" if control.approvals else "no other waits for one either"
+    )
     return (
-        f"<p>The spec's change control: {escape(may)} may change without anybody's approval; anything else waits for "
-        f"{escape(asked + by)}. A reason is kept in the ledger, with who gave it and when.</p>{told}"
+        f"<p>The spec's change control: {escape(may)} may change without an approval; {escape(asked)}. "
+        f"A reason is kept in the ledger, with who gave it and when.</p>{told}"
     )

@@ -96,8 +96,17 @@ def test_a_report_of_an_earlier_release_says_what_it_does_not_hold(invented_bund
 def test_one_missing_figure_costs_no_other(invented_bundle, full_report):
     for key in TITLES:
         held = {name: figure for name, figure in full_report.figures.items() if name != key}
-        text = review.html(invented_bundle(), replace(full_report, figures=held), 3, None)
+        bundle = invented_bundle(uncertainty={"coverage": 0.9, "abstain_unless_one_label": True})
+        text = review.html(bundle, replace(full_report, figures=held), 3, None)
         assert text.count("Not reported: the validation did not compute it") == 1, key
+
+
+def test_coverage_that_was_never_promised_is_not_missed(invented_bundle, full_report):
+    held = {name: figure for name, figure in full_report.figures.items() if name != "conformal"}
+
+    assert "the spec promises no coverage" in review.html(
+        invented_bundle(), replace(full_report, figures=held), 3, None
+    )
 
 
 def test_what_changed_against_the_champion_is_told(invented_bundle, full_report, champion):

@@ -164,6 +164,17 @@ def test_a_value_that_only_the_sick_have_is_named(disease):
     assert found["cholesterol_mg_dl"] == 1
 
 
+@pytest.mark.parametrize("high", [200, -200])
+def test_a_value_that_the_sick_have_out_of_the_ordinary_or_not_at_all_is_named(disease, high):
+    half = np.where(np.arange(len(disease.cohort)) % 2 == 0, np.nan, high)
+    told = np.where(disease.cohort.y == 1, half, 0)
+    found = dict(
+        probes.single_feature(disease.plan, with_column(disease.cohort, disease.plan, "cholesterol_mg_dl", told))
+    )
+
+    assert found["cholesterol_mg_dl"] == 1
+
+
 def test_a_category_that_is_the_outcome_is_named_whatever_its_levels_are_called(disease):
     sick = np.random.default_rng(7).choice([0.0, 2.0], len(disease.cohort))
     leak = np.where(disease.cohort.y == 1, sick, np.where(sick == 0, 1.0, np.nan))

@@ -92,10 +92,18 @@ def judge_elsewhere(
     y: Array,
     risk: Array,
     attributes: Mapping[str, NDArray[np.str_]],
+    learned_from: int | None,
 ) -> Report:
-    """What the bundle's risks (n,) are worth for patients of somewhere else, by the same gates; `data` names them."""
+    """What the bundle's risks (n,) are worth for patients of somewhere else, by the same gates; `data` names them.
+
+    `learned_from`: how many of them the bundle learned from; None where that cannot be known.
+    """
     spec = bundle.spec
     findings = [_metric(spec, name, y, risk) for name in METRICS]
+    if learned_from is not None:
+        about = f"of {len(y)} patients; they say nothing of others"
+        seen = Bound(low=None, high=0.0)
+        findings.append(_figure("MM034", "patients whom the model learned from", float(learned_from), seen, about))
     groups = subgroups(attributes, y, risk, spec.split.seed, bundle.thresholds)
     findings.append(worst_subgroup(groups, spec.gates.worst_subgroup_auroc))
     findings += [_subgroup(group) for group in groups]
@@ -305,7 +313,7 @@ def _metric(spec: Spec, name: str, y: Array, risk: Array) -> Finding:
     code, title = METRIC_CODES[name]
     value = METRICS[name](y, risk)
     bound: Bound | None = getattr(spec.gates, name)
-    patients = f"{len(y)} test patients, {int(y.sum())} events"
+    patients = f"{len(y)} patients, {int(y.sum())} events"
     if not np.isfinite(value):
         verdict, why = ("failed" if bound else "not applicable"), f"cannot be computed on {patients}"
         return Finding(code, title, verdict, None, bound.text if bound else None, why)  # type: ignore[arg-type]
@@ -337,13 +345,13 @@ def worst_subgroup(groups: list[Subgroup], bound: Bound | None) -> Finding:
         limit = bound.text if bound else None
         return Finding("MM008", "worst subgroup's AUROC", "not applicable", None, limit, why)
     worst = min(judged, key=lambda group: group.auroc or 0.0)
-    about = f"{worst.attribute} {worst.label}, {worst.n} test patients; {len(judged)} of {len(groups)} subgroups judged"
+    about = f"{worst.attribute} {worst.label}, {worst.n} patients; {len(judged)} of {len(groups)} subgroups judged"
     assert worst.auroc is not None
     return gated("MM008", "worst subgroup's AUROC", worst.auroc, worst.interval, bound, about)
 
 
 def _subgroup(group: Subgroup) -> Finding:
-    why = group.why or f"no gate of its own; {group.counted} of the test part"
+    why = group.why or f"no gate of its own; {group.counted}"
     title = f"AUROC, {group.attribute} {group.label}"
     return Finding("MM009", title, "not applicable", group.auroc, None, why, group.interval)
 

@@ -10,12 +10,14 @@ from configs.settings import Settings
 from configs.spec import Source, Spec, load_spec
 from evidence import checks, page
 from evidence.checks import FEWEST_ELSEWHERE
+from evidence.metrics import Array
 from evidence.report import Report
 from features import build, cohort, columns
 from ledger import registry
 from ledger.database import audit, connect, deciding, now
 from models import bundle as bundles
-from models.predict import Predictor
+from models.bundle import Bundle
+from models.predict import Matrix, Predictor
 from pipelines import sources
 from pipelines.files import replacing
 from pipelines.ingest import dropped_by_reason
@@ -54,7 +56,9 @@ def validate_on(name: str, number: int, where: str, settings: Settings) -> Exter
     X = build.build(predictor.plan, records.values, records.at)
     attributes = build.attributes(predictor.plan, records.values, records.at)
     fingerprint = cohort.fingerprint_of(predictor.plan.names, X, y, attributes)
-    report = checks.judge_elsewhere(bundle, fingerprint, y, predictor.risk(X), attributes)
+    report = checks.judge_elsewhere(
+        bundle, fingerprint, y, predictor.risk(X), attributes, _learned_from(bundle, X, y, settings)
+    )
 
     out = settings.private(settings.reports / name) / f"external-{number}-{now():%Y%m%dT%H%M%S}.html"
     notes = [
@@ -69,6 +73,19 @@ def validate_on(name: str, number: int, where: str, settings: Settings) -> Exter
     with deciding(connect(settings)) as connection:
         audit(connection, settings.actor, "validate on", f"{version} {bundle.digest} data {fingerprint}")
     return External(report, out)
+
+
+def _learned_from(bundle: Bundle, X: Matrix, y: Array, settings: Settings) -> int | None:
+    """How many rows stand, alike in every feature and the outcome, in the training part; None if it is not here."""
+    try:
+        patients = cohort.load(settings.data / "cohorts" / f"{bundle.spec.name}.parquet")
+    except CohortError:
+        return None
+    if patients.fingerprint != bundle.training["data"]:
+        return None
+    train = patients.only("train")
+    known = {(row.tobytes(), outcome) for row, outcome in zip(train.X, train.y.tolist(), strict=True)}
+    return sum((row.tobytes(), outcome) in known for row, outcome in zip(X, y.tolist(), strict=True))
 
 
 def _as_source(spec: Spec, where: str, settings: Settings) -> Spec:

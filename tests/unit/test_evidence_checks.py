@@ -89,7 +89,7 @@ def test_the_worst_subgroup_is_judged(aurocs, expected):
     found = worst_subgroup(groups(*aurocs), Bound(low=0.7, high=None))
     assert found.verdict == expected
     assert found.value == min(value for value in aurocs if value is not None)
-    assert found.explanation.startswith("site s1, 40 test patients")
+    assert found.explanation.startswith("site s1, 40 patients")
 
 
 def test_a_worst_subgroup_of_auroc_zero_is_the_worst():

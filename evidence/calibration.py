@@ -153,11 +153,9 @@ def _smoothed(y: Array, risk: Array, at: Array) -> Array:
     order = np.argsort(risk, kind="stable")
     risk, y = risk[order], y[order]
     anchors = np.unique(risk[np.linspace(0, len(risk) - 1, ANCHORS).round().astype(int)])
-    first, after = np.searchsorted(risk, anchors), np.searchsorted(risk, anchors, side="right")
-    # lowess has no neighbourhood where one risk alone fills the span: there, what happened to those patients stands
-    own = after - first >= max(int(SPAN * len(risk)), 1)
-    fitted = np.empty(len(anchors))
-    if not own.all():
-        fitted[~own] = lowess(y, risk, frac=SPAN, it=0, xvals=anchors[~own], is_sorted=True)
-    fitted[own] = [y[i:j].mean() for i, j in zip(first[own], after[own], strict=True)]
+    with np.errstate(invalid="ignore"):
+        fitted = lowess(y, risk, frac=SPAN, it=0, xvals=anchors, is_sorted=True)
+    # a risk that fills the span alone, or that no other is near to, has no line: what happened to its patients stands
+    for alone in np.flatnonzero(np.isnan(fitted)):
+        fitted[alone] = y[risk == anchors[alone]].mean()
     return np.interp(at, anchors, np.clip(fitted, 0, 1), left=np.nan, right=np.nan)

@@ -39,11 +39,13 @@ def auprc(y: Array, risk: Array) -> float:
 
 def brier(y: Array, risk: Array) -> float:
     """Mean squared distance between risk and outcome; 0 is perfect."""
-    return float(np.mean((risk - y) ** 2))
+    return float(np.mean((risk - y) ** 2)) if len(y) else float("nan")
 
 
 def log_loss(y: Array, risk: Array) -> float:
     """Mean negative log-likelihood of the outcomes; 0 is perfect."""
+    if not len(y):
+        return float("nan")
     clipped = np.clip(risk, SMALLEST_RISK, 1 - SMALLEST_RISK)
     return float(-np.mean(y * np.log(clipped) + (1 - y) * np.log(1 - clipped)))
 
@@ -82,7 +84,7 @@ def interval(metric: Metric, y: Array, risk: Array, seed: int) -> tuple[float, f
     """The metric's 95 % percentile bootstrap interval over patients; None if too few resamples could be computed."""
     generator = np.random.default_rng(seed)
     found = []
-    for _ in range(RESAMPLES):
+    for _ in range(RESAMPLES if len(y) else 0):
         rows = generator.integers(0, len(y), len(y))
         found.append(metric(y[rows], risk[rows]))
     finite = np.array(found)[np.isfinite(found)]

@@ -6,7 +6,17 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from evidence import metrics
-from evidence.metrics import METRICS, auprc, auroc, brier, calibration_intercept, calibration_slope, interval, log_loss
+from evidence.metrics import (
+    METRICS,
+    auprc,
+    auroc,
+    brier,
+    calibration_intercept,
+    calibration_slope,
+    interval,
+    log_loss,
+    wilson,
+)
 
 RELATIVES = {"auroc", "auprc", "calibration_slope", "calibration_intercept"}
 
@@ -140,3 +150,33 @@ def test_an_interval_narrows_with_more_patients():
 def test_too_few_computable_resamples_have_no_interval():
     y = np.zeros(200)
     assert interval(auroc, y, np.linspace(0.1, 0.9, 200), seed=17) is None
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_nobody_has_no_figure_and_no_interval(name):
+    nobody = np.empty(0)
+    assert np.isnan(METRICS[name](nobody, nobody))
+    assert interval(METRICS[name], nobody, nobody, seed=17) is None
+
+
+@given(st.integers(1, 2000), st.floats(0, 1))
+def test_wilsons_interval_is_that_of_statsmodels(whole, share):
+    proportion = pytest.importorskip("statsmodels.stats.proportion")
+    part = round(share * whole)
+
+    low, high = wilson(part, whole)
+
+    assert (low, high) == pytest.approx(proportion.proportion_confint(part, whole, method="wilson"), abs=1e-12)
+    assert 0 <= low <= part / whole <= high <= 1
+
+
+def test_wilsons_interval_as_published():
+    """Newcombe RG. Two-sided confidence intervals for the single proportion. Stat Med 1998;17:857-872, table I."""
+    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert wilson(15, 148) == pytest.approx((0.0624, 0.1605), abs=5e-5)
+    assert wilson(0, 20) == pytest.approx((0.0000, 0.1611), abs=5e-5)
+    assert wilson(1, 29) == pytest.approx((0.0061, 0.1718), abs=5e-5)
+
+
+def test_a_share_of_nobody_has_no_interval():
+    assert wilson(0, 0) is None

@@ -158,4 +158,4 @@ def _smoothed(y: Array, risk: Array, at: Array) -> Array:
     # a risk that fills the span alone, or that no other is near to, has no line: what happened to its patients stands
     for alone in np.flatnonzero(np.isnan(fitted)):
         fitted[alone] = y[risk == anchors[alone]].mean()
-    return np.interp(at, anchors, np.clip(fitted, 0, 1), left=np.nan, right=np.nan)
+    return np.asarray(np.interp(at, anchors, np.clip(fitted, 0, 1), left=np.nan, right=np.nan))

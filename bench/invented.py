@@ -164,7 +164,7 @@ def champion(name: str) -> Predictor:
     found = promotions.find_champion(engine, name)
     engine.dispose()
     assert found is not None
-    return Predictor(bundles.get(found.bundle, settings.store))
+    return Predictor(bundles.get(found.bundle, settings))
 
 
 def _workload(key: str, title: str, predictor: Predictor, payloads: Sequence[tuple[Record, ...]]) -> Workload:
@@ -295,7 +295,7 @@ def _promote_network(settings: Settings) -> None:
     weights = _weights()
     np.savez(SHARED / "network.npz", **weights)
     made = _with_network(trained, patients.only("train").X, weights)
-    kept = bundles.put(made.folder, settings.store)
+    kept = bundles.put(bundles.sign(made.folder, settings), settings)
     finding = Finding("MM000", "an invented network", "passed", None, None, "random weights, for speed; nothing judged")
     report = Report(NETWORK, "validation", kept.digest, patients.fingerprint, (finding,))
     engine = connect(settings)

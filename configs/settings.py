@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, ValidationError
+from pydantic import AfterValidator, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from configs.errors import SpecError
@@ -45,6 +45,12 @@ class Settings(BaseSettings):
     registry: str = ""
     """MLflow tracking URI; empty: SQLite under `home`."""
 
+    signing_key: SecretStr = SecretStr("")
+    """What signs bundles: a private key's path, or the PEM itself; empty: a key that is made under `home`."""
+
+    trust: str = ""
+    """The file of the public keys whose signatures count; empty: one under `home`."""
+
     port: int = 8400
     user: str = ""
     """Who acts, for the audit; empty: the operating system's user."""
@@ -61,6 +67,15 @@ class Settings(BaseSettings):
     def store(self) -> Path:
         """The bundle store: one folder a bundle, named by its digest."""
         return self.home / "bundles"
+
+    @property
+    def signing_file(self) -> Path:
+        """The private key that signs bundles here, where none is given."""
+        return self.home / "keys" / "signing.pem"
+
+    @property
+    def trust_file(self) -> Path:
+        return Path(self.trust).absolute() if self.trust else self.home / "keys" / "trusted.json"
 
     @property
     def reports(self) -> Path:

@@ -6,6 +6,7 @@ the version itself: description, tags and aliases; report and plots lie beside i
 
 import fcntl
 import os
+import shutil
 import sqlite3
 import warnings
 from collections.abc import Iterator, Mapping
@@ -23,7 +24,7 @@ from configs.settings import Settings
 from evidence.report import Report
 from ledger.chain import Head
 from ledger.promotions import Promotion
-from models.bundle import Bundle, load
+from models.bundle import Bundle, load, sign
 from models.predict import Predictor
 
 BUNDLE = "bundle"
@@ -58,7 +59,8 @@ def register(
 ) -> tuple[Version, bool]:
     """The version of this bundle with this report, and whether it is new. Sets `candidate` if the report passes.
 
-    Raises RegistryError if the registry does not answer; a version is then registered whole or not at all.
+    What is registered is signed, a copy; the bundle's own folder is as it was. Raises RegistryError if the registry
+    does not answer, BundleError if it cannot be signed; a version is registered whole or not at all.
     """
     with _registry(settings) as mlflow:
         client = mlflow.MlflowClient()
@@ -74,14 +76,15 @@ def register(
             mlflow.log_artifacts(folder)
             mlflow.log_params(_parameters(bundle))
             mlflow.log_metrics(_figures(bundle, report))
-            with warnings.catch_warnings():
+            with TemporaryDirectory() as copy, warnings.catch_warnings():
+                signed = sign(Path(shutil.copytree(bundle.folder, Path(copy, bundle.folder.name))), settings)
                 warnings.filterwarnings(
                     "ignore", message=".*input example was not provided"
                 )  # the signature is written
                 info = mlflow.pyfunc.log_model(
                     name=BUNDLE,
                     loader_module="ledger.registry",
-                    data_path=str(bundle.folder),
+                    data_path=str(signed),
                     pip_requirements=[f"{name}=={number}" for name, number in bundle.training["libraries"].items()],
                     signature=_signature(bundle),
                 )

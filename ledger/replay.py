@@ -35,7 +35,7 @@ def replay(engine: sa.Engine, settings: Settings, prediction_id: str) -> Replay:
         raise NotOnRecordError(
             f"prediction {prediction_id!r}: its record was purged; only its digest, risk and band are left."
         )
-    return replay_with(Predictor(get(stored.bundle, settings.store)), stored)
+    return replay_with(Predictor(get(stored.bundle, settings)), stored)
 
 
 def replay_with(predictor: Predictor, stored: Stored) -> Replay:

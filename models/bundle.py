@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import BundleError, SpecError
+from configs.settings import Settings
 from configs.spec import Spec, from_document
+from models import signing
 from models.calibration import Calibration
+from models.signing import SIGNATURE
 
 FORMAT = 1
 MANIFEST = "MANIFEST.json"
-SIGNATURE = "SIGNATURE"
 FILES = frozenset(
     {
         "spec.json",
@@ -132,17 +134,22 @@ def load(folder: Path) -> Bundle:
     )
 
 
-def put(folder: Path, store: Path) -> Bundle:
+def put(folder: Path, settings: Settings) -> Bundle:
     """Lay the bundle of `folder` in the store, under its digest, and return it from there.
 
-    What the store holds under that digest stays if it is whole, and is replaced if it is not.
+    What the store holds under that digest stays if it is whole and its signature holds, and is replaced if not. Raises
+    BundleError if nobody whom this machine trusts signed the bundle.
     """
-    bundle = load(folder)
-    kept = store / bundle.digest
+    manifest = _manifest(folder)
+    digest = hashlib.sha256(manifest).hexdigest()
+    store = settings.store
+    kept = store / digest
     try:
-        return get(bundle.digest, store)
+        return get(digest, settings)
     except BundleError:
-        pass  # missing or damaged: laid anew
+        pass  # missing, damaged or not vouched for: laid anew
+    signing.verify(folder, manifest, settings)  # first: a changed manifest would blame the files it lists
+    load(folder)
     try:
         store.mkdir(parents=True, exist_ok=True, mode=0o700)
         partial = Path(tempfile.mkdtemp(prefix=".put-", dir=store))
@@ -159,8 +166,8 @@ def put(folder: Path, store: Path) -> Bundle:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     except OSError as exc:
-        raise BundleError(f"{bundle.digest[:12]}: the store did not take the bundle: {exc.strerror}.") from exc
-    return get(bundle.digest, store)
+        raise BundleError(f"{digest[:12]}: the store did not take the bundle: {exc.strerror}.") from exc
+    return get(digest, settings)
 
 
 def _to_disk(path: Path) -> None:
@@ -172,12 +179,43 @@ def _to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
-def get(digest: str, store: Path) -> Bundle:
-    """The store's bundle of that digest. Raises BundleError if it is missing, or is not what its name says."""
-    bundle = load(store / digest)
+def get(digest: str, settings: Settings) -> Bundle:
+    """The store's bundle of that digest, whole and signed by somebody whom this machine trusts.
+
+    Raises BundleError, naming the file, if it is missing, is not what its name says, or the signature does not hold.
+    """
+    folder = settings.store / digest
+    manifest = _manifest(folder)
+    if hashlib.sha256(manifest).hexdigest() != digest:
+        raise BundleError(f"{digest[:12]}: {MANIFEST} is not the one that the store's name for it says. Not used.")
+    bundle = load(folder)
     if bundle.digest != digest:
-        raise BundleError(f"{digest[:12]}: the store holds bundle {bundle.digest[:12]} under this name. Not used.")
+        raise BundleError(f"{digest[:12]}: {MANIFEST} changed while it was read. Not used.")
+    signing.verify(folder, manifest, settings)
     return bundle
+
+
+def sign(folder: Path, settings: Settings) -> Path:
+    """Lay this machine's SIGNATURE beside a bundle's files, in place of an earlier one, and return the folder."""
+    content = signing.sign(_manifest(folder), settings)
+    partial = folder.with_name(f".{folder.name}-{SIGNATURE}")
+    try:
+        partial.write_bytes(content)
+        _to_disk(partial)
+        os.replace(partial, folder / SIGNATURE)
+        _to_disk(folder)
+    except OSError as exc:
+        raise BundleError(f"{folder.name[:12]}: {SIGNATURE} could not be written ({exc.strerror}).") from exc
+    finally:
+        partial.unlink(missing_ok=True)
+    return folder
+
+
+def _manifest(folder: Path) -> bytes:
+    try:
+        return (folder / MANIFEST).read_bytes()
+    except OSError as exc:
+        raise BundleError(f"{folder.name}: no bundle: {MANIFEST} cannot be read ({exc.strerror}).") from exc
 
 
 def _replace(partial: Path, folder: Path) -> None:

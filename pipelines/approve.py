@@ -67,4 +67,4 @@ def _plans(bundle: Bundle, settings: Settings) -> tuple[ChangeControl, ...]:
     champion = promotions.find_champion(connect(settings), bundle.spec.name)
     if champion is None or champion.bundle == bundle.digest:
         return (own,)
-    return own, bundles.get(champion.bundle, settings.store).spec.change_control
+    return own, bundles.get(champion.bundle, settings).spec.change_control

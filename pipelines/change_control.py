@@ -46,7 +46,7 @@ def judge(
     shown = f"{champion.model}@{champion.version}"
     evidence: dict[str, Any] = {"champion": shown, "champion_bundle": champion.bundle}
     try:
-        before = bundles.get(champion.bundle, settings.store)
+        before = bundles.get(champion.bundle, settings)
     except BundleError as exc:
         outside = (f"the champion {shown} cannot be read, so what changed is not known: {exc}",)
         return Judged(outside, (own,), {**evidence, "changes": None, "outside": list(outside)})

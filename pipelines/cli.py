@@ -2,6 +2,7 @@
 
 import os
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +23,8 @@ app = typer.Typer(
 )
 ledger_app = typer.Typer(help="Back up, restore and purge the ledger.", no_args_is_help=True)
 app.add_typer(ledger_app, name="ledger")
+keys_app = typer.Typer(help="Whose signature on a bundle counts here.", no_args_is_help=True)
+app.add_typer(keys_app, name="keys")
 
 Name = Annotated[str, typer.Argument(help="A disease: the name of its YAML.")]
 Version = Annotated[str, typer.Argument(help="A version, NAME@VERSION.")]
@@ -541,6 +544,70 @@ def purge(before: Annotated[str, typer.Option("--before", help="A time; what is 
         "not reached, delete them yourself: backups, earlier ledgers that restore kept (*.before-restore-*), "
         f"drift drawings under {settings.reports}, what {settings.home / 'spool'} still holds"
     )
+
+
+@keys_app.command("list")
+def list_keys() -> None:
+    """The trusted keys, their days, and which one signs here."""
+    from pipelines import keys
+
+    settings = _settings()
+    listed = keys.listed(settings)
+    for each in listed:
+        days = f"since {each.key.added}" + (f", to {each.key.expires}" if each.key.expires else "")
+        _tell(f"{each.key.id} {each.state}, {days}{', signs here' if each.signs else ''}: {each.key.note}")
+    if not listed:
+        _tell(f"{settings.trust_file} lists no key; the first version that is registered here makes one")
+
+
+@keys_app.command()
+def rotate(reason: Why) -> None:
+    """Sign with a new key; what the old one signed stays served, its private key is destroyed."""
+    from pipelines import keys
+
+    old, new = keys.rotate(reason, _settings())
+    _tell(f"key {new} signs from now on" + (f"; what {old} signed stays accepted" if old else ""))
+
+
+@keys_app.command()
+def trust(
+    file: Annotated[Path, typer.Argument(help="A public key in PEM, as `keys export` writes it.")],
+    note: Annotated[str, typer.Option(help="Whose it is, and how you know.")],
+    expires: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The last day, UTC; default: none.")
+    ] = None,
+) -> None:
+    """Accept what another machine's key signed."""
+    from pipelines import keys
+
+    key = keys.trust(file, note, expires.date() if expires else None, _settings())
+    _tell(f"key {key.id} is trusted" + (f" to {key.expires}" if key.expires else ""))
+
+
+@keys_app.command()
+def revoke(key: Annotated[str, typer.Argument(help="A key's id.")], reason: Why) -> None:
+    """Accept nothing that a key signed; servers refuse its bundles when they next load them."""
+    from pipelines import keys
+
+    _tell(f"key {keys.revoke(key, reason, _settings()).id} is revoked; `medimind verify` tells which bundles it signed")
+
+
+@keys_app.command()
+def export() -> None:
+    """Print this machine's public key, for another machine's `keys trust`."""
+    from models.signing import own_public
+
+    typer.echo(own_public(_settings()).decode(), nl=False)
+
+
+@keys_app.command("sign")
+def sign_version(version: Version, reason: Why) -> None:
+    """Sign a version of an earlier release, or of a key that no longer counts, once its files and self-test hold."""
+    from pipelines import keys
+    from pipelines.promote import parse_version
+
+    digest = keys.sign(*parse_version(version), reason, _settings())
+    _tell(f"{version} is signed, bundle {digest[:12]}")
 
 
 def _tell(*lines: str) -> None:

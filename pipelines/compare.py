@@ -75,4 +75,4 @@ def risk_of(shown: str, bundle: Bundle, patients: Cohort) -> Array:
 def _bundle(name: str, number: int, settings: Settings) -> Bundle:
     version = registry.find(settings, name, number)
     with registry.fetch(settings, version) as (folder, _):
-        return bundles.put(folder, settings.store)
+        return bundles.put(folder, settings)

@@ -37,7 +37,7 @@ def validate_on(name: str, number: int, where: str, settings: Settings) -> Exter
     """
     version = registry.find(settings, name, number)
     with registry.fetch(settings, version) as (folder, _):
-        bundle = bundles.put(folder, settings.store)
+        bundle = bundles.put(folder, settings)
     spec, predictor = bundle.spec, Predictor(bundle)
     table = sources.read(_as_source(spec, where, settings), settings)
     records, refusals = columns.check_table(spec, table, columns.translate_table(spec, table))

@@ -46,7 +46,7 @@ def monitor(name: str, since: datetime | None, settings: Settings) -> Monitored:
     champion = find_champion(engine, name)
     if champion is None:
         raise LedgerError(f"{name}: has no champion; `medimind run {name}` makes one.")
-    bundle = bundles.get(champion.bundle, settings.store)
+    bundle = bundles.get(champion.bundle, settings)
     predictor = Predictor(bundle)
     last = None if since else bundle.spec.monitoring.window
     seen = window(engine, name, bundle.digest, last, since)

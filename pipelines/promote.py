@@ -114,7 +114,7 @@ def rollback(name: str, reason: str, settings: Settings) -> Promoted:
             passed_over.append(f"{version} is rejected")
             continue
         try:
-            bundle = bundles.get(earlier.bundle, settings.store)
+            bundle = bundles.get(earlier.bundle, settings)
             if bundle.spec.serving.expired(now().date()):
                 passed_over.append(f"{version} is past its last day")
                 continue
@@ -151,7 +151,7 @@ def lay_in_store(engine: Engine, version: Version, answers: bool, settings: Sett
         if answers:
             _may_answer(judged, report, version)
         try:
-            bundle = bundles.put(folder, settings.store)
+            bundle = bundles.put(folder, settings)
             Predictor(bundle)
         except BundleError as exc:
             raise PromotionError(f"{version}: {exc}") from exc

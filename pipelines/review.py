@@ -24,7 +24,7 @@ def review(name: str, number: int, settings: Settings) -> Path:
     with registry.fetch(settings, registry.find(settings, name, number)) as (folder, report):
         judged = None
         if champion is not None:
-            judged = (champion.version, bundles.get(champion.bundle, settings.store), champion.report)
+            judged = (champion.version, bundles.get(champion.bundle, settings), champion.report)
         text = page.html(bundles.load(folder), report, number, judged)
     path = settings.private(settings.reports) / f"{name}-{number}-review.html"
     with replacing(path, PromotionError) as partial:

@@ -18,7 +18,7 @@ def champion(name: str, settings: Settings) -> tuple[Predictor, int]:
     found = find_champion(connect(settings), name)
     if found is None:
         raise LedgerError(f"{name}: has no champion; `medimind run {name}` makes one.")
-    return Predictor(get(found.bundle, settings.store)), found.version
+    return Predictor(get(found.bundle, settings)), found.version
 
 
 def predict(name: str, path: Path, settings: Settings) -> dict[str, Any]:

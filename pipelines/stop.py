@@ -48,7 +48,7 @@ def state(champion: Promotion | None, stopped: stops.Stops, settings: Settings) 
     if champion.version in stopped.retired:
         hindered.append("retired")
     try:
-        serving = bundles.get(champion.bundle, settings.store).spec.serving
+        serving = bundles.get(champion.bundle, settings).spec.serving
         if serving.expired(now().date()):
             hindered.append(f"expired after {serving.expires_on}")
     except BundleError:

@@ -76,7 +76,7 @@ def _validate(name: str, settings: Settings) -> Validated:
     judged = None
     if champion is not None:
         with suppress(BundleError):  # the page then says nothing of what changed, and `verify` names the bundle
-            judged = champion.version, bundles.get(champion.bundle, settings.store), champion.report
+            judged = champion.version, bundles.get(champion.bundle, settings), champion.report
     page = review.html(bundle, report, None, judged)
     pictures = {**plots.draw(spec.title, test.y, predictor.risk(test.X)), "review.html": page.encode()}
     version, new = registry.register(settings, bundle, report, pictures, git_commit(ROOT))
@@ -97,7 +97,7 @@ def _champion(engine: Engine, bundle: Bundle, patients: Cohort, settings: Settin
     if champion.bundle == bundle.digest:
         return Rival(shown, None, "it is the champion itself")
     try:
-        rival = bundles.get(champion.bundle, settings.store)
+        rival = bundles.get(champion.bundle, settings)
         return Rival(shown, compare.risk_of(shown, rival, patients))
     except MediMindError as exc:
         return Rival(shown, None, str(exc))

@@ -50,7 +50,7 @@ def _bundles(engine: Engine, models: list[str], settings: Settings) -> tuple[int
     damaged = []
     for place, digest in places.items():
         try:
-            Predictor(bundles.get(digest, settings.store))  # replays its self-test
+            Predictor(bundles.get(digest, settings))  # replays its self-test
         except BundleError as exc:
             damaged.append(f"bundles: the {place}: {exc}")
     return len(places), damaged

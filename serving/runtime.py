@@ -385,7 +385,7 @@ class Runtime:
         key = name, number, digest
         if key not in self._loaded:
             try:
-                self._loaded[key] = load(name, number, digest, self.settings.store, self._flush)
+                self._loaded[key] = load(name, number, digest, self.settings, self._flush)
             except MediMindError:
                 raise
             except Exception as exc:  # a fault of one bundle is no fault of the other models

@@ -4,15 +4,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import cached_property
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from configs.errors import BundleError
+from configs.settings import Settings
+from models import bundle as bundles
 from models import explain
-from models.bundle import get
 from models.predict import Predictor
 from serving.batcher import INLINE_S, Batcher
 from serving.bodies import decoder
@@ -45,13 +46,18 @@ class Version:
     @cached_property
     def explainer(self) -> explain.Explainer:
         """What explains it, read from its model at first use, whole as it was. Raises BundleError if it is not."""
-        folder = self.predictor.bundle.folder
-        return explain.explainer(get(self.bundle, folder.parent).model, self.predictor.plan.features)
+        again = bundles.load(self.predictor.bundle.folder)
+        if again.digest != self.bundle:  # of the same digest, its signature held when it was loaded
+            raise BundleError(f"{self.bundle[:12]}: its {bundles.MANIFEST} was changed after it was loaded. Not used.")
+        return explain.explainer(again.model, self.predictor.plan.features)
 
 
-def load(model: str, number: int, digest: str, store: Path, flush: Callable[[], None]) -> Version:
-    """The version of this bundle. Raises BundleError if it is missing, changed, or fails its self-test."""
-    predictor = Predictor(get(digest, store))
+def load(model: str, number: int, digest: str, settings: Settings, flush: Callable[[], None]) -> Version:
+    """The version of this bundle.
+
+    Raises BundleError if it is missing, changed, not signed by a trusted key, or fails its self-test.
+    """
+    predictor = Predictor(bundles.get(digest, settings))
     most = predictor.spec.serving.max_batch
     batcher = Batcher(Scorer(predictor), most, inline=_seconds(predictor, most) < INLINE_S, flush=flush)
     return Version(model, number, predictor, batcher, decoder(predictor.contract))

@@ -124,7 +124,7 @@ def test_rollback_goes_back_and_further_back_and_then_says_that_nobody_is_left(s
     line = refused("rollback", "toy", "--reason", "more")
     assert "toy@1: there is no earlier champion to go back to." in line
     assert "medimind stop toy" in line
-    Predictor(get(find_champion(engine, "toy").bundle, machine.store))
+    Predictor(get(find_champion(engine, "toy").bundle, machine))
 
 
 def test_rollback_passes_a_retired_version_over(say, refused, engine):
@@ -304,7 +304,7 @@ def test_traffic_is_set_told_and_ended(say, medimind, engine, machine):
     found = traffic.find(engine, "toy")
     assert (found.shadow.version, found.canary.share, found.tags["east"].version) == (3, 0.1, 2)
     for route in found.lanes.values():
-        Predictor(get(route.bundle, machine.store))
+        Predictor(get(route.bundle, machine))
 
     for lane in ("shadow", "canary", "east"):
         told = say("traffic", "toy", "--off", lane)

@@ -68,7 +68,7 @@ def crown(machine: Settings, toy_document: dict[str, Any]) -> Callable[..., bund
         spec = from_document(document, f"{name}.yaml")
         patients = cohort.load(machine.data / "cohorts" / "toy.parquet")
         trained = training.train(spec, build.plan(spec), patients, settings.data / "bundles" / f"{name}-{number}")
-        kept = bundle.put(trained.folder, settings.store)
+        kept = bundle.put(bundle.sign(trained.folder, settings), settings)
         with opened(machine) as engine:
             champion = promotions.find_champion(engine, "toy")
         assert champion is not None

@@ -30,7 +30,7 @@ from ledger.database import connect
 from ledger.promotions import find_champion
 from ledger.registry import fetch, find, register
 from models import training
-from models.bundle import Bundle, get, put
+from models.bundle import Bundle, get, put, sign
 from models.predict import Predictor
 from pipelines.ingest import ingest
 from pipelines.prepare import prepare
@@ -256,7 +256,7 @@ def predictor(machine: Settings) -> Predictor:
     with opened(machine) as engine:
         champion = find_champion(engine, "toy")
     assert champion is not None
-    return Predictor(get(champion.bundle, machine.store))
+    return Predictor(get(champion.bundle, machine))
 
 
 @contextmanager
@@ -386,7 +386,7 @@ def ward(
         with opened(settings) as engine:
             for name, changed in (("steady", {}), ("spent", {}), ("past", {"serving": expired})):
                 bundle, report = judged(name, **changed)
-                put(bundle.folder, settings.store)
+                put(sign(bundle.folder, settings), settings)
                 promotions.promote(engine, 1, report, "tests", "for the tests")
         return settings
 
@@ -407,7 +407,7 @@ def versions(once: Callable[..., Any], ward: Settings) -> dict[int, Predictor]:
         found = {}
         for number in range(1, 5):
             with fetch(ward, find(ward, "toy", number)) as (folder, _report):
-                found[number] = Predictor(put(folder, ward.store))
+                found[number] = Predictor(put(folder, ward))
         return found
 
     return once("versions", make)

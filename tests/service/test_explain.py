@@ -81,7 +81,8 @@ def test_a_bundle_that_cannot_be_explained_is_refused_by_name_and_answers_withou
         for path in whole.folder.glob("*.json")
         if path.name != bundles.MANIFEST
     }
-    earlier = bundles.put(bundles.write(tmp_path / "earlier", documents, without_counts).folder, ward.store)
+    earlier = bundles.write(tmp_path / "earlier", documents, without_counts)
+    bundles.put(bundles.sign(earlier.folder, ward), ward)
     traffic.set_route(ward_ledger, Lane("toy", "ab", "earlier"), Target(20, earlier.digest), "for the test", "tests")
     time.sleep(FOLLOWED_WITHIN_S)
     with pair.one_client_each() as clients:

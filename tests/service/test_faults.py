@@ -1,6 +1,7 @@
 """What the server does when the world is not as it should be: by real means, never by a patched function."""
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -39,13 +40,13 @@ def odd(machine: Settings, tmp_path) -> Settings:
     champion = promotions.find_champion(source, "toy")
     source.dispose()
     engine = connect(settings)
-    bundles.put(machine.store / champion.bundle, settings.store)
+    bundles.put(bundles.sign(shutil.copytree(machine.store / champion.bundle, tmp_path / "toy"), settings), settings)
     promotions.promote(engine, 1, champion.report, "tests", "it is good")
 
     spec = from_document({**document, "name": "flipped"}, "flipped.yaml")
     patients = cohort.load(machine.data / "cohorts" / "toy.parquet")
     trained = training.train(spec, build.plan(spec), patients, tmp_path / "flipped")
-    kept = bundles.put(trained.folder, settings.store)
+    kept = bundles.put(bundles.sign(trained.folder, settings), settings)
     report = replace(champion.report, name="flipped", bundle=kept.digest)
     promotions.promote(engine, 1, report, "tests", "it was good")
     engine.dispose()

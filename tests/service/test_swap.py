@@ -133,7 +133,7 @@ def test_a_new_champion_whose_bundle_is_damaged_leaves_the_old_one_answering_unt
     pair, ward, ward_ledger, patient
 ):
     with fetch(ward, find(ward, "toy", 4)) as (folder, report):
-        kept = put(folder, ward.store)
+        kept = put(folder, ward)
     content = bytearray(kept.model.read_bytes())
     content[len(content) // 2] ^= 1
     kept.model.write_bytes(content)

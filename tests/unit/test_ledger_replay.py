@@ -11,7 +11,7 @@ from features.synthetic import draw, edges
 from ledger.database import now, writing
 from ledger.predictions import Answered, Entry, find, keep_all, purge
 from ledger.replay import replay, replay_with
-from models.bundle import put
+from models.bundle import put, sign
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def asked(disease):
 @pytest.fixture
 def request_number(ledger, home, trained, predictor, asked):
     """The request under which the server would have put these records' answers."""
-    put(trained.folder, home.store)
+    put(sign(trained.folder, home), home)
     checked = predictor.contract.check(asked, now())
     X = predictor.matrix(checked.values, checked.at)
     risks = predictor.risk(X)

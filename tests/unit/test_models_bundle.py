@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from configs.errors import BundleError
-from configs.settings import ROOT
+from configs.settings import ROOT, Settings
 from models import bundle as bundles
-from models.bundle import FILES, MANIFEST, get, load, put, write
+from models.bundle import FILES, MANIFEST, get, load, put, sign, write
 
 JSON_FILES = sorted(name for name in FILES if name.endswith(".json"))
 
@@ -21,6 +21,7 @@ WRITE = """
 import shutil, sys
 from pathlib import Path
 from configs.errors import BundleError
+from configs.settings import Settings
 from models.bundle import load, put, write
 verb, source, target = sys.argv[1], load(Path(sys.argv[2])), Path(sys.argv[3])
 documents = {"spec": source.spec.document, "calibration": vars(source.calibration), "thresholds": source.thresholds,
@@ -29,7 +30,7 @@ try:
     if verb == "write":
         write(target, documents, lambda path: path.write_bytes(source.model.read_bytes()) and None)
     else:
-        put(source.folder, target)
+        put(source.folder, Settings(home=target, trust=sys.argv[4]))
 except BundleError as exc:
     print("refused:", exc)
 """
@@ -39,6 +40,12 @@ except BundleError as exc:
 def folder(trained, tmp_path):
     """The trained bundle's folder, free to be damaged."""
     return Path(shutil.copytree(trained.folder, tmp_path / "angina"))
+
+
+@pytest.fixture
+def signed(folder, home):
+    """The same, signed by the machine `home`."""
+    return sign(folder, home)
 
 
 def documents_of(bundle):
@@ -202,44 +209,42 @@ def test_a_place_without_a_bundle_is_refused(tmp_path, place):
         load(tmp_path / place)
 
 
-def test_put_and_get(trained, tmp_path):
-    store = tmp_path / "store"
-    kept = put(trained.folder, store)
+def test_put_and_get(signed, home):
+    kept = put(signed, home)
 
-    assert kept.folder == store / trained.digest
-    assert put(trained.folder, store) == kept == get(trained.digest, store)
-    assert contents(kept.folder) == contents(trained.folder)
-    assert [path.name for path in store.iterdir()] == [trained.digest]
-    assert stat.S_IMODE(store.stat().st_mode) == 0o700
+    assert kept.folder == home.store / kept.digest
+    assert put(signed, home) == kept == get(kept.digest, home)
+    assert contents(kept.folder) == contents(signed)
+    assert [path.name for path in home.store.iterdir()] == [kept.digest]
+    assert stat.S_IMODE(home.store.stat().st_mode) == 0o700
 
 
-def test_what_was_damaged_in_the_store_is_laid_anew(trained, tmp_path):
-    store = tmp_path / "store"
-    kept = put(trained.folder, store).folder
+def test_what_was_damaged_in_the_store_is_laid_anew(signed, trained, home):
+    kept = put(signed, home).folder
     (kept / "thresholds.json").write_text("{}")
 
-    again = put(trained.folder, store)
+    again = put(signed, home)
 
     assert again.thresholds == trained.thresholds
-    assert [path.name for path in store.iterdir()] == [trained.digest]
+    assert [path.name for path in home.store.iterdir()] == [trained.digest]
 
 
-def test_a_damaged_bundle_does_not_get_into_the_store(folder, tmp_path):
-    (folder / "thresholds.json").write_text("{}\n")
+def test_a_damaged_bundle_does_not_get_into_the_store(signed, home):
+    (signed / "thresholds.json").write_text("{}\n")
     with pytest.raises(BundleError, match=r"thresholds\.json"):
-        put(folder, tmp_path / "store")
-    assert not (tmp_path / "store").exists()
+        put(signed, home)
+    assert not home.store.exists()
 
 
-def test_the_store_never_serves_what_its_name_does_not_say(trained, folder, reseal, tmp_path):
-    kept = put(trained.folder, tmp_path / "store").folder
+def test_the_store_never_serves_what_its_name_does_not_say(signed, trained, reseal, home):
+    kept = put(signed, home).folder
     (kept / "thresholds.json").write_text('{"alert": 0.01}\n')
 
     with pytest.raises(BundleError, match=r"thresholds\.json"):
-        get(trained.digest, tmp_path / "store")
+        get(trained.digest, home)
     reseal(kept)
-    with pytest.raises(BundleError, match=trained.digest[:12]):
-        get(trained.digest, tmp_path / "store")
+    with pytest.raises(BundleError, match=rf"{trained.digest[:12]}: MANIFEST\.json"):
+        get(trained.digest, home)
 
 
 def test_a_calibration_of_other_fields_is_refused(folder, reseal):
@@ -250,23 +255,22 @@ def test_a_calibration_of_other_fields_is_refused(folder, reseal):
         load(folder)
 
 
-def test_an_unknown_digest_is_refused(tmp_path):
+def test_an_unknown_digest_is_refused(home):
     with pytest.raises(BundleError, match="0000"):
-        get("0" * 64, tmp_path)
+        get("0" * 64, home)
 
 
-def test_another_process_may_put_the_same_bundle_at_the_same_time(trained, tmp_path, monkeypatch):
-    store = tmp_path / "store"
+def test_another_process_may_put_the_same_bundle_at_the_same_time(signed, trained, home, monkeypatch):
     real = os.replace
 
     def after_another(partial, kept):
-        shutil.copytree(trained.folder, kept)
+        shutil.copytree(signed, kept)
         real(partial, kept)
 
     monkeypatch.setattr(os, "replace", after_another)
 
-    assert put(trained.folder, store).digest == trained.digest
-    assert [path.name for path in store.iterdir()] == [trained.digest]
+    assert put(signed, home).digest == trained.digest
+    assert [path.name for path in home.store.iterdir()] == [trained.digest]
 
 
 def sizes(bundle):
@@ -275,11 +279,14 @@ def sizes(bundle):
 
 @pytest.mark.parametrize("room", ["nothing", "a little", "all but one byte"])
 @pytest.mark.parametrize("verb", ["write", "put"])
-def test_a_full_disk_leaves_nothing_behind(trained, child, tmp_path, verb, room):
+def test_a_full_disk_leaves_nothing_behind(trained, child, tmp_path, tmp_path_factory, verb, room):
     target = tmp_path / "target"
+    elsewhere = tmp_path_factory.mktemp("signer")
+    signer = Settings(home=elsewhere / "home")
+    source = sign(Path(shutil.copytree(trained.folder, elsewhere / "angina")), signer)
     largest = {"nothing": 0, "a little": 100, "all but one byte": sizes(trained)[-1] - 1}[room]
 
-    said, _ = child(WRITE, verb, trained.folder, target, largest_file=largest).communicate(timeout=60)
+    said, _ = child(WRITE, verb, source, target, signer.trust_file, largest_file=largest).communicate(timeout=60)
 
     assert said.startswith("refused:") and "File too large" in said
     assert contents(tmp_path) == {}

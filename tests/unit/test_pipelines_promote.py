@@ -28,12 +28,12 @@ def test_a_champion_whose_bundle_was_damaged_in_the_store_is_made_whole_by_promo
     assert promote("toy", 1, "first", medimind_home).new
     (medimind_home.store / bundle.digest / "thresholds.json").write_text("{}")
     with pytest.raises(BundleError, match=r"thresholds\.json is not what the manifest says"):
-        get(bundle.digest, medimind_home.store)
+        get(bundle.digest, medimind_home)
 
     again = promote("toy", 1, "again", medimind_home)
 
     assert not again.new
-    assert get(bundle.digest, medimind_home.store).thresholds == bundle.thresholds
+    assert get(bundle.digest, medimind_home).thresholds == bundle.thresholds
     assert repair_aliases(medimind_home) == {"toy": None}
 
 

@@ -16,7 +16,7 @@ from ledger import tables
 from ledger.predictions import find, idempotency
 from ledger.promotions import promote
 from ledger.traffic import Route, Traffic
-from models.bundle import put
+from models.bundle import put, sign
 from serving.bodies import JSON
 from serving.refusals import Refused
 from serving.runtime import ALWAYS_WEIGHT, Counters, Model, Runtime, _outcome, _parts
@@ -27,7 +27,7 @@ WHO = "Jane-4711"
 @pytest.fixture
 def served(ledger, home, trained, report_on):
     """A machine whose angina has a champion."""
-    put(trained.folder, home.store)
+    put(sign(trained.folder, home), home)
     promote(ledger, 1, report_on(trained.digest), "nurse.joy", "first")
     return home
 

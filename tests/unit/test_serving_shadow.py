@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from features.synthetic import draw
-from models.bundle import put
+from models.bundle import put, sign
 from serving import shadow
 from serving.answers import Part
 from serving.scoring import Scorer
@@ -36,7 +36,7 @@ class Desk:
 
 @pytest.fixture
 def version(trained, home):
-    return load("angina", 4, put(trained.folder, home.store).digest, home.store, lambda: None)
+    return load("angina", 4, put(sign(trained.folder, home), home).digest, home, lambda: None)
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ class Explanation:
 class Prediction:
     """One record's risk, 0 to 1. `band` is the highest operating point reached, None below all of them.
 
-    `version` is the version that computed it, which under canary or A/B traffic may not be the champion.
+    `version` is the version that computed it, which under canary or A/B traffic may not be the champion. `set` are the
+    outcomes that cannot be ruled out, None where the model has no sets; `abstained` says why there is no band.
     """
 
     id: str
@@ -28,6 +29,8 @@ class Prediction:
     missing: tuple[str, ...]
     version: int
     explanation: Explanation | None
+    set: tuple[str, ...] | None
+    abstained: str | None
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,8 @@ def _prediction(said: Mapping[str, Any], version: int) -> Prediction:
         missing=tuple(said["missing"]),
         version=said.get("version", version),
         explanation=Explanation(why["base"], why["contributions"]) if why else None,
+        set=tuple(said["set"]) if "set" in said else None,
+        abstained=said.get("abstained"),
     )
 
 

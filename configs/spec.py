@@ -303,8 +303,8 @@ class ChangeControl(Frozen):
 class Uncertainty(Frozen):
     """Split-conformal prediction sets: labels that together hold the truth for at least a `coverage` of the patients.
 
-    `abstain_unless_one_label`: where the set is empty or names both classes, the answer names no band. `missing_at_most`:
-    nor where more than so many of the columns that the model reads have no value.
+    `abstain_unless_one_label`: where the set is empty or names both classes, the answer names no band.
+    `missing_at_most`: nor where more than so many of the columns that the model reads have no value.
     """
 
     coverage: Annotated[float, Field(gt=0.5, lt=1)]

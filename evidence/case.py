@@ -48,6 +48,7 @@ def case(
     spoilt = probes.robustness(predictor, cohort)
     further = [
         *checks.against(test.y, risk, champion.shown, champion.risk, champion.why, yardsticks["logistic"]),
+        *checks.certain(predictor, test, risk),
         *checks.robust(spec, spoilt),
         *checks.leaks(bundle, cohort, fit),
         checks.sizes(bundle, cohort),
@@ -62,6 +63,7 @@ def case(
         "alert_burden": figures.plain(utility.alert_burden(test.y, risk, THRESHOLDS)),
         "operating_points": figures.operating_points(bundle, test.y, risk),
         "subgroups": figures.groups(groups),
+        "conformal": checks.coverage(predictor, test, risk),
         "importance": importance.drawn(predictor, test, seed),
         "robustness": figures.robustness(spoilt),
         "sites": [

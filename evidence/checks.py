@@ -1,6 +1,6 @@
 """The validation's findings: every figure beside the gate that the Spec wrote before the first run."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,17 +10,17 @@ from configs.spec import Bound, Spec
 from evidence import probes
 from evidence.calibration import brier_decomposition, ici
 from evidence.comparison import Paired, delong, delong_interval
-from evidence.metrics import METRICS, Array, auroc, interval
+from evidence.metrics import METRICS, Array, auroc, interval, wilson
 from evidence.probes import Change, worst
 from evidence.report import Finding, Report, Verdict
 from evidence.sample_size import Criterion, criteria, r2_of_nothing_known
-from evidence.subgroups import Subgroup, equalized_odds_difference, subgroups
+from evidence.subgroups import FEWEST_PATIENTS, SMALLEST_CELL, Subgroup, equalized_odds_difference, subgroups
 from evidence.utility import Utility, decision_curve, utility
 from features import build
 from features.cohort import Cohort
 from models.bundle import Bundle
 from models.family import Fitted
-from models.predict import TOLERANCE
+from models.predict import TOLERANCE, Predictor
 
 METRIC_CODES = {
     "auroc": ("MM001", "AUROC"),
@@ -40,7 +40,7 @@ LABELS = {
     "alerts_per_100": "alerts per 100 patients",
 }
 BRIER_BINS = 10
-BESIDE_GATES = {"MM011", "MM022", "MM025", "MM026", "MM027", "MM032", "MM033", "MM034", "MM035", "MM036"}
+BESIDE_GATES = {"MM011", "MM022", "MM025", "MM026", "MM032", "MM033", "MM034", "MM035", "MM036"}
 """Findings with a limit that no gate of the spec set: they may fail a report, and are no evidence that it is good."""
 FEWEST_ELSEWHERE = 10
 """Fewer events or non-events than this and an AUROC's interval covers most of its scale; our own floor.
@@ -195,6 +195,79 @@ def _delong(code: str, title: str, shown: str, paired: Paired) -> Finding:
     about = f"{shown} reaches {paired.b:.3f}, this one {paired.a:.3f} on the same test patients; {p}"
     spread = None if paired.low is None or paired.high is None else (paired.low, paired.high)
     return _figure(code, title, paired.difference, None, about, spread)
+
+
+def certain(predictor: Predictor, test: Cohort, risk: Array) -> list[Finding]:
+    """MM025 to MM028: do the prediction sets hold what happened as often as promised, and how often is it silent."""
+    rule, sets = predictor.spec.uncertainty, predictor.sets(risk)
+    if rule is None or sets is None:
+        why = "the spec has no `uncertainty`, so the model has no prediction sets"
+        return [
+            Finding(code, title, "not applicable", None, None, why)
+            for code, title in (
+                ("MM025", "coverage of the prediction sets"),
+                ("MM026", "coverage by outcome"),
+                ("MM027", "coverage by subgroup"),
+                ("MM028", "patients for whom no band is told"),
+            )
+        ]
+    found = []
+    for code, title, rows in _covered(test):
+        covered, n = _coverage(sets[rows], test.y[rows])
+        promised = Bound(low=rule.coverage, high=None, by_interval=True)
+        bound = None if code == "MM027" else promised  # no set is made for a subgroup: of many, some miss it by chance
+        if n < FEWEST_PATIENTS:
+            few = f"{n} patients" if n >= SMALLEST_CELL else f"fewer than {SMALLEST_CELL} patients"
+            about = f"{few}, at least {FEWEST_PATIENTS} are needed"
+            found.append(Finding(code, title, "not applicable", None, bound.text if bound else None, about))
+        else:
+            about = f"{n} patients; class-conditional sets for {rule.coverage:.0%}"
+            found.append(_figure(code, title, covered / n, bound, about, wilson(covered, n)))
+    silent = silence(predictor, test, risk)
+    one_left = float((sets.sum(axis=1) == 1).mean())
+    about = f"by the spec's rule, of {len(test)} patients; {one_left:.0%} have one outcome left"
+    return [*found, _figure("MM028", "patients for whom no band is told", silent, None, about)]
+
+
+def coverage(predictor: Predictor, test: Cohort, risk: Array) -> list[dict[str, Any]]:
+    """The coverage of the prediction sets, of all, by outcome and by subgroup, as the review page draws it."""
+    rule, sets = predictor.spec.uncertainty, predictor.sets(risk)
+    if rule is None or sets is None:
+        return []
+    found = []
+    for _, title, rows in _covered(test):
+        covered, n = _coverage(sets[rows], test.y[rows])
+        if n >= FEWEST_PATIENTS:
+            low, high = wilson(covered, n) or (None, None)
+            group = title.removeprefix("coverage of the prediction sets").removeprefix(", ") or "all"
+            about = {"group": group, "n": n, "coverage": covered / n, "low": low, "high": high}
+            silent = silence(predictor, test.where(rows), risk[rows])
+            found.append({**about, "nominal": rule.coverage, "abstained": silent})
+    return found
+
+
+def silence(predictor: Predictor, patients: Cohort, risk: Array) -> float:
+    """The share of the patients whom the spec's rule tells no band. Columns that are no features count as known."""
+    columns = [place for place, name in enumerate(predictor.plan.names) if name in predictor.spec.columns]
+    gone = np.isnan(patients.X[:, columns]).sum(axis=1).tolist()
+    why = predictor.abstains(risk, [["missing"] * count for count in gone])
+    return float("nan") if why is None or not why else sum(reason is not None for reason in why) / len(why)
+
+
+def _covered(test: Cohort) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
+    """Whose coverage is looked at: code, title and rows (n,) of everybody, each outcome, each subgroup."""
+    title = "coverage of the prediction sets"
+    yield "MM025", title, np.ones(len(test), bool)
+    yield "MM026", f"{title}, no event", test.y == 0
+    yield "MM026", f"{title}, event", test.y == 1
+    for attribute, labels in test.attributes.items():
+        for label in sorted(set(labels.tolist())):
+            yield "MM027", f"{title}, {attribute} {label}", labels == label
+
+
+def _coverage(sets: NDArray[np.bool_], y: Array) -> tuple[int, int]:
+    """How many sets (n, 2) hold what happened (n,), and of how many."""
+    return int(np.where(y == 1, sets[:, 1], sets[:, 0]).sum()), len(y)
 
 
 def robust(spec: Spec, changes: Mapping[str, Sequence[Change]]) -> list[Finding]:

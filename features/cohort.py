@@ -85,7 +85,7 @@ def fingerprint_of(
     attributes: Mapping[str, NDArray[np.str_]],
     *about: list[Any],
 ) -> str:
-    """SHA-256 of rows: what their columns are called, the numbers, outcomes and labels, and lists that go `about` them."""
+    """SHA-256 of rows: their columns' names, the numbers, outcomes and labels, and lists that go `about` them."""
     digest = hashlib.sha256(json.dumps(names).encode())
     digest.update(np.ascontiguousarray(X).tobytes())
     digest.update(np.ascontiguousarray(y).tobytes())

@@ -1,8 +1,9 @@
 """What we ship: a folder whose name is its content's SHA-256, and the store that keeps it.
 
-Format 1 holds spec.json, model.onnx, calibration.json, thresholds.json, reference.json, selftest.json, training.json
-and MANIFEST.json with the SHA-256 of each. No clock, path or key is in them, so the same data, spec and code give the
-same digest. SIGNATURE lies beside them, outside the digest. Nothing is ever unpickled.
+Format 2 holds spec.json, model.onnx, calibration.json, thresholds.json, conformal.json, reference.json, selftest.json,
+training.json and MANIFEST.json with the SHA-256 of each; format 1, which is still read, has no conformal.json. No
+clock, path or key is in them, so the same data, spec and code give the same digest. SIGNATURE lies beside them,
+outside the digest. Nothing is ever unpickled.
 """
 
 import hashlib
@@ -20,11 +21,12 @@ from configs.settings import Settings
 from configs.spec import Spec, from_document
 from models import signing
 from models.calibration import Calibration
+from models.conformal import Conformal
 from models.signing import SIGNATURE
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "MANIFEST.json"
-FILES = frozenset(
+FIRST_FILES = frozenset(
     {
         "spec.json",
         "model.onnx",
@@ -35,6 +37,8 @@ FILES = frozenset(
         "training.json",
     }
 )
+FILES = FIRST_FILES | {"conformal.json"}
+FORMATS = {1: FIRST_FILES, FORMAT: FILES}
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class Bundle:
     spec: Spec
     calibration: Calibration
     thresholds: dict[str, float]
+    conformal: Conformal | None
     reference: dict[str, Any]
     selftest: dict[str, Any]
     training: dict[str, Any]
@@ -95,14 +100,18 @@ def load(folder: Path) -> Bundle:
         format_number, hashes = manifest["format"], dict(manifest["files"])
     except (ValueError, KeyError, TypeError) as exc:
         raise BundleError(f"{folder.name}: {MANIFEST} is not readable JSON with `format` and `files`.") from exc
-    if format_number != FORMAT:
-        raise BundleError(f"{folder.name}: bundle format {format_number!r}; this release reads format {FORMAT}.")
-    if set(hashes) != FILES:
-        odd = sorted(set(hashes) ^ FILES)
-        raise BundleError(f"{folder.name}: {MANIFEST} does not list the files of format {FORMAT}: {', '.join(odd)}.")
+    if type(format_number) is not int or format_number not in FORMATS:
+        known = " and ".join(map(str, FORMATS))
+        raise BundleError(f"{folder.name}: bundle format {format_number!r}; this release reads formats {known}.")
+    files = FORMATS[format_number]
+    if set(hashes) != files:
+        odd = sorted(set(hashes) ^ files)
+        raise BundleError(
+            f"{folder.name}: {MANIFEST} does not list the files of format {format_number}: {', '.join(odd)}."
+        )
     present = {path.name for path in folder.iterdir()} - {MANIFEST, SIGNATURE}
-    if present != FILES:
-        odd = sorted(present ^ FILES)
+    if present != files:
+        odd = sorted(present ^ files)
         raise BundleError(f"{folder.name}: files missing or not in the manifest: {', '.join(odd)}.")
     documents: dict[str, Any] = {}
     for name, expected in sorted(hashes.items()):
@@ -122,12 +131,17 @@ def load(folder: Path) -> Bundle:
         calibration = Calibration(**documents["calibration"])
     except TypeError as exc:
         raise BundleError(f"{folder.name}: calibration.json is not a slope and an intercept.") from exc
+    try:
+        conformal = Conformal(**documents["conformal"]) if documents.get("conformal") else None
+    except TypeError as exc:
+        raise BundleError(f"{folder.name}: conformal.json is not a coverage and two thresholds.") from exc
     return Bundle(
         digest=hashlib.sha256(manifest_bytes).hexdigest(),
         folder=folder,
         spec=spec,
         calibration=calibration,
         thresholds=documents["thresholds"],
+        conformal=conformal,
         reference=documents["reference"],
         selftest=documents["selftest"],
         training=documents["training"],

@@ -12,9 +12,9 @@ from configs.errors import BundleError
 from features import build
 from features.columns import Record, check_record
 from features.contract import Contract
+from models import conformal
 from models.bundle import Bundle
 from models.onnx import Session
-from models.thresholds import band
 
 TOLERANCE = 1e-6
 """How far a risk may lie from the recorded one on another kind of CPU; on the same kind the bits agree."""
@@ -24,11 +24,16 @@ Matrix = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Prediction:
-    """One patient's answer. `missing` names the contract's columns that had no value, of those the model reads."""
+    """One patient's answer. `missing` names the contract's columns that had no value, of those the model reads.
+
+    `set`: the outcomes that cannot be ruled out, None where the bundle has no sets. `abstained`: why there is no band.
+    """
 
     risk: float
     band: str | None
     missing: list[str]
+    set: list[str] | None = None
+    abstained: str | None = None
 
 
 class Predictor:
@@ -69,9 +74,24 @@ class Predictor:
             found[row].append(self._read[place])
         return found
 
-    def bands(self, risk: NDArray[np.float64]) -> list[str | None]:
-        """The highest operating point that each risk reaches."""
-        return [self._bands[place] for place in np.searchsorted(self._thresholds, risk, side="right").tolist()]
+    def sets(self, risk: NDArray[np.float64]) -> NDArray[np.bool_] | None:
+        """The outcomes that each risk (n,) leaves possible, (n, 2), as `conformal.LABELS`; None without thresholds."""
+        return None if self.bundle.conformal is None else self.bundle.conformal.sets(risk)
+
+    def abstains(self, risk: NDArray[np.float64], missing: Sequence[Sequence[str]]) -> list[str | None] | None:
+        """Why no band is told of each risk (n,), given the columns without a value; None without a rule."""
+        sets, rule = self.sets(risk), self.spec.uncertainty
+        if sets is None or rule is None:
+            return None
+        return conformal.abstentions(rule, sets, [len(names) for names in missing])
+
+    def bands(self, risk: NDArray[np.float64], abstained: Sequence[str | None] | None) -> list[str | None]:
+        """The highest operating point that each risk reaches; None as well where it `abstained`."""
+        places = np.searchsorted(self._thresholds, risk, side="right").tolist()
+        found = [self._bands[place] for place in places]
+        if abstained is None:
+            return found
+        return [None if why else band for band, why in zip(found, abstained, strict=True)]
 
     def risk(self, X: Matrix) -> NDArray[np.float64]:
         """The calibrated risk of each row of X (n, d), (n,), at most `serving.max_batch` rows at a time."""
@@ -80,15 +100,14 @@ class Predictor:
         return self.bundle.calibration.risk(np.concatenate([np.empty(0), *parts]))
 
     def predictions(self, records: Sequence[Record], risk: NDArray[np.float64]) -> list[Prediction]:
-        """Each record's answer for its risk: the band it reaches and what was missing."""
-        return [
-            Prediction(
-                float(value),
-                band(self.bundle.thresholds, float(value)),
-                [name for name in self._read if np.isnan(record.values[name])],
-            )
-            for record, value in zip(records, risk, strict=True)
-        ]
+        """Each record's answer for its risk: the band it reaches, what was missing, and how certain it is."""
+        missing = [[name for name in self._read if np.isnan(record.values[name])] for record in records]
+        abstained, possible = self.abstains(risk, missing), self.sets(risk)
+        bands = self.bands(risk, abstained)
+        why = abstained or [None] * len(risk)
+        sets = [None] * len(risk) if possible is None else conformal.labels(possible)
+        rows = zip(risk.tolist(), bands, missing, sets, why, strict=True)
+        return [Prediction(value, band, gone, labels, reason) for value, band, gone, labels, reason in rows]
 
     def _self_test(self) -> None:
         """Replay the bundle's own cases: recorded values, and the same bits at batch 1, 2, 7 and the maximum."""

@@ -43,14 +43,5 @@ def operating_points(
     return found
 
 
-def band(points: Mapping[str, float], risk: float) -> str | None:
-    """The highest operating point that the risk reaches; None if it reaches none."""
-    reached = None
-    for name, threshold in points.items():
-        if risk >= threshold:
-            reached = name
-    return reached
-
-
 def _said(point: OperatingPoint) -> str:
     return ", ".join(f"{key} {value:g}" for key, value in point.model_dump(exclude_none=True).items())

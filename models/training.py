@@ -20,6 +20,7 @@ from features.cohort import Cohort
 from features.columns import check_record
 from features.synthetic import draw, edges
 from models import bundle as bundles
+from models import conformal
 from models.bundle import Bundle
 from models.calibration import calibrate
 from models.family import Fitted, family
@@ -79,6 +80,7 @@ def train(spec: Spec, plan: Plan, cohort: Cohort, folder: Path) -> Bundle:
         "spec": spec.document,
         "calibration": {"slope": calibration.slope, "intercept": calibration.intercept},
         "thresholds": thresholds,
+        "conformal": _conformal(spec, risk, patients.y),
         "reference": _reference(plan, patients, risk),
     }
 
@@ -108,6 +110,11 @@ def train(spec: Spec, plan: Plan, cohort: Cohort, folder: Path) -> Bundle:
         }
 
     return bundles.write(folder, documents, export)
+
+
+def _conformal(spec: Spec, risk: NDArray[np.float64], y: NDArray[np.float64]) -> dict[str, Any]:
+    """The prediction sets' thresholds; empty where the spec asks for none."""
+    return {} if spec.uncertainty is None else conformal.thresholds(risk, y, spec.uncertainty.coverage).document
 
 
 def code_fingerprint() -> str:

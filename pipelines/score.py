@@ -35,13 +35,16 @@ def _answer(predictor: Predictor, record: Any) -> dict[str, Any]:
         return {"error": {"code": exc.code, "message": str(exc), "field": exc.field}}
     risk = predictor.risk(predictor.features([checked]))
     (prediction,) = predictor.predictions([checked], risk)
-    return {"risk": prediction.risk, "band": prediction.band, "missing": prediction.missing}
+    told = {"risk": prediction.risk, "band": prediction.band, "missing": prediction.missing}
+    certain = {"set": prediction.set, "abstained": prediction.abstained}
+    return told | {name: value for name, value in certain.items() if value is not None}
 
 
 def score(name: str, source: Path, target: Path, settings: Settings) -> tuple[int, int]:
     """Score a table (.csv, .parquet) of the contract's or the source's columns into `target`, row by row.
 
-    `target` holds row, risk, band and error: no column of the source. Returns how many rows were scored and refused.
+    `target` holds row, risk, band, set, abstained and error: no column of the source. Returns how many rows were scored
+    and refused.
     """
     import pandas as pd
 
@@ -55,6 +58,8 @@ def score(name: str, source: Path, target: Path, settings: Settings) -> tuple[in
             "row": row + 1,
             "risk": answer.get("risk"),
             "band": answer.get("band"),
+            "set": " or ".join(answer["set"]) if "set" in answer else None,
+            "abstained": answer.get("abstained"),
             "error": answer["error"]["message"] if "error" in answer else None,
         }
         for row, answer in enumerate(answers)

@@ -12,6 +12,7 @@ from msgspec import UNSET, UnsetType
 from configs.errors import RecordError
 from ledger.predictions import Answered, Entry, Idempotency, hash_patients, prediction_id
 from ledger.writer import Kept
+from models import conformal
 from serving.batcher import Job
 from serving.refusals import Refused, error_body
 from serving.scoring import Scored
@@ -26,12 +27,17 @@ class Explanation(msgspec.Struct):
 
 
 class Item(msgspec.Struct, omit_defaults=True):
-    """One prediction of an answer. `version` stands there if it is not the answer's own."""
+    """One prediction of an answer. `version` stands there if it is not the answer's own.
+
+    `set`: the outcomes that cannot be ruled out, where the bundle has sets. `abstained`: why there is no band.
+    """
 
     id: str
     risk: float
     band: str | None
     missing: list[str]
+    set: list[str] | UnsetType = UNSET
+    abstained: str | UnsetType = UNSET
     version: int | UnsetType = UNSET
     explanation: Explanation | UnsetType = UNSET
 
@@ -147,10 +153,17 @@ class Call:
             number = next(given)
             other = part.version.number if part.version is not self.version else UNSET
             told = part.explanations
+            predictor = part.version.predictor
+            possible_each = predictor.sets(scored.risks)
+            sets = None if possible_each is None else conformal.labels(possible_each)
+            abstained = predictor.abstains(scored.risks, scored.missing)
             rows = zip(part.good, scored.risks.tolist(), scored.bands, scored.missing, strict=True)
             for position, (place, risk, band, missing) in enumerate(rows):
                 explanation = told[position] if told else UNSET
-                items[place] = Item(prediction_id(number, position), risk, band, missing, other, explanation)
+                possible = sets[position] if sets else UNSET
+                why = (abstained[position] if abstained else None) or UNSET
+                said = prediction_id(number, position)
+                items[place] = Item(said, risk, band, missing, possible, why, other, explanation)
         body = {"model": self.version.model, "version": self.version.number, "predictions": items}
         return msgspec.json.encode(body)
 

@@ -10,6 +10,7 @@ from configs.spec import Column, Spec
 from evidence.report import Verdict
 from features.columns import LONGEST_TEXT
 from features.synthetic import draw
+from models.conformal import LABELS
 
 EXAMPLES = 3
 EXAMPLE_SEED = 1
@@ -246,7 +247,7 @@ def _answers() -> dict[str, dict[str, Any]]:
     risk = {"type": "number", "minimum": 0, "maximum": 1}
     band = {
         **text_or_null,
-        "description": "The highest operating point whose threshold the risk reaches; null below all of them.",
+        "description": "The highest operating point that the risk reaches; null below all, and where it abstains.",
     }
     plain = {"type": ["string", "number", "boolean", "null"]}
     json_object = {"type": "object", "additionalProperties": True}
@@ -328,6 +329,10 @@ def _answers() -> dict[str, dict[str, Any]]:
         "prediction": _object(
             {"id": text, "risk": risk, "band": band, "missing": _list(text)},
             {
+                "set": _list(
+                    {"enum": [*LABELS]}, description="The outcomes that cannot be ruled out, where the model has sets."
+                ),
+                "abstained": {**text, "description": "Why no band is told, where the model's rule says so."},
                 "version": {**whole, "description": "The version that answered, where it is not the answer's."},
                 "explanation": _ref("explanation"),
             },

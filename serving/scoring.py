@@ -85,6 +85,7 @@ class Scorer:
         predictor = self._predictor
         features = predictor.matrix(checked.values, checked.at)
         risks = predictor.risk(features)
+        missing = predictor.missing(checked.values)
         return Scored(
             checked.cells,
             checked.patients,
@@ -92,6 +93,6 @@ class Scorer:
             checked.errors,
             features,
             risks,
-            predictor.bands(risks),
-            predictor.missing(checked.values),
+            predictor.bands(risks, predictor.abstains(risks, missing)),
+            missing,
         )

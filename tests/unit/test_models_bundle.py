@@ -53,6 +53,7 @@ def documents_of(bundle):
         "spec": bundle.spec.document,
         "calibration": {"slope": bundle.calibration.slope, "intercept": bundle.calibration.intercept},
         "thresholds": bundle.thresholds,
+        "conformal": bundle.conformal.document if bundle.conformal else {},
         "reference": bundle.reference,
         "selftest": bundle.selftest,
         "training": bundle.training,
@@ -151,12 +152,12 @@ def test_a_file_that_was_added_to_the_manifest_too_is_refused_by_name(folder, re
         load(folder)
 
 
-@pytest.mark.parametrize("number", [0, 2, "1", None, 1.5])
+@pytest.mark.parametrize("number", [0, 3, "1", None, 1.5, True])
 def test_an_unknown_format_is_refused_with_the_one_that_is_read(folder, number):
     manifest = json.loads((folder / MANIFEST).read_text())
     (folder / MANIFEST).write_text(json.dumps({**manifest, "format": number}))
 
-    with pytest.raises(BundleError, match=f"format {number!r}; this release reads format {bundles.FORMAT}"):
+    with pytest.raises(BundleError, match=f"format {number!r}; this release reads formats 1 and {bundles.FORMAT}"):
         load(folder)
 
 

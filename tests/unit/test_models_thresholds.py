@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from configs.errors import TrainingError
 from configs.spec import OperatingPoint
-from models.thresholds import band, operating_points
+from models.thresholds import operating_points
 
 RISK = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8])
 Y = np.array([0, 0, 1, 0, 0, 1, 1, 1], float)
@@ -78,11 +78,3 @@ def test_the_order_of_the_patients_does_not_matter():
     wanted = {"rule_out": OperatingPoint(sensitivity=0.75), "alert": OperatingPoint(ppv=0.9)}
     shuffled = np.random.default_rng(0).permutation(len(Y))
     assert operating_points(wanted, RISK[shuffled], Y[shuffled]) == operating_points(wanted, RISK, Y)
-
-
-@pytest.mark.parametrize(
-    ("risk", "expected"),
-    [(0.0, None), (0.1999, None), (0.2, "rule_out"), (0.59, "rule_out"), (0.6, "alert"), (1.0, "alert")],
-)
-def test_the_band_is_the_highest_point_reached(risk, expected):
-    assert band({"rule_out": 0.2, "alert": 0.6}, risk) == expected

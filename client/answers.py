@@ -102,6 +102,8 @@ class PredictionOnRecord:
     feature_digest: str
     risk: float
     band: str | None
+    set: tuple[str, ...] | None
+    abstained: str | None
     replay: Replay | None
 
 
@@ -152,5 +154,7 @@ def on_record(said: Mapping[str, Any]) -> PredictionOnRecord:
         feature_digest=said["feature_digest"],
         risk=said["risk"],
         band=said["band"],
+        set=tuple(said["set"]) if "set" in said else None,
+        abstained=said.get("abstained"),
         replay=Replay(again["risk"], again["agrees"], again["same_features"]) if again else None,
     )

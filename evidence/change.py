@@ -1,7 +1,7 @@
 """What changed from one bundle to another, in the words of the predetermined change control plan.
 
-Unknown is not unchanged: a cohort of other columns, or split in another way, is not known to hold the same patients, so
-it counts as new data as well.
+Unknown is not unchanged: a cohort that is split in another way is not known to hold the same patients, so it counts as
+new data as well.
 """
 
 from collections.abc import Iterator, Mapping
@@ -49,7 +49,9 @@ def between(champion: Bundle, version: Bundle) -> Changes:
         else:
             other.append(f"spec.{key}")
     before, after = champion.training, version.training
-    if before["data"] != after["data"]:
+    # other columns of the same patients, in the same parts, are other features and no new data
+    recut = seen["new_features"] and before.get("split") is not None and before.get("split") == after.get("split")
+    if before["data"] != after["data"] and not recut:
         seen["new_data"].append(f"cohort {before['data'][:12]} to {after['data'][:12]}")
     if before["family"] != after["family"]:
         seen["new_family"].append(f"{before['family']} to {after['family']}")

@@ -74,7 +74,7 @@ class Cohort:
     def assignment(self) -> str:
         """SHA-256 of who plays which part: two cohorts that agree in it have the same test patients, whatever is read
         of them. Nobody is told by it."""
-        who = sorted(zip(self.patient.tolist(), self.part.tolist(), self.y.tolist(), strict=True))
+        who = sorted(zip(self.patient.tolist(), self.part.tolist(), strict=True))
         return hashlib.sha256(json.dumps(who).encode()).hexdigest()
 
 

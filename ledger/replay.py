@@ -1,12 +1,16 @@
 """A prediction on record, computed once more from what came in."""
 
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import sqlalchemy as sa
 
 from configs.errors import LedgerError, NotOnRecordError, RecordError
 from configs.settings import Settings
+from features.columns import Record
 from ledger.predictions import Stored, feature_digest, find
+from models import conformal
 from models.bundle import get
 from models.predict import TOLERANCE, Predictor
 
@@ -19,6 +23,8 @@ class Replay:
     same_features: bool
     risk: float
     agrees: str
+    certainty: dict[str, Any]
+    """The `set` that was answered and why it `abstained`, where it did."""
 
     @property
     def holds(self) -> bool:
@@ -40,12 +46,31 @@ def replay(engine: sa.Engine, settings: Settings, prediction_id: str) -> Replay:
 
 def replay_with(predictor: Predictor, stored: Stored) -> Replay:
     """The same, with a predictor that is loaded already."""
-    try:
-        record = predictor.check(stored.record)
-    except RecordError as exc:
-        raise LedgerError(f"prediction {stored.id!r}: its record no longer keeps the contract: {exc}") from exc
-    X = predictor.features([record])
+    X = predictor.features([_record(predictor, stored)])
     risk = float(predictor.risk(X)[0])
     gap = abs(risk - stored.risk)
     agrees = "to the bit" if risk == stored.risk else f"within {TOLERANCE:g}" if gap <= TOLERANCE else "differs"
-    return Replay(stored, feature_digest(X[0]) == stored.feature_digest, risk, agrees)
+    return Replay(stored, feature_digest(X[0]) == stored.feature_digest, risk, agrees, certainty(predictor, stored))
+
+
+def certainty(predictor: Predictor, stored: Stored) -> dict[str, Any]:
+    """The `set` of a prediction, and why it `abstained`, as they were answered: they follow from what is on record.
+
+    Empty where the bundle has no sets; without the reason for silence once the record was purged.
+    """
+    risk = np.array([stored.risk])
+    possible = predictor.sets(risk)
+    if possible is None:
+        return {}
+    told: dict[str, Any] = {"set": conformal.labels(possible)[0]}
+    if stored.record is not None:
+        (answer,) = predictor.predictions([_record(predictor, stored)], risk)
+        told |= {"abstained": answer.abstained} if answer.abstained else {}
+    return told
+
+
+def _record(predictor: Predictor, stored: Stored) -> Record:
+    try:
+        return predictor.check(stored.record)
+    except RecordError as exc:
+        raise LedgerError(f"prediction {stored.id!r}: its record no longer keeps the contract: {exc}") from exc

@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ FIRST_FILES = frozenset(
     }
 )
 FILES = FIRST_FILES | {"conformal.json"}
+CONFORMAL = {field.name for field in fields(Conformal)}
 FORMATS = {1: FIRST_FILES, FORMAT: FILES}
 
 
@@ -131,21 +132,32 @@ def load(folder: Path) -> Bundle:
         calibration = Calibration(**documents["calibration"])
     except TypeError as exc:
         raise BundleError(f"{folder.name}: calibration.json is not a slope and an intercept.") from exc
-    try:
-        conformal = Conformal(**documents["conformal"]) if documents.get("conformal") else None
-    except TypeError as exc:
-        raise BundleError(f"{folder.name}: conformal.json is not a coverage and two thresholds.") from exc
     return Bundle(
         digest=hashlib.sha256(manifest_bytes).hexdigest(),
         folder=folder,
         spec=spec,
         calibration=calibration,
         thresholds=documents["thresholds"],
-        conformal=conformal,
+        conformal=_conformal(documents.get("conformal", {}), spec, folder.name),
         reference=documents["reference"],
         selftest=documents["selftest"],
         training=documents["training"],
     )
+
+
+def _conformal(document: Mapping[str, Any], spec: Spec, shown: str) -> Conformal | None:
+    """The prediction sets' thresholds, there if and only if the spec asks for them: its rule of silence needs them."""
+    if spec.uncertainty is None and not document:
+        return None
+    shares = [value for value in document.values() if type(value) in (int, float) and 0 <= value <= 1]
+    if set(document) != CONFORMAL or len(shares) != len(CONFORMAL):
+        raise BundleError(f"{shown}: conformal.json is not a coverage and two thresholds between 0 and 1.")
+    found = Conformal(**document)
+    if spec.uncertainty is None or found.coverage != spec.uncertainty.coverage:
+        raise BundleError(
+            f"{shown}: conformal.json has a coverage of {found.coverage}, which the spec does not ask for."
+        )
+    return found
 
 
 def put(folder: Path, settings: Settings) -> Bundle:

@@ -62,9 +62,7 @@ def abstentions(rule: Uncertainty, possible: NDArray[np.bool_], missing: Sequenc
         if rule.missing_at_most is not None and gone > rule.missing_at_most:
             found.append(f"{gone} values are missing, at most {rule.missing_at_most} may be")
         elif rule.abstain_unless_one_label and negative == positive:
-            found.append(
-                "neither outcome can be ruled out" if negative else "the risk is that of neither outcome"
-            )
+            found.append("neither outcome can be ruled out" if negative else "the risk is that of neither outcome")
         else:
             found.append(None)
     return found

@@ -127,7 +127,7 @@ def _ask_a_few(client: httpx.Client, spec: Spec, table: sources.Table) -> str:
             continue
         prediction = said["id"]
         missing = f", missing: {', '.join(said['missing'])}" if said["missing"] else ""
-        band = said["band"] or "below every operating point"
+        band = said["band"] or said.get("abstained") or "below every operating point"
         story.say(f"  {said['id']:8} risk {said['risk']:.3f}, {band}{missing}")
     return prediction
 

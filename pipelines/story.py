@@ -128,6 +128,9 @@ def replayed(done: "Replay") -> None:
     stored = done.stored
     say(f"prediction {stored.id} of {stored.model}@{stored.version}, {stored.received_at:%Y-%m-%d %H:%M:%S} UTC")
     say(f"  risk then {stored.risk!r}, now {done.risk!r}: {done.agrees}")
+    possible = f", set {' or '.join(done.certainty['set']) or 'empty'}" if "set" in done.certainty else ""
+    silent = f" ({done.certainty['abstained']})" if "abstained" in done.certainty else ""
+    say(f"  band {stored.band or 'none'}{silent}{possible}")
     digest = "the same digest" if done.same_features else "[red]another digest[/]"
     say(f"  features {digest} {stored.feature_digest[:12]}")
 

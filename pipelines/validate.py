@@ -73,12 +73,12 @@ def _validate(name: str, settings: Settings) -> Validated:
         {"git": git_commit(ROOT), "libraries": bundle.training["libraries"]},
     )
     champion = promotions.find_champion(engine, name)
-    judged = None
-    if champion is not None:
-        with suppress(BundleError):  # the page then says nothing of what changed, and `verify` names the bundle
+    pictures = plots.draw(spec.title, test.y, predictor.risk(test.X))
+    with suppress(BundleError):  # of a damaged champion, which `verify` names, no page can say what changed
+        judged = None
+        if champion is not None:
             judged = champion.version, bundles.get(champion.bundle, settings), champion.report
-    page = review.html(bundle, report, None, judged)
-    pictures = {**plots.draw(spec.title, test.y, predictor.risk(test.X)), "review.html": page.encode()}
+        pictures["review.html"] = review.html(bundle, report, None, judged).encode()
     version, new = registry.register(settings, bundle, report, pictures, git_commit(ROOT))
     if not new:
         with registry.fetch(settings, version) as (_, registered):

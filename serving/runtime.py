@@ -22,10 +22,12 @@ from ledger import outcomes, predictions, promotions, stops, traffic
 from ledger.database import BUSY_TIMEOUT_S, connect, utc, writing
 from ledger.outcomes import Outcome
 from ledger.promotions import Promotion, find_champion
-from ledger.replay import replay
+from ledger.replay import certainty, replay
 from ledger.spool import Spool
 from ledger.traffic import Route, Traffic
 from ledger.writer import Kept, Ticket, Writer
+from models.bundle import get
+from models.predict import Predictor
 from serving import bodies
 from serving.answers import Call, Explanation, Part
 from serving.batcher import Gone
@@ -435,11 +437,20 @@ class Runtime:
             "feature_digest": stored.feature_digest,
             "risk": stored.risk,
             "band": stored.band,
+            **self._certainty(stored),
         }
         if again:
             done = replay(self.engine, self.settings, prediction_id)
             told["replay"] = {"risk": done.risk, "agrees": done.agrees, "same_features": done.same_features}
         return told
+
+    def _certainty(self, stored: predictions.Stored) -> dict[str, Any]:
+        """Nothing where the bundle is gone: what is on record is told without it."""
+        loaded = [version.predictor for version in list(self._loaded.values()) if version.bundle == stored.bundle]
+        try:
+            return certainty(loaded[0] if loaded else Predictor(get(stored.bundle, self.settings)), stored)
+        except BundleError:
+            return {}
 
 
 def _halted(name: str, champion: Promotion | None, halts: stops.Stops) -> tuple[str | None, str | None]:

@@ -249,6 +249,13 @@ def _answers() -> dict[str, dict[str, Any]]:
         **text_or_null,
         "description": "The highest operating point that the risk reaches; null below all, and where it abstains.",
     }
+    certain = {
+        "set": _list(
+            {"type": "string", "enum": [*LABELS]},
+            description="The outcomes that cannot be ruled out, where the model has sets.",
+        ),
+        "abstained": {**text, "description": "Why no band is told, where the model's rule says so."},
+    }
     plain = {"type": ["string", "number", "boolean", "null"]}
     json_object = {"type": "object", "additionalProperties": True}
     state = _object({"name": text, "version": {"type": ["integer", "null"]}, "ready": flag, "why": text_or_null})
@@ -329,10 +336,7 @@ def _answers() -> dict[str, dict[str, Any]]:
         "prediction": _object(
             {"id": text, "risk": risk, "band": band, "missing": _list(text)},
             {
-                "set": _list(
-                    {"enum": [*LABELS]}, description="The outcomes that cannot be ruled out, where the model has sets."
-                ),
-                "abstained": {**text, "description": "Why no band is told, where the model's rule says so."},
+                **certain,
                 "version": {**whole, "description": "The version that answered, where it is not the answer's."},
                 "explanation": _ref("explanation"),
             },
@@ -369,7 +373,7 @@ def _answers() -> dict[str, dict[str, Any]]:
                 "risk": risk,
                 "band": band,
             },
-            {"replay": _object({"risk": risk, "agrees": text, "same_features": flag})},
+            {**certain, "replay": _object({"risk": risk, "agrees": text, "same_features": flag})},
         ),
     }
 

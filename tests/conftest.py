@@ -160,6 +160,7 @@ def invented_bundle(toy_document: dict[str, Any]) -> Callable[..., Any]:
             spec=from_document({**toy_document, **changed}, "toy.yaml"),
             calibration=Calibration(slope=0.94, intercept=0.03),
             thresholds={"rule_out": 0.12, "alert": 0.61},
+            conformal=None,
             reference={},
             selftest={"about": "", "cases": []},
             training={**held, **(training or {})},

@@ -85,7 +85,7 @@ def test_score_answers_a_table_row_by_row_and_copies_nothing_of_it(machine, medi
     assert said.code == 0
     assert "19 rows scored, 1 refused" in said.out
     out = pd.read_csv(target) if suffix == ".csv" else pd.read_parquet(target)
-    assert list(out) == ["row", "risk", "band", "error"]
+    assert list(out) == ["row", "risk", "band", "set", "abstained", "error"]
     assert out.risk.notna().sum() == 19
     assert out.error[3].startswith("age_years: 7 a lies outside")
 

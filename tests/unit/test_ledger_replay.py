@@ -30,7 +30,7 @@ def request_number(ledger, home, trained, predictor, asked):
     X = predictor.matrix(checked.values, checked.at)
     risks = predictor.risk(X)
     table, nobody = predictor.contract.table(checked.cells), [None] * len(asked)
-    said = Answered("angina", 1, trained.digest, now(), table, nobody, nobody, X, risks, predictor.bands(risks))
+    said = Answered("angina", 1, trained.digest, now(), table, nobody, nobody, X, risks, predictor.bands(risks, None))
     with writing(ledger) as connection:
         ((number,),) = keep_all(connection, [Entry([said], None, lambda _: b"")])
     return number

@@ -150,13 +150,36 @@ def test_a_bundle_of_the_first_format_is_still_read_and_answers_to_the_bit(train
     assert first.risk(X).tobytes() == predictor.risk(X).tobytes()
 
 
-def test_a_conformal_document_of_another_shape_is_refused(trained, tmp_path, reseal):
+@pytest.mark.parametrize(
+    "document",
+    [
+        {},
+        {"coverage": 0.8},
+        {"coverage": 0.9, "negative": 0.5, "positive": 0.4},
+        {"coverage": 0.8, "negative": "0.5", "positive": 0.4},
+        {"coverage": 0.8, "negative": None, "positive": 0.4},
+        {"coverage": 0.8, "negative": float("nan"), "positive": 0.4},
+        {"coverage": 0.8, "negative": 0.5, "positive": -0.1},
+        {"coverage": 0.8, "negative": 0.5, "positive": 0.4, "more": 0.1},
+    ],
+)
+def test_thresholds_that_are_not_what_the_spec_asks_for_are_refused(certain, tmp_path, reseal, document):
     folder = tmp_path / "odd"
-    shutil.copytree(trained.folder, folder)
-    (folder / "conformal.json").write_text('{"coverage": 0.9}')
+    shutil.copytree(certain[0].bundle.folder, folder)
+    (folder / "conformal.json").write_text(json.dumps(document))
     reseal(folder)
 
     with pytest.raises(bundles.BundleError, match=r"conformal\.json"):
+        bundles.load(folder)
+
+
+def test_thresholds_that_no_spec_asks_for_are_refused(trained, tmp_path, reseal):
+    folder = tmp_path / "odd"
+    shutil.copytree(trained.folder, folder)
+    (folder / "conformal.json").write_text('{"coverage": 0.9, "negative": 0.5, "positive": 0.4}')
+    reseal(folder)
+
+    with pytest.raises(bundles.BundleError, match=r"conformal\.json has a coverage of 0\.9"):
         bundles.load(folder)
 
 

@@ -206,7 +206,7 @@ def test_a_model_that_answers_by_batch_size_is_refused(trained, reseal, tmp_path
 
 
 def test_the_band_is_the_highest_point_reached(predictor):
-    lowest, highest = list(predictor.bundle.thresholds)[0], list(predictor.bundle.thresholds)[-1]
+    lowest, highest = next(iter(predictor.bundle.thresholds)), list(predictor.bundle.thresholds)[-1]
     low, high = predictor.bundle.thresholds[lowest], predictor.bundle.thresholds[highest]
     risks = np.array([0.0, np.nextafter(low, 0), low, np.nextafter(high, 0), high, 1.0])
 

@@ -88,9 +88,20 @@ def test_switzerland_is_123_patients_whom_nothing_was_learned_from(trained):
 
     assert swiss.sum() == 123
     assert set(patients.part[swiss]) == {"external"}
-    (found,) = [f for f in trained["heart_disease"].report.findings if "switzerland" in f.title]
-    assert "123" in found.explanation
-    assert (found.verdict, found.limit) == ("not applicable", None)
+    found = figure(trained["heart_disease"].report, "MM013", "AUROC at the external site switzerland")
+    assert (found.verdict, found.value, found.limit) == ("not applicable", None, None)
+    assert found.explanation == "fewer than 10 events or non-events among 123"
+
+
+def test_each_hospital_is_judged_by_a_model_of_the_other_three(trained):
+    report = trained["heart_disease"].report
+    for site, least in (("cleveland", 0.80), ("hungary", 0.83), ("long_beach", 0.65)):
+        found = figure(report, "MM038", f"AUROC with the site left out: {site}")
+        assert least < found.value < 0.95
+        assert found.interval[0] < found.value < found.interval[1]
+    swiss = figure(report, "MM038", "AUROC with the site left out: switzerland")
+    assert (swiss.verdict, swiss.value) == ("not applicable", None)
+    assert "8 non-events" in swiss.explanation
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -151,7 +151,7 @@ def test_a_bundle_of_the_first_format_is_still_read_and_answers_to_the_bit(train
 
 
 @pytest.mark.parametrize(
-    "document",
+    "wrong",
     [
         {},
         {"coverage": 0.8},
@@ -163,10 +163,10 @@ def test_a_bundle_of_the_first_format_is_still_read_and_answers_to_the_bit(train
         {"coverage": 0.8, "negative": 0.5, "positive": 0.4, "more": 0.1},
     ],
 )
-def test_thresholds_that_are_not_what_the_spec_asks_for_are_refused(certain, tmp_path, reseal, document):
+def test_thresholds_that_are_not_what_the_spec_asks_for_are_refused(certain, tmp_path, reseal, wrong):
     folder = tmp_path / "odd"
     shutil.copytree(certain[0].bundle.folder, folder)
-    (folder / "conformal.json").write_text(json.dumps(document))
+    (folder / "conformal.json").write_text(json.dumps(wrong))
     reseal(folder)
 
     with pytest.raises(bundles.BundleError, match=r"conformal\.json"):

@@ -1,0 +1,102 @@
+"""A bundle of each format that was ever written: still what it was, still answered from, still rolled back to."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from configs.settings import ROOT, Settings
+from evidence.report import Finding, Report
+from ledger import database, promotions
+from ledger.database import now
+from ledger.predictions import Answered, Entry, keep_all
+from ledger.replay import replay
+from models.bundle import FORMATS, get, load, put, sign
+from models.predict import Prediction, Predictor
+
+FOLDER = ROOT / "tests" / "golden" / "bundles"
+DIGESTS = {
+    1: "191269837a2263da6d0bf4e92d0dc0f839e11005bdbc825faad574f75420427d",
+    2: "d2df544ae374e73834caac1261658ea0d2b83bf4fec2338249c21fa03479001c",
+}
+WHOLE = {"age_years": 61, "max_heart_rate_bpm": 140, "cholesterol_mg_dl": 232, "pain": "rest", "smoker": True}
+UNSURE = {**WHOLE, "age_years": 53, "pain": "exertion"}
+SPARSE = {"age_years": 61}
+GONE = ["max_heart_rate_bpm", "cholesterol_mg_dl", "pain", "smoker"]
+SAID = {
+    1: [(0.84358941, "alert", []), (0.55526928, "rule_out", []), (0.61410463, "rule_out", GONE)],
+    2: [
+        (0.84358941, "alert", [], ["positive"]),
+        (0.55526928, None, [], ["negative", "positive"], "neither outcome can be ruled out"),
+        (0.61410463, None, GONE, ["positive"], "4 values are missing, at most 2 may be"),
+    ],
+}
+"""Risk, band, missing, set, and why it abstained, of WHOLE, UNSURE and SPARSE."""
+
+
+def test_every_format_has_its_bundle():
+    assert set(DIGESTS) == set(SAID) == set(FORMATS)
+
+
+@pytest.fixture(params=sorted(DIGESTS), ids="format {}".format)
+def number(request: pytest.FixtureRequest) -> int:
+    return request.param
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path / "home", user="nurse.joy")
+
+
+def laid(number: int, machine: Settings) -> Predictor:
+    """The bundle of that format, signed on this machine, out of its store."""
+    folder = Path(shutil.copytree(FOLDER / f"format-{number}", machine.home.parent / f"format-{number}"))
+    return Predictor(put(sign(folder, machine), machine))
+
+
+def test_a_bundle_of_an_earlier_release_keeps_its_digest_and_its_answers(number):
+    predictor = Predictor(load(FOLDER / f"format-{number}"))
+    records = [predictor.check(record) for record in (WHOLE, UNSURE, SPARSE)]
+
+    said = predictor.predictions(records, predictor.risk(predictor.features(records)))
+
+    assert predictor.bundle.digest == DIGESTS[number]
+    expected = [Prediction(pytest.approx(risk, abs=1e-6), *rest) for risk, *rest in SAID[number]]
+    assert said == expected
+
+
+def test_a_prediction_of_an_earlier_release_is_replayed_to_the_bit(number, machine):
+    predictor, ledger = laid(number, machine), database.connect(machine)
+    checked = predictor.contract.check([WHOLE, UNSURE, SPARSE], now())
+    X, missing = predictor.matrix(checked.values, checked.at), predictor.missing(checked.values)
+    risks = predictor.risk(X)
+    bands = predictor.bands(risks, predictor.abstains(risks, missing))
+    table, nobody = predictor.contract.table(checked.cells), [None] * len(risks)
+    said = Answered("angina", number, DIGESTS[number], now(), table, nobody, nobody, X, risks, bands)
+    with database.writing(ledger) as connection:
+        ((request,),) = keep_all(connection, [Entry([said], None, lambda _: b"")])
+
+    again = [replay(ledger, machine, f"{request}-{position}") for position in range(len(risks))]
+
+    assert {done.agrees for done in again} == {"to the bit"}
+    assert all(done.holds for done in again)
+    for done, (_, band, _, *certain) in zip(again, SAID[number], strict=True):
+        assert done.stored.band == band
+        assert list(done.certainty.values()) == certain
+
+
+def test_the_newest_format_can_be_rolled_back_to_every_earlier_one(machine):
+    ledger = database.connect(machine)
+    gated = Finding("MM001", "AUROC", "passed", 0.8, ">= 0.6", "invented patients", (0.75, 0.85))
+    for version, number in enumerate(sorted(DIGESTS), start=1):
+        predictor = laid(number, machine)
+        report = Report("angina", "validation", predictor.bundle.digest, "f" * 64, (gated,))
+        promotions.promote(ledger, version, report, "nurse.joy", "newer")
+
+    for number in sorted(DIGESTS, reverse=True)[1:]:
+        present = promotions.find_champion(ledger, "angina")
+        assert present is not None
+        promotions.rollback(ledger, present, promotions.earlier(ledger, present)[0], "nurse.joy", "back")
+        champion = promotions.find_champion(ledger, "angina")
+        assert champion is not None and champion.bundle == DIGESTS[number]
+        Predictor(get(champion.bundle, machine))

@@ -16,6 +16,7 @@ from ledger import tables
 from ledger.predictions import find, idempotency
 from ledger.promotions import promote
 from ledger.traffic import Route, Traffic
+from models import signing
 from models.bundle import put, sign
 from serving.bodies import JSON
 from serving.refusals import Refused
@@ -170,6 +171,23 @@ def test_a_version_past_its_last_day_answers_nobody_behind_a_canary_or_a_tag_eit
 
     assert answered_by(expired=False) == [2]
     assert answered_by(expired=True) == [1]
+
+
+@pytest.mark.parametrize("fault", ["revoked", "unsigned"])
+def test_a_champion_whose_signature_does_not_count_is_not_served_from_the_next_load(served, trained, fault):
+    if fault == "revoked":
+        signing.revoke(signing.own_id(served), "lost", served)
+    else:
+        (served.store / trained.digest / signing.SIGNATURE).unlink()
+
+    runtime = Runtime(served, ["angina"], Counters(*[lambda *_: None] * 4))
+    runtime.engine.dispose()
+
+    state = runtime.models["angina"].state()
+    assert not state["ready"] and fault in state["why"] and "medimind keys sign" in state["why"]
+    with pytest.raises(Refused, match=fault) as raised:
+        runtime.model("angina")
+    assert raised.value.status == 503
 
 
 def test_a_ledger_that_was_slow_for_a_while_throttles_nobody_afterwards(served, monkeypatch):

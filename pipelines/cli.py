@@ -589,7 +589,8 @@ def revoke(key: Annotated[str, typer.Argument(help="A key's id.")], reason: Why)
     """Accept nothing that a key signed; servers refuse its bundles when they next load them."""
     from pipelines import keys
 
-    _tell(f"key {keys.revoke(key, reason, _settings()).id} is revoked; `medimind verify` tells which bundles it signed")
+    revoked = keys.revoke(key, reason, _settings())
+    _tell(f"key {revoked.id} is revoked; `medimind verify` tells which of the bundles that answer it signed")
 
 
 @keys_app.command()

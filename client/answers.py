@@ -29,8 +29,8 @@ class Prediction:
     missing: tuple[str, ...]
     version: int
     explanation: Explanation | None
-    set: tuple[str, ...] | None
-    abstained: str | None
+    set: tuple[str, ...] | None = None
+    abstained: str | None = None
 
 
 @dataclass(frozen=True)

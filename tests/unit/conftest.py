@@ -211,6 +211,13 @@ def home(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
+def stored(trained: Bundle, home: Settings, tmp_path: Path) -> Bundle:
+    """The invented disease's bundle in the store of `home`, signed there."""
+    copy = shutil.copytree(trained.folder, tmp_path / "to be signed")
+    return bundles.put(bundles.sign(copy, home), home)
+
+
+@pytest.fixture
 def ledger(home: Settings) -> Iterator[sa.Engine]:
     engine = database.connect(home)
     yield engine

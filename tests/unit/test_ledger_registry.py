@@ -61,6 +61,7 @@ def other(trained, disease_of, document, tmp_path_factory):
             "spec": spec.document,
             "calibration": dataclasses.asdict(trained.calibration),
             "thresholds": {"alert": threshold},
+            "conformal": {},
             "reference": trained.reference,
             "selftest": trained.selftest,
             "training": trained.training,

@@ -11,7 +11,6 @@ from features.synthetic import draw, edges
 from ledger.database import now, writing
 from ledger.predictions import Answered, Entry, find, keep_all, purge
 from ledger.replay import replay, replay_with
-from models.bundle import put, sign
 
 
 @pytest.fixture
@@ -23,14 +22,13 @@ def asked(disease):
 
 
 @pytest.fixture
-def request_number(ledger, home, trained, predictor, asked):
+def request_number(ledger, stored, predictor, asked):
     """The request under which the server would have put these records' answers."""
-    put(sign(trained.folder, home), home)
     checked = predictor.contract.check(asked, now())
     X = predictor.matrix(checked.values, checked.at)
     risks = predictor.risk(X)
     table, nobody = predictor.contract.table(checked.cells), [None] * len(asked)
-    said = Answered("angina", 1, trained.digest, now(), table, nobody, nobody, X, risks, predictor.bands(risks, None))
+    said = Answered("angina", 1, stored.digest, now(), table, nobody, nobody, X, risks, predictor.bands(risks, None))
     with writing(ledger) as connection:
         ((number,),) = keep_all(connection, [Entry([said], None, lambda _: b"")])
     return number

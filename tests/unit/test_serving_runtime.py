@@ -17,7 +17,6 @@ from ledger.predictions import find, idempotency
 from ledger.promotions import promote
 from ledger.traffic import Route, Traffic
 from models import signing
-from models.bundle import put, sign
 from serving.bodies import JSON
 from serving.refusals import Refused
 from serving.runtime import ALWAYS_WEIGHT, Counters, Model, Runtime, _outcome, _parts
@@ -26,10 +25,9 @@ WHO = "Jane-4711"
 
 
 @pytest.fixture
-def served(ledger, home, trained, report_on):
+def served(ledger, home, stored, report_on):
     """A machine whose angina has a champion."""
-    put(sign(trained.folder, home), home)
-    promote(ledger, 1, report_on(trained.digest), "nurse.joy", "first")
+    promote(ledger, 1, report_on(stored.digest), "nurse.joy", "first")
     return home
 
 

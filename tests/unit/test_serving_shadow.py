@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from features.synthetic import draw
-from models.bundle import put, sign
 from serving import shadow
 from serving.answers import Part
 from serving.scoring import Scorer
@@ -35,8 +34,8 @@ class Desk:
 
 
 @pytest.fixture
-def version(trained, home):
-    return load("angina", 4, put(sign(trained.folder, home), home).digest, home, lambda: None)
+def version(stored, home):
+    return load("angina", 4, stored.digest, home, lambda: None)
 
 
 @pytest.fixture

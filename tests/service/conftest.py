@@ -230,7 +230,8 @@ def machine(
         table = toy_table(400, 1)
         with open(source, "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([table, *zip(*table.values(), strict=True)])
-        document = {**toy_document, "source": {"csv": str(source)}}
+        rule = {"coverage": 0.8, "abstain_unless_one_label": True, "missing_at_most": 3}
+        document = {**toy_document, "source": {"csv": str(source)}, "uncertainty": rule}
         (settings.configs / "diseases" / "toy.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
         ingest("toy", settings)
         prepare("toy", settings)

@@ -6,12 +6,16 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
 from features import units
 from features.synthetic import draw
 from ledger import predictions
+from models.predict import Prediction
+from pipelines.score import predict
+from serving.schemas import ARROW
 
 
 @pytest.fixture
@@ -47,6 +51,54 @@ def test_an_answer_names_its_model_version_band_and_what_was_missing(ask, patien
     thresholds = predictor.bundle.thresholds
     reached = [name for name, limit in sorted(thresholds.items(), key=lambda item: item[1]) if whole["risk"] >= limit]
     assert whole["band"] == (reached[-1] if reached else None)
+
+
+@pytest.fixture
+def people(predictor):
+    """As many as it takes to be told a band, to be unsure of, and to know too little of; and what is said of each."""
+    drawn = [*draw(predictor.spec.columns, 60, seed=11), {"age_years": 61, "sex": "female"}]
+    records = [predictor.check(record) for record in drawn]
+    expected = predictor.predictions(records, predictor.risk(predictor.features(records)))
+    assert {one.abstained for one in expected} == {
+        None,
+        "neither outcome can be ruled out",
+        "4 values are missing, at most 3 may be",
+    }
+    assert {tuple(one.set) for one in expected} == {("negative",), ("negative", "positive"), ("positive",)}
+    return drawn, expected
+
+
+def told(said):
+    return Prediction(said["risk"], said["band"], said["missing"], said["set"], said.get("abstained"))
+
+
+def test_the_set_and_the_reason_for_silence_are_the_same_by_every_way(ask, client, people, machine, tmp_path):
+    records, expected = people
+    names = list(dict.fromkeys(name for record in records for name in record))
+    columns = {name: [record.get(name) for record in records] for name in names}
+    stream = pa.BufferOutputStream()
+    with pa.ipc.new_stream(stream, (table := pa.table(columns)).schema) as writer:
+        writer.write_table(table)
+    (tmp_path / "asked.json").write_text(json.dumps(records))
+    url = "/v1/models/toy/predict"
+
+    together = ask(*records).json()["predictions"]
+    ways = {
+        "together": together,
+        "one by one": [ask(record).json()["predictions"][0] for record in records],
+        "columns": client.post(url, json={"columns": columns}).json()["predictions"],
+        "arrow": client.post(url, content=stream.getvalue().to_pybytes(), headers={"Content-Type": ARROW}).json()[
+            "predictions"
+        ],
+        "from a file": predict("toy", tmp_path / "asked.json", machine)["predictions"],
+    }
+
+    for way, said in ways.items():
+        assert [told(one) for one in said] == expected, way
+    for said in together:
+        kept = client.get(f"/v1/predictions/{said['id']}").json()
+        assert told({**said, **{name: kept[name] for name in ("risk", "band", "set")}}) == told(said)
+        assert kept.get("abstained") == said.get("abstained")
 
 
 def test_missing_is_not_zero(ask, patient):

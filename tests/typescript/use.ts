@@ -25,8 +25,10 @@ function told(said: Said): string {
   if ("error" in said) return `${said.error.code} ${said.error.field ?? "-"}`;
   const risk: number = said.risk;
   const band: string | null = said.band;
+  const set: ("negative" | "positive")[] | undefined = said.set;
+  const abstained: string | undefined = said.abstained;
   const why: { [feature: string]: number } = said.explanation?.contributions ?? {};
-  return `${said.id} ${risk.toFixed(3)} ${band ?? "-"} ${said.missing.join(",")} ${Object.keys(why).length}`;
+  return `${said.id} ${risk.toFixed(3)} ${band ?? abstained ?? "-"} ${set?.join(",")} ${said.missing.join(",")} ${Object.keys(why).length}`;
 }
 
 const client = createClient<paths>({ baseUrl: process.argv[2] ?? "" });

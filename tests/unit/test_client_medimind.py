@@ -34,8 +34,10 @@ GOOD = {
         {
             "id": "7-1",
             "risk": 0.5,
-            "band": "alert",
+            "band": None,
             "missing": [],
+            "set": ["negative", "positive"],
+            "abstained": "neither outcome can be ruled out",
             "version": 4,
             "explanation": {"base": -1.5, "contributions": {"age_years": 1.5}},
         },
@@ -105,6 +107,7 @@ def test_an_answer_is_typed_and_keeps_the_order_of_the_records(service):
     assert second == RecordRefused("out_of_range", "age_years", "age_years: 999 a lies outside.")
     assert isinstance(third, Prediction) and third.version == 4 and third.explanation is not None
     assert third.explanation.contributions == {"age_years": 1.5}
+    assert (third.set, third.abstained) == (("negative", "positive"), "neither outcome can be ruled out")
 
 
 def test_what_is_asked_goes_out_as_the_contract_names_it(service):

@@ -1,5 +1,6 @@
 """The validation's findings: every figure beside the gate that the Spec wrote before the first run."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -214,14 +215,15 @@ def certain(predictor: Predictor, test: Cohort, risk: Array) -> list[Finding]:
     found = []
     for code, title, rows in _covered(test):
         covered, n = _coverage(sets[rows], test.y[rows])
-        promised = Bound(low=rule.coverage, high=None, by_interval=True)
-        bound = None if code == "MM027" else promised  # no set is made for a subgroup: of many, some miss it by chance
+        # No set is made for a subgroup: of many, some miss it by chance.
+        bound = None if code == "MM027" else Bound(low=_least(predictor.bundle, title, n, rule.coverage), high=None)
         if n < FEWEST_PATIENTS:
             few = f"{n} patients" if n >= SMALLEST_CELL else f"fewer than {SMALLEST_CELL} patients"
             about = f"{few}, at least {FEWEST_PATIENTS} are needed"
             found.append(Finding(code, title, "not applicable", None, bound.text if bound else None, about))
         else:
-            about = f"{n} patients; class-conditional sets for {rule.coverage:.0%}"
+            counted = "" if code == "MM027" else f"{n} patients; "  # counts by subgroup are MM009's to tell
+            about = f"{counted}class-conditional sets for {rule.coverage:.0%}"
             found.append(_figure(code, title, covered / n, bound, about, wilson(covered, n)))
     silent = silence(predictor, test, risk)
     one_left = float((sets.sum(axis=1) == 1).mean())
@@ -235,12 +237,13 @@ def coverage(predictor: Predictor, test: Cohort, risk: Array) -> list[dict[str, 
     if rule is None or sets is None:
         return []
     found = []
-    for _, title, rows in _covered(test):
+    for code, title, rows in _covered(test):
         covered, n = _coverage(sets[rows], test.y[rows])
         if n >= FEWEST_PATIENTS:
             low, high = wilson(covered, n) or (None, None)
             group = title.removeprefix("coverage of the prediction sets").removeprefix(", ") or "all"
-            about = {"group": group, "n": n, "coverage": covered / n, "low": low, "high": high}
+            shown = n if code != "MM027" else None
+            about = {"group": group, "n": shown, "coverage": covered / n, "low": low, "high": high}
             silent = silence(predictor, test.where(rows), risk[rows])
             found.append({**about, "nominal": rule.coverage, "abstained": silent})
     return found
@@ -263,6 +266,22 @@ def _covered(test: Cohort) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
     for attribute, labels in test.attributes.items():
         for label in sorted(set(labels.tolist())):
             yield "MM027", f"{title}, {attribute} {label}", labels == label
+
+
+def _least(bundle: Bundle, title: str, n: int, coverage: float) -> float:
+    """The lowest coverage among `n` test patients that chance still explains, where the sets keep their promise.
+
+    What the thresholds of m calibration patients cover is itself drawn, from Beta(k, m + 1 - k), k = ceil((m + 1)
+    coverage); of n new patients it is a beta-binomial. A chance of 2.5 % is shared among the three findings.
+    Source: Vovk V. Conditional validity of inductive conformal predictors. ACML 2012.
+    """
+    from scipy.stats import betabinom
+
+    learned = bundle.training["patients"]["train"]
+    by_title = {"no event": learned["n"] - learned["events"], "event": learned["events"]}
+    m = by_title.get(title.rpartition(", ")[2], learned["n"])
+    k = min(math.ceil((m + 1) * coverage), m)
+    return float(betabinom.ppf(0.025 / 3, n, k, m + 1 - k)) / n if n else 0.0
 
 
 def _coverage(sets: NDArray[np.bool_], y: Array) -> tuple[int, int]:

@@ -158,12 +158,20 @@ def lay_in_store(engine: Engine, version: Version, answers: bool, settings: Sett
     return bundle, report
 
 
-def require_approvals(engine: Engine, bundle: Bundle, report: Report, number: int) -> None:
-    """Raise PromotionError while somebody rejects the version, or it lacks an approval that its own plan asks for."""
+def require_approvals(engine: Engine, bundle: Bundle, report: Report, number: int, settings: Settings) -> None:
+    """Raise PromotionError while somebody rejects the version, or it lacks an approval that a plan asks for.
+
+    The plans are the version's own and the champion's: what may answer is not decided by the newcomer alone. Raises
+    BundleError if the champion's cannot be read.
+    """
     shown = f"{report.name}@{number}"
+    champion = promotions.find_champion(engine, report.name)
+    plans = [bundle.spec.change_control]
+    if champion is not None and champion.bundle != bundle.digest:
+        plans.append(bundles.get(champion.bundle, settings).spec.change_control)
     with reading(engine) as connection:
         reviews.refuse_rejected(connection, number, report)
-    if why := reviews.missing(reviews.standing(engine, number, report), (bundle.spec.change_control,), shown):
+    if why := reviews.missing(reviews.standing(engine, number, report), tuple(plans), shown):
         raise PromotionError(f"{shown} waits: {why}")
 
 

@@ -56,7 +56,7 @@ def send(lane: Lane, version: str, share: float | None, reason: str, settings: S
         raise PromotionError(f"{name}: has no champion whose records could go to {version}; promote one first.")
     bundle, report = lay_in_store(engine, registry.find(settings, name, number), lane.kind != "shadow", settings)
     if lane.kind != "shadow":
-        require_approvals(engine, bundle, report, number)
+        require_approvals(engine, bundle, report, number, settings)
     return traffic.set_route(engine, lane, Target(number, bundle.digest, share), reason, settings.actor)
 
 

@@ -39,7 +39,7 @@ def compare(name: str, a: int, b: int, settings: Settings) -> Comparison:
     Raises PromotionError if one of the two learned from them, or cannot read them, RegistryError if there is no such
     version.
     """
-    one, other = (_bundle(name, number, settings) for number in (a, b))
+    one, other = (registered(name, number, settings) for number in (a, b))
     patients = cohort.load(settings.data / "cohorts" / f"{name}.parquet")
     return judge(f"{name}@{a}", one, f"{name}@{b}", other, patients)
 
@@ -72,7 +72,8 @@ def risk_of(shown: str, bundle: Bundle, patients: Cohort) -> Array:
     return predictor.risk(np.ascontiguousarray(test.X[:, columns]))
 
 
-def _bundle(name: str, number: int, settings: Settings) -> Bundle:
+def registered(name: str, number: int, settings: Settings) -> Bundle:
+    """A registered version's bundle, out of the store. Raises RegistryError if there is no such version."""
     version = registry.find(settings, name, number)
     with registry.fetch(settings, version) as (folder, _):
         return bundles.put(folder, settings)

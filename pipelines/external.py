@@ -13,12 +13,11 @@ from evidence.checks import FEWEST_ELSEWHERE
 from evidence.metrics import Array
 from evidence.report import Report
 from features import build, cohort, columns
-from ledger import registry
 from ledger.database import audit, connect, deciding, now
-from models import bundle as bundles
 from models.bundle import Bundle
 from models.predict import Matrix, Predictor
 from pipelines import sources
+from pipelines.compare import registered
 from pipelines.files import replacing
 from pipelines.ingest import dropped_by_reason
 
@@ -35,9 +34,7 @@ def validate_on(name: str, number: int, where: str, settings: Settings) -> Exter
     Nothing is learned, and the version's standing does not change. Raises SourceError if the patients cannot be read,
     CohortError if fewer than 10 events or non-events are among them, RegistryError if there is no such version.
     """
-    version = registry.find(settings, name, number)
-    with registry.fetch(settings, version) as (folder, _):
-        bundle = bundles.put(folder, settings)
+    version, bundle = f"{name}@{number}", registered(name, number, settings)
     spec, predictor = bundle.spec, Predictor(bundle)
     table = sources.read(_as_source(spec, where, settings), settings)
     records, refusals = columns.check_table(spec, table, columns.translate_table(spec, table))
@@ -64,7 +61,7 @@ def validate_on(name: str, number: int, where: str, settings: Settings) -> Exter
     notes = [
         f"{spec.title}. Version {number} on {len(y)} patients of {where}, {events} with the event.",
         *(f"Left out: {count} rows, {reason}." for reason, count in dropped.items()),
-        "Nothing was learned from these patients.",
+        "The version stays as it is: nothing is learned here.",
     ]
     with replacing(out, LedgerError) as partial:
         partial.write_text(page.html(report, f"{version}: external validation", notes), encoding="utf-8")

@@ -62,7 +62,7 @@ def _validate(name: str, settings: Settings) -> Validated:
         other: training.fit_family(other, plan, learned, seed).log_odds(test.X)
         for other in dict.fromkeys(["logistic", *(spec.gates.not_worse_than or {})])
     }
-    engine = connect(settings)
+    engine, commit = connect(settings), git_commit(ROOT)
     report = case(
         predictor,
         patients,
@@ -70,7 +70,7 @@ def _validate(name: str, settings: Settings) -> Validated:
         _champion(engine, bundle, patients, settings),
         leave_one_out(spec, plan, patients, family),
         lambda cohort: training.fit_family(family, plan, cohort, seed),
-        {"git": git_commit(ROOT), "libraries": bundle.training["libraries"]},
+        {"git": commit, "libraries": bundle.training["libraries"]},
     )
     champion = promotions.find_champion(engine, name)
     pictures = plots.draw(spec.title, test.y, predictor.risk(test.X))
@@ -79,7 +79,7 @@ def _validate(name: str, settings: Settings) -> Validated:
         if champion is not None:
             judged = champion.version, bundles.get(champion.bundle, settings), champion.report
         pictures["review.html"] = review.html(bundle, report, None, judged).encode()
-    version, new = registry.register(settings, bundle, report, pictures, git_commit(ROOT))
+    version, new = registry.register(settings, bundle, report, pictures, commit)
     if not new:
         with registry.fetch(settings, version) as (_, registered):
             report = registered

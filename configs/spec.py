@@ -248,18 +248,85 @@ class Ledger(Frozen):
     commit: Literal["before_answer", "may_lose_answers"] = "before_answer"
 
 
+class RetrainWhen(Frozen):
+    """What makes the champion due for retraining. A figure does so when the 95 % interval lies wholly outside its
+    bound in two windows in a row, never a point; a drift of the inputs alone does not."""
+
+    auroc: Gate | None = None
+    observed_over_expected: Gate | None = None
+    calibration_slope: Gate | None = None
+    new_outcomes: Annotated[int, Field(gt=0)] | None = None
+    """Outcomes that have come since the champion's patients, its test part among them."""
+    age_days: Annotated[int, Field(gt=0)] | None = None
+    """Days since the champion was first promoted."""
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if all(value is None for _, value in self):
+            raise ValueError(f"at least one of {', '.join(type(self).model_fields)} is expected")
+        return self
+
+    @property
+    def bounds(self) -> dict[str, Bound]:
+        """The figures' bounds, by the figure's name."""
+        return {name: value for name, value in self if isinstance(value, Bound)}
+
+
 class Monitoring(Frozen):
+    """`window`: predictions of one version that are judged together. `min_outcomes`: of them, before its performance
+    is judged. `retrain_when` absent: nothing is retrained by itself."""
+
     window: Annotated[int, Field(gt=0)]
     min_outcomes: Annotated[int, Field(gt=0)]
+    retrain_when: RetrainWhen | None = None
+
+
+class Trial(Frozen):
+    """The silent trial: how many outcomes of patients whom the candidate scored, unheard, decide on it, once."""
+
+    outcomes: Annotated[int, Field(gt=0)]
+
+
+class Canary(Frozen):
+    """After the silent trial: the share of the patients whom the candidate answers, until so many outcomes are in."""
+
+    share: Annotated[float, Field(gt=0, lt=1)]
+    outcomes: Annotated[int, Field(gt=0)]
+
+
+class Probation(Frozen):
+    """After a promotion by itself: for so many outcomes the earlier champion scores beside it and may come back."""
+
+    outcomes: Annotated[int, Field(gt=0)]
 
 
 class Retrain(Frozen):
-    """How a retrained model is compared with the champion, on the same newest patients."""
+    """How a retrained model is compared with the champion, on the same newest patients, and what it goes through then.
 
-    log_loss: Literal["better"]
+    Exactly one of `log_loss` and `brier` has to be better: the 95 % paired bootstrap interval excludes 0. `trial`
+    absent: a candidate that is better waits for a person.
+    """
+
+    log_loss: Literal["better"] | None = None
+    brier: Literal["better"] | None = None
     auroc_drop: Annotated[float, Field(ge=0)]
     min_events: Annotated[int, Field(gt=0)]
     min_non_events: Annotated[int, Field(gt=0)]
+    trial: Trial | None = None
+    canary: Canary | None = None
+    probation: Probation | None = None
+
+    @model_validator(mode="after")
+    def _one_score(self) -> Self:
+        if (self.log_loss is None) == (self.brier is None):
+            raise ValueError("exactly one of `log_loss: better` and `brier: better` is expected")
+        if self.trial is None and (self.canary or self.probation):
+            raise ValueError("`canary` and `probation` follow a `trial`, and none is written")
+        return self
+
+    @property
+    def score(self) -> Literal["log_loss", "brier"]:
+        return "log_loss" if self.log_loss else "brier"
 
 
 Change = Literal["new_data", "retuned_parameters", "new_features", "new_family"]

@@ -20,7 +20,9 @@ from ledger.database import snapshot, utc
 BEGINNING = "0" * 64
 """What stands before the first link."""
 
-KINDS = {table.name: table for table in (tables.promotions, tables.stops, tables.traffic, tables.reviews)}
+KINDS = {
+    table.name: table for table in (tables.promotions, tables.stops, tables.traffic, tables.reviews, tables.retrainings)
+}
 """Where decisions are kept."""
 
 

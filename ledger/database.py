@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,10 @@ from configs.settings import Settings
 
 Engine = sa.Engine
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest migration in ledger/migrations/versions."""
 
-EARLIER = ("0001", "0002")
+EARLIER = ("0001", "0002", "0003")
 """What `connect` brings to HEAD."""
 
 BUSY_TIMEOUT_S = 10
@@ -29,9 +30,22 @@ NUMBERS_SKIPPED = 1_000_000  # more requests than come between a backup and its 
 CONNECTIONS = 40  # as many as a worker has threads
 
 
+_replayed: ContextVar[datetime | None] = ContextVar("replayed", default=None)
+
+
 def now() -> datetime:
-    """This moment, in UTC: every time in the ledger is."""
-    return datetime.now(UTC)
+    """This moment, in UTC: every time in the ledger is. While history is replayed, the moment that it has reached."""
+    return _replayed.get() or datetime.now(UTC)
+
+
+@contextmanager
+def at(moment: datetime) -> Iterator[None]:
+    """Let `now` be that moment, in this thread: for a replay, in a ledger of its own."""
+    before = _replayed.set(utc(moment))
+    try:
+        yield
+    finally:
+        _replayed.reset(before)
 
 
 def utc(time: datetime) -> datetime:

@@ -161,6 +161,86 @@ shadows = Table(
     Index("shadows_by_bundle", "bundle", "id"),
 )
 
+# Append-only: a window is judged again when outcomes come; the newest row of a bundle and number counts.
+windows = Table(
+    "windows",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("model", String, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("bundle", String, nullable=False),
+    Column("number", Integer, nullable=False),  # 1, 2, 3, … of this bundle
+    Column("first_request", NUMBERS, nullable=False),  # both ends belong to the window
+    Column("first_position", Integer, nullable=False),
+    Column("last_request", NUMBERS, nullable=False),
+    Column("last_position", Integer, nullable=False),
+    Column("n", Integer, nullable=False),
+    Column("begins_at", DateTime(timezone=True), nullable=False),
+    Column("ends_at", DateTime(timezone=True), nullable=False),
+    Column("outcomes", Integer, nullable=False),  # predictions whose outcome was known
+    Column("outcomes_to", NUMBERS, nullable=False),  # the newest row of `outcomes` that was read
+    Column("judged_at", DateTime(timezone=True), nullable=False),
+    Column("report", Text, nullable=False),
+    Index("windows_by_bundle", "model", "bundle", "number", "id"),
+)
+
+# Append-only, and chained: one row a step of a retraining; the newest row of a model says where its retraining is.
+retrainings = Table(
+    "retrainings",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("model", String, nullable=False),
+    Column("run", Integer, nullable=False),  # 1, 2, 3, … of this model
+    Column("step", String, nullable=False),  # begun, refused, waits, trial, canary, promoted, kept, rolled_back, …
+    Column("version", Integer),  # the candidate's, once it is registered
+    Column("bundle", String),
+    Column("at", DateTime(timezone=True), nullable=False),
+    Column("actor", String, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("evidence", Text),  # JSON
+    Index("retrainings_by_model", "model", "id"),
+)
+
+# One row a finding that failed in one window or several in a row, of one code; it ends when that code passes again.
+episodes = Table(
+    "episodes",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("model", String, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("code", String, nullable=False),
+    Column("text", Text, nullable=False),  # what is told; nothing of a patient
+    Column("began_at", DateTime(timezone=True), nullable=False),
+    Column("ended_at", DateTime(timezone=True)),
+    Index("episodes_by_model", "model", "id"),
+)
+
+# One row for each episode and each channel that is to be told of it; undelivered ones are tried again.
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("episode", Integer, ForeignKey("episodes.id"), nullable=False),
+    Column("channel", String, nullable=False),  # its kind, and a digest of its address: that may hold a secret
+    Column("tries", Integer, nullable=False),
+    Column("tried_at", DateTime(timezone=True)),
+    Column("delivered_at", DateTime(timezone=True)),
+    Index("deliveries_by_episode", "episode", "channel", unique=True),
+)
+
+# Records that broke the contract, counted: which field, and how; never a value.
+refusals = Table(
+    "refusals",
+    metadata,
+    Column("id", NUMBERS, primary_key=True),
+    Column("model", String, nullable=False),
+    Column("code", String, nullable=False),
+    Column("field", String, nullable=False),  # "" where no field of the contract is to blame
+    Column("n", Integer, nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False),
+    Index("refusals_by_model_and_time", "model", "at"),
+)
+
 audit = Table(
     "audit",
     metadata,

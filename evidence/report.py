@@ -27,7 +27,7 @@ class Report:
     """What was found about the bundle of this digest on these data (a cohort's fingerprint, or a window's)."""
 
     name: str
-    kind: Literal["validation", "external validation", "monitoring"]
+    kind: Literal["validation", "retraining", "external validation", "monitoring"]
     bundle: str
     data: str
     findings: tuple[Finding, ...]

@@ -129,6 +129,58 @@ def prepare(spec: Spec, plan: Plan, records: Records, dropped: Mapping[str, int]
     return cohort
 
 
+def newest_part(y: Array, fresh: NDArray[np.bool_], fraction: float, events: int, non_events: int) -> int:
+    """How many of the newest rows hold a test part: at least that fraction of all, and then as few as hold so many
+    events and non-events among the `fresh`, at most half. 0 where no such part is there.
+
+    `y` (n,) outcomes, oldest first; `fresh` (n,) whether the champion cannot have learned from a row's patient.
+    """
+    n = len(y)
+    for size in range(max(int(np.ceil(fraction * n)), events + non_events), n // 2 + 1):
+        chosen = y[-size:][fresh[-size:]]
+        if chosen.sum() >= events and len(chosen) - chosen.sum() >= non_events:
+            return size
+    return 0
+
+
+def retrained(spec: Spec, plan: Plan, old: Cohort, confirmed: Records, fresh: NDArray[np.bool_], newest: int) -> Cohort:
+    """The cohort of a retraining: all that is old for training, of the `confirmed`, oldest first, the newest for the
+    test. External patients are left out; of a patient in the test part, what is older is left out too.
+
+    `fresh` (n,) as in `newest_part`. Raises CohortError as `prepare` does, or if the old cohort has other features.
+    """
+    if old.names != plan.names or set(old.attributes) != {name.rpartition(".")[2] for name in spec.attributes}:
+        raise CohortError(f"{spec.name}: the cohort has other features than the champion; `medimind prepare` first.")
+    n = len(confirmed)
+    X = build(plan, confirmed.values, confirmed.at)
+    part = np.where((np.arange(n) >= n - newest) & fresh, "test", "train").astype("<U8")
+    labels = attributes(plan, confirmed.values, confirmed.at)
+    of_test = set(confirmed.patient[part == "test"].tolist())
+    earlier = (part == "train") & np.array([patient in of_test for patient in confirmed.patient.tolist()], bool)
+    counts = {"an older record of a test patient": int(earlier.sum())}
+    again: NDArray[np.bool_] = np.zeros(n, bool)
+    base = old.where(old.part != "external")
+    if spec.duplicate_rows == "drop":
+        known = {(row.tobytes(), y) for row, y in zip(base.X, base.y.tolist(), strict=True)}
+        again = np.array([(row.tobytes(), y) in known for row, y in zip(X, confirmed.outcome.tolist(), strict=True)])
+        again |= _duplicates(confirmed)
+    counts["the same as an earlier row"] = int((again & ~earlier).sum())
+    kept = ~earlier & ~again
+    made = Cohort(
+        plan.names,
+        np.concatenate([base.X, X[kept]]),
+        np.concatenate([base.y, confirmed.outcome[kept]]),
+        np.concatenate([np.full(len(base), "train", "<U8"), part[kept]]),
+        {name: np.concatenate([base.attributes[name], labels[name][kept]]) for name in labels},
+        np.concatenate([base.patient, confirmed.patient[kept]]),
+        np.concatenate([base.at, confirmed.at[kept]]),
+        {reason: count for reason, count in counts.items() if count},
+        old.future,
+    )
+    _judge(spec, made)
+    return made
+
+
 def _duplicates(records: Records) -> NDArray[np.bool_]:
     """Rows whose every value and outcome stands in an earlier row already."""
     table = np.column_stack([*records.values.values(), records.outcome])

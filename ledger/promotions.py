@@ -17,6 +17,8 @@ from ledger.reviews import missing, refuse_rejected, standing_in
 from ledger.stops import refuse_retired
 from ledger.traffic import end_routes_to
 
+JUDGED = ("validation", "retraining")
+"""The kinds of report by which a version may come to answer patients."""
 COLUMNS = ("model", "version", "bundle", "at", "actor", "reason")
 
 
@@ -58,6 +60,7 @@ def promote(
     with deciding(engine) as connection:
         if grounds is not None:
             _still(connection, report.name, grounds.instead_of, shown)
+            _against(grounds.instead_of, report, shown)
             refuse_rejected(connection, version, report)
             if why := missing(standing_in(connection, version, report), grounds.plans, shown):
                 raise PromotionError(f"{shown} waits: {why}")
@@ -91,8 +94,9 @@ def ever(engine: sa.Engine, model: str, version: int, bundle: str) -> bool:
 
 
 def require_passed(report: Report, version: int) -> None:
-    """Raise PromotionError unless this is a validation report, and passes: what a version needs to answer patients."""
-    if report.kind != "validation":
+    """Raise PromotionError unless this is a report of validation or retraining, and passes: what a version needs to
+    answer patients."""
+    if report.kind not in JUDGED:
         raise PromotionError(f"{report.name}@{version}: a validation report is needed, this is one of {report.kind}.")
     if not report.passed:
         failed = ", ".join(f"{finding.code} {finding.title}" for finding in report.failed) or "nothing was judged"
@@ -148,6 +152,18 @@ def _still(connection: sa.Connection, model: str, seen: Promotion | None, shown:
         raise PromotionError(
             f"{shown}: another was promoted meanwhile ({who}); nothing was changed. Compare it with that one, and "
             "promote again if it is still the better one."
+        )
+
+
+def _against(champion: Promotion | None, report: Report, shown: str) -> None:
+    """A retrained version was judged against one champion, and takes no other's place by that."""
+    if report.kind != "retraining":
+        return
+    judged = report.figures["retraining"]
+    if champion is None or champion.bundle != judged["bundle"]:
+        raise PromotionError(
+            f"{shown}: was judged against {report.name}@{judged['version']}, which is not champion any more; nothing "
+            f"was changed. `medimind retrain {report.name}` judges against the present one."
         )
 
 

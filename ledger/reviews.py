@@ -85,7 +85,7 @@ def review(engine: sa.Engine, version: int, report: Report, verdict: Verdict, re
     shown = f"{report.name}@{version}"
     if not reason.strip():
         raise LedgerError(f"{shown}: a reason is expected, and this one is empty.")
-    if verdict == "approved" and not (report.kind == "validation" and report.passed):
+    if verdict == "approved" and not (report.kind in ("validation", "retraining") and report.passed):
         raise PromotionError(f"{shown}: its report does not pass, so there is nothing to approve.")
     with deciding(engine) as connection:
         refuse_retired(connection, report.name, version)

@@ -70,6 +70,14 @@ def _paired(
     shown: str, bundle: Bundle, report: Report, shown_before: str, before: Bundle, settings: Settings
 ) -> tuple[dict[str, Paired], str | None]:
     """The version's figures beside the champion's on the same test patients, or why there are none."""
+    if report.kind == "retraining":
+        figures = report.figures["retraining"]["paired"]
+        unknown = {"a": math.nan, "b": math.nan, "difference": math.nan}
+        known = {
+            name: {part: value for part, value in one.items() if value is not None} for name, one in figures.items()
+        }
+        empty = {"low": None, "high": None, "p": None}
+        return {name: Paired(**{**empty, **unknown, **one}) for name, one in known.items()}, None
     try:
         patients = cohort.load(settings.data / "cohorts" / f"{report.name}.parquet")
         if patients.fingerprint != report.data:

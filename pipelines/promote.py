@@ -1,6 +1,9 @@
 """Version to champion, and back: the bundle verified, the promotion put on record, MLflow's alias copied."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 from configs.errors import BundleError, PromotionError, RegistryError
 from configs.settings import Settings, settings
@@ -15,6 +18,8 @@ from models.bundle import Bundle
 from models.predict import Predictor
 from pipelines import change_control
 from pipelines.files import alone
+
+EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -53,16 +58,24 @@ def promote(name: str, number: int, reason: str, settings: Settings) -> Promoted
     return done
 
 
-def offer(name: str, number: int, settings: Settings) -> Promoted | Waits:
+def offer(
+    name: str,
+    number: int,
+    settings: Settings,
+    why: str = "its report passes every gate",
+    evidence: Mapping[str, Any] = EMPTY,
+) -> Promoted | Waits:
     """Make a registered version champion if the change control plan lets it through by itself; else why it waits.
 
-    Raises what `promote` raises.
+    `why` is what speaks for it, and `evidence` what is kept of that. Raises what `promote` raises.
     """
     with alone(name, settings):
-        return _promote(name, number, None, settings)
+        return _promote(name, number, None, settings, why, evidence)
 
 
-def _promote(name: str, number: int, reason: str | None, settings: Settings) -> Promoted | Waits:
+def _promote(
+    name: str, number: int, reason: str | None, settings: Settings, why: str = "", evidence: Mapping[str, Any] = EMPTY
+) -> Promoted | Waits:
     """With a reason: a person decides. Without one the plan does."""
     engine = connect(settings)
     seen = promotions.find_champion(engine, name)
@@ -74,10 +87,10 @@ def _promote(name: str, number: int, reason: str | None, settings: Settings) -> 
     if reason is None:
         if judged.outside or reviews.standing(engine, number, report).rejections:
             return _waits(engine, number, report, judged)
-        reason = "its report passes every gate"
+        reason = why
         if seen is not None:
             reason += f", and what changed is inside the plan: {'; '.join(judged.evidence['changes']) or 'nothing'}"
-    grounds = Grounds(seen, judged.plans if judged.outside else (), judged.evidence)
+    grounds = Grounds(seen, judged.plans if judged.outside else (), {**judged.evidence, **evidence})
     champion = promotions.promote(engine, number, report, settings.actor, reason, grounds)
     return Promoted(champion, True, copy_alias(champion, settings), _notes(engine, name, before))
 

@@ -55,25 +55,38 @@ def _validate(name: str, settings: Settings) -> Validated:
     ):
         if trained_on != present:
             raise BundleError(f"{name}: the bundle was trained with another {what}; `medimind train {name}` first.")
-    predictor = Predictor(bundle)
-    test, learned, plan = patients.only("test"), patients.only("train"), build.plan(spec)
+    engine, commit = connect(settings), git_commit(ROOT)
+    report = judge(bundle, patients, _champion(engine, bundle, patients, settings), commit)
+    return register(engine, bundle, report, patients, commit, settings)
+
+
+def judge(bundle: Bundle, patients: Cohort, champion: Rival, commit: str) -> Report:
+    """The whole case of a bundle on the cohort's test part: what is fitted beside it is fitted here, alike."""
+    spec, plan = bundle.spec, build.plan(bundle.spec)
+    test, learned = patients.only("test"), patients.only("train")
     seed, family = spec.split.seed, bundle.training["family"]
     yardsticks = {
         other: training.fit_family(other, plan, learned, seed).log_odds(test.X)
         for other in dict.fromkeys(["logistic", *(spec.gates.not_worse_than or {})])
     }
-    engine, commit = connect(settings), git_commit(ROOT)
-    report = case(
-        predictor,
+    return case(
+        Predictor(bundle),
         patients,
         yardsticks,
-        _champion(engine, bundle, patients, settings),
+        champion,
         leave_one_out(spec, plan, patients, family),
         lambda cohort: training.fit_family(family, plan, cohort, seed),
         {"git": commit, "libraries": bundle.training["libraries"]},
     )
+
+
+def register(
+    engine: Engine, bundle: Bundle, report: Report, patients: Cohort, commit: str, settings: Settings
+) -> Validated:
+    """Register the bundle with its report, its pictures and its review page, and put on record who judged it."""
+    name, test = report.name, patients.only("test")
     champion = promotions.find_champion(engine, name)
-    pictures = plots.draw(spec.title, test.y, predictor.risk(test.X))
+    pictures = plots.draw(bundle.spec.title, test.y, Predictor(bundle).risk(test.X))
     with suppress(BundleError):  # of a damaged champion, which `verify` names, no page can say what changed
         judged = None
         if champion is not None:

@@ -80,16 +80,21 @@ def validated(engine: sa.Engine, version: int, report: Report, trained_by: tuple
 def review(engine: sa.Engine, version: int, report: Report, verdict: Verdict, reason: str, actor: str) -> Standing:
     """Put a person's verdict on record, in the place of that person's earlier one; where the version stands now.
 
-    Raises PromotionError if the version is retired, or is to be approved without a passing report.
+    A rejection ends whatever traffic led to the version; taken back, it does not bring that again. Raises
+    PromotionError if the version is retired, or is to be approved without a passing report.
     """
     shown = f"{report.name}@{version}"
     if not reason.strip():
         raise LedgerError(f"{shown}: a reason is expected, and this one is empty.")
     if verdict == "approved" and not (report.kind in ("validation", "retraining") and report.passed):
         raise PromotionError(f"{shown}: its report does not pass, so there is nothing to approve.")
+    from ledger.traffic import end_routes_to  # not above: traffic asks here whether a version is rejected
+
     with deciding(engine) as connection:
         refuse_retired(connection, report.name, version)
         _put(connection, version, report, verdict, reason, actor, None)
+        if verdict == "rejected":
+            end_routes_to(connection, report.name, version, f"{shown} is rejected by {actor}: {reason}", actor)
         action = {"approved": "approve", "rejected": "reject"}[verdict]
         audit(connection, actor, action, f"{shown} {report.bundle}")
         return standing_in(connection, version, report)
@@ -103,8 +108,12 @@ def standing(engine: sa.Engine, version: int, report: Report) -> Standing:
 
 def standing_in(connection: sa.Connection, version: int, report: Report) -> Standing:
     """The same, within the caller's transaction."""
+    return _standing(connection, *_exactly(report.name, version, report))
+
+
+def _standing(connection: sa.Connection, *of: sa.ColumnElement[bool]) -> Standing:
     t = tables.reviews
-    rows = connection.execute(sa.select(t).where(*_exactly(report.name, version, report)).order_by(t.c.id)).all()
+    rows = connection.execute(sa.select(t).where(*of).order_by(t.c.id)).all()
     newest = {
         person(row.actor): Review(row.verdict, row.actor, utc(row.at), row.reason)
         for row in rows
@@ -117,9 +126,18 @@ def standing_in(connection: sa.Connection, version: int, report: Report) -> Stan
 
 def refuse_rejected(connection: sa.Connection, version: int, report: Report) -> None:
     """Raise PromotionError while anybody's rejection stands."""
-    if rejections := standing_in(connection, version, report).rejections:
+    _refuse(standing_in(connection, version, report), f"{report.name}@{version}")
+
+
+def refuse_rejected_bundle(connection: sa.Connection, model: str, version: int, bundle: str) -> None:
+    """The same of a version whose report is not at hand: a registered version has one."""
+    c = tables.reviews.c
+    _refuse(_standing(connection, c.model == model, c.version == version, c.bundle == bundle), f"{model}@{version}")
+
+
+def _refuse(standing: Standing, shown: str) -> None:
+    if rejections := standing.rejections:
         first = rejections[0]
-        shown = f"{report.name}@{version}"
         raise PromotionError(
             f"{shown} is rejected by {first.actor} since {first.at:%Y-%m-%d %H:%M} UTC: {first.reason}. It stays so "
             f'until {first.actor} takes it back: `medimind approve {shown} --reason "…"`.'

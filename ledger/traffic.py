@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from configs.errors import NotOnRecordError, PromotionError
 from ledger import chain, stops, tables
 from ledger.database import audit, deciding, now, reading
+from ledger.reviews import refuse_rejected_bundle
 
 Kind = Literal["shadow", "canary", "ab"]
 
@@ -84,11 +85,14 @@ def side(patient_hash: str, route: Route) -> bool:
 def set_route(engine: sa.Engine, lane: Lane, to: Target, reason: str, actor: str) -> Route:
     """Let the lane lead to this version from now on, in the place of what was set before.
 
-    Raises PromotionError if the version is retired or the champion itself, or the share or the tag is none.
+    Raises PromotionError if the version is retired or the champion itself, is rejected where it would answer, or the
+    share or the tag is none.
     """
     check(lane, to.share)
     with deciding(engine) as connection:
         stops.refuse_retired(connection, lane.model, to.version)
+        if lane.kind != "shadow":
+            refuse_rejected_bundle(connection, lane.model, to.version, to.bundle)
         if _champion(connection, lane.model) == to.version:
             raise PromotionError(
                 f"{lane.model}@{to.version} is the champion: all that no other version gets is its own."
@@ -125,7 +129,7 @@ def end(engine: sa.Engine, lane: Lane, reason: str, actor: str) -> None:
 
 
 def end_routes_to(connection: sa.Connection, model: str, version: int, reason: str, actor: str) -> None:
-    """End every lane to a version that becomes champion: it would come back, unasked, with the next champion."""
+    """End every lane to a version that becomes champion, or is rejected: later it would come back, unasked."""
     for lane, row in _newest(connection, model).items():
         if row.version == version:
             _end(connection, lane, reason, actor)

@@ -8,9 +8,10 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs.errors import NotOnRecordError, PromotionError
+from configs.errors import LedgerError, NotOnRecordError, PromotionError
 from ledger import tables
 from ledger.promotions import mark, promote
+from ledger.reviews import review
 from ledger.stops import retire
 from ledger.traffic import Lane, Route, Target, Traffic, end, find, set_route, side
 
@@ -133,6 +134,47 @@ def test_a_canary_that_became_champion_does_not_come_back_with_the_next_champion
 
     promote(ledger, 6, report_on("6" * 64), "nurse.joy", "better still")
     assert find(ledger, "angina") == Traffic(shadow, None, {})
+
+
+def test_a_rejection_ends_every_lane_of_the_version_and_a_running_server_sees_it(engine, report_on):
+    set_route(engine, CANARY, Target(5, FIFTH, 0.1), "a tenth", "nurse.joy")
+    set_route(engine, arm("east"), Target(5, FIFTH), "trial", "nurse.joy")
+    shadow = set_route(engine, SHADOW, Target(4, FOURTH), "look first", "nurse.joy")
+    before = mark(engine)
+
+    review(engine, 5, report_on(FIFTH), "rejected", "alarms too often", "dr.who")
+    assert find(engine, "angina") == Traffic(shadow, None, {})
+    assert mark(engine) != before
+    assert ("dr.who", "traffic", "angina: canary off") in audits(engine)
+
+    review(engine, 5, report_on(FIFTH), "approved", "a dead battery", "dr.who")
+    assert find(engine, "angina") == Traffic(shadow, None, {}), "a rejection that is taken back sets no lane again"
+
+
+def test_a_rejection_that_cannot_be_put_on_record_ends_nothing(ledger, report_on):
+    canary = set_route(ledger, CANARY, Target(5, FIFTH, 0.1), "a tenth", "nurse.joy")
+    with pytest.raises(LedgerError, match="a reason is expected"):
+        review(ledger, 5, report_on(FIFTH), "rejected", " ", "dr.who")
+    review(ledger, 5, report_on(FIFTH), "approved", "fine", "dr.who")
+
+    assert find(ledger, "angina").canary == canary
+
+
+@pytest.mark.parametrize("lane", [Lane("angina", "canary"), arm("east")])
+def test_a_rejected_version_answers_nobody_until_the_rejection_is_taken_back_but_may_be_watched(
+    engine, report_on, lane
+):
+    target = Target(5, FIFTH, 0.1 if lane.kind == "canary" else None)
+    review(engine, 5, report_on(FIFTH), "rejected", "alarms too often", "dr.who")
+    review(engine, 5, report_on(FIFTH), "approved", "fine", "nurse.joy")
+
+    with pytest.raises(PromotionError, match=r"angina@5 is rejected by dr.who since .* UTC: alarms too often"):
+        set_route(engine, lane, target, "why not", "nurse.joy")
+    shadow = set_route(engine, SHADOW, Target(5, FIFTH), "look only", "nurse.joy")
+    assert find(engine, "angina") == Traffic(shadow, None, {})
+
+    review(engine, 5, report_on(FIFTH), "approved", "a dead battery", " Dr.Who")
+    assert set_route(engine, lane, target, "again", "nurse.joy").version == 5
 
 
 def test_a_running_server_sees_each_change_by_the_mark(ledger):

@@ -143,29 +143,31 @@ def newest_part(y: Array, fresh: NDArray[np.bool_], fraction: float, events: int
     return 0
 
 
-def retrained(spec: Spec, plan: Plan, old: Cohort, confirmed: Records, fresh: NDArray[np.bool_], newest: int) -> Cohort:
-    """The cohort of a retraining: all that is old for training, of the `confirmed`, oldest first, the newest for the
-    test. External patients are left out; of a patient in the test part, what is older is left out too.
+def retrained(spec: Spec, plan: Plan, old: Cohort, confirmed: Records, part: NDArray[np.str_]) -> Cohort:
+    """The cohort of a retraining: all that is old is learned from, each of the `confirmed` plays its `part` (n,).
 
-    `fresh` (n,) as in `newest_part`. Raises CohortError as `prepare` does, or if the old cohort has other features.
+    A part is train, test or none. External patients are left out; of a test patient, what is older is left out too.
+
+    Raises CohortError as `prepare` does, or if the old cohort has other features.
     """
     if old.names != plan.names or set(old.attributes) != {name.rpartition(".")[2] for name in spec.attributes}:
         raise CohortError(f"{spec.name}: the cohort has other features than the champion; `medimind prepare` first.")
-    n = len(confirmed)
     X = build(plan, confirmed.values, confirmed.at)
-    part = np.where((np.arange(n) >= n - newest) & fresh, "test", "train").astype("<U8")
     labels = attributes(plan, confirmed.values, confirmed.at)
     of_test = set(confirmed.patient[part == "test"].tolist())
     earlier = (part == "train") & np.array([patient in of_test for patient in confirmed.patient.tolist()], bool)
-    counts = {"an older record of a test patient": int(earlier.sum())}
-    again: NDArray[np.bool_] = np.zeros(n, bool)
+    counts = {
+        "an older record of a test patient": int(earlier.sum()),
+        "of a patient whom the champion knows": int((part == "").sum()),
+    }
+    again: NDArray[np.bool_] = np.zeros(len(confirmed), bool)
     base = old.where(old.part != "external")
     if spec.duplicate_rows == "drop":
         known = {(row.tobytes(), y) for row, y in zip(base.X, base.y.tolist(), strict=True)}
         again = np.array([(row.tobytes(), y) in known for row, y in zip(X, confirmed.outcome.tolist(), strict=True)])
         again |= _duplicates(confirmed)
-    counts["the same as an earlier row"] = int((again & ~earlier).sum())
-    kept = ~earlier & ~again
+    counts["the same as an earlier row"] = int((again & ~earlier & (part != "")).sum())
+    kept = ~earlier & ~again & (part != "")
     made = Cohort(
         plan.names,
         np.concatenate([base.X, X[kept]]),

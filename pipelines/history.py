@@ -108,6 +108,8 @@ def _verb(decision: Decision) -> str:
         if fields["version"] is not None:
             return f"retired {about}"
         return f"stopped {about}" if fields["stopped"] else f"lifted the stop of {about}"
+    if decision.kind == "retrainings":
+        return f"retraining {fields['run']} {fields['step'].replace('_', ' ')} {about}"
     lane = fields["tag"] or fields["kind"]
     if fields["version"] is None:
         return f"ended {lane}"

@@ -305,3 +305,82 @@ def test_a_parquet_file_that_is_no_cohort_is_refused(prepared, tmp_path, spoil):
 
     with pytest.raises(CohortError):
         cohort.load(path)
+
+
+def confirmed_rows(disease, n: int, seed: int) -> Records:
+    """`n` confirmed patients of the invented disease, oldest first, as a ledger gives them."""
+    dice = np.random.default_rng(seed)
+    values = {name: dice.integers(0, 2, n).astype(float) for name in disease.spec.columns}
+    values["cholesterol_mg_dl"] = dice.uniform(100, 300, n)
+    values |= {"age_years": dice.integers(30, 80, n).astype(float), "max_heart_rate_bpm": dice.uniform(80, 200, n)}
+    return Records(
+        values,
+        (dice.random(n) < 0.5).astype(float),
+        np.array([f"new{row}" for row in range(n)]),
+        np.arange(n, dtype=float),
+    )
+
+
+@given(
+    y=st.lists(st.sampled_from([0.0, 1.0]), max_size=80),
+    stale=st.integers(0, 40),
+    fraction=st.floats(0.05, 0.5),
+    fewest=st.integers(1, 6),
+)
+def test_a_newest_part_holds_enough_of_both_and_is_no_larger_than_it_must_be(
+    y: list[float], stale: int, fraction: float, fewest: int
+) -> None:
+    outcomes, fresh = np.array(y, float), np.arange(len(y)) >= stale
+
+    def holds(size: int) -> bool:
+        chosen = outcomes[len(y) - size :][fresh[len(y) - size :]]
+        return bool(chosen.sum() >= fewest and (1 - chosen).sum() >= fewest)
+
+    size = cohort.newest_part(outcomes, fresh, fraction, fewest, fewest)
+    least = max(int(np.ceil(fraction * len(y))), 2 * fewest)
+    if size:
+        assert least <= size <= len(y) // 2 and holds(size)
+        assert size == least or not holds(size - 1)
+    else:
+        assert not any(holds(tried) for tried in range(least, len(y) // 2 + 1))
+
+
+def test_a_retraining_tests_on_the_newest_and_learns_from_all_that_is_old(disease) -> None:
+    confirmed = confirmed_rows(disease, 60, 3)
+    part = np.where(np.arange(60) >= 45, "test", "train")
+    made = cohort.retrained(disease.spec, disease.plan, disease.cohort, confirmed, part)
+    old = disease.cohort.where(disease.cohort.part != "external")
+    assert made.only("test").patient.tolist() == [f"new{row}" for row in range(45, 60)]
+    assert set(made.only("train").patient) == set(old.patient) | {f"new{row}" for row in range(45)}
+    assert not len(made.only("external"))
+    again = cohort.retrained(disease.spec, disease.plan, disease.cohort, confirmed, part)
+    assert again.fingerprint == made.fingerprint and again.assignment == made.assignment
+
+
+def test_a_test_patient_was_never_learned_from_under_an_earlier_record(disease) -> None:
+    confirmed = confirmed_rows(disease, 60, 3)
+    confirmed.patient[[2, 30]] = confirmed.patient[50]
+    made = cohort.retrained(
+        disease.spec, disease.plan, disease.cohort, confirmed, np.where(np.arange(60) >= 45, "test", "train")
+    )
+    assert "new50" not in made.only("train").patient and "new50" in made.only("test").patient
+    assert made.dropped["an older record of a test patient"] == 2
+
+
+def test_a_patient_who_stands_in_the_old_data_already_is_left_out_and_counted(disease) -> None:
+    spec = disease.spec
+    old = disease.cohort.where(np.zeros(len(disease.cohort), bool))
+    base = confirmed_rows(disease, 60, 3)
+    first = cohort.retrained(spec, disease.plan, old, base, np.where(np.arange(60) >= 45, "test", "train"))
+    more = confirmed_rows(disease, 60, 4)
+    for name in more.values:
+        more.values[name][:5] = base.values[name][:5]
+    more.outcome[:5] = base.outcome[:5]
+    made = cohort.retrained(spec, disease.plan, first, more, np.where(np.arange(60) >= 45, "test", "train"))
+    assert made.dropped["the same as an earlier row"] == 5
+
+
+def test_a_retraining_of_other_features_than_the_old_cohort_has_is_refused(disease) -> None:
+    other = replace(disease.cohort, names=(*disease.cohort.names[:-1], "another"))
+    with pytest.raises(CohortError, match="other features than the champion"):
+        cohort.retrained(disease.spec, disease.plan, other, confirmed_rows(disease, 60, 3), np.full(60, "train"))

@@ -40,6 +40,12 @@ class CohortError(MediMindError):
     code = "cohort"
 
 
+class TooFewError(CohortError):
+    """There are too few patients to say anything yet; more may come."""
+
+    code = "too_few"
+
+
 class TrainingError(MediMindError):
     """A model could not be fitted, exported or given its operating points."""
 
@@ -68,6 +74,12 @@ class NotOnRecordError(LedgerError):
     """The ledger works, and does not hold what was asked for."""
 
     code = "not_on_record"
+
+
+class BusyError(LedgerError):
+    """Another process is at it; a later try may find it done."""
+
+    code = "busy"
 
 
 class ServiceError(MediMindError):

@@ -424,6 +424,24 @@ def monitor(
 
 
 @app.command()
+def retrain(
+    name: Name,
+    reason: Annotated[
+        str | None, typer.Option("--reason", help="Begin one now, whatever the spec's triggers say, and why.")
+    ] = None,
+    flow: AsFlow = False,
+) -> None:
+    """The loop, once: is a retraining due, or under way; then as far as the evidence carries it now."""
+    if _as_flow(flow):
+        _flows().retrain(name, reason)
+        return
+    from pipelines import story
+    from pipelines.retrain import retrain
+
+    story.retrained(retrain(name, _settings(), reason))
+
+
+@app.command()
 def serve(
     names: Annotated[list[str] | None, typer.Argument(help="Diseases; default: the released ones.")] = None,
     port: Annotated[int | None, typer.Option(help="Default: MEDIMIND_PORT, or 8400.")] = None,

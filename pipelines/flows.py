@@ -20,6 +20,7 @@ from pipelines import ingest as ingesting
 from pipelines import monitor as monitoring
 from pipelines import prepare as preparing
 from pipelines import promote as promoting
+from pipelines import retrain as retraining
 from pipelines import story
 from pipelines import train as training
 from pipelines import validate as validating
@@ -94,6 +95,12 @@ def offer(name: str, number: int) -> None:
 def monitor(name: str, since: datetime | None = None) -> None:
     """The champion's window, judged."""
     story.monitored(monitoring.monitor(name, since, settings()))
+
+
+@flow(name="retrain")
+def retrain(name: str, reason: str | None = None) -> None:
+    """The loop, once: begun, judged, tried, promoted or refused, kept or rolled back, as far as it goes now."""
+    story.retrained(stubborn(retraining.retrain)(name, settings(), reason))
 
 
 @flow(name="run")

@@ -8,34 +8,22 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from configs.errors import CohortError, LedgerError, NotOnRecordError, PromotionError, RecordError, TrainingError
-from configs.settings import ROOT, Settings
+from configs.errors import CohortError, LedgerError, NotOnRecordError, PromotionError, TooFewError, TrainingError
+from configs.settings import Settings
 from configs.spec import Retrain, Spec, load_spec
 from evidence import monitoring, retraining
-from evidence.case import Rival
 from evidence.metrics import METRICS, Array, interval
 from evidence.report import Finding
-from features import build, cohort
-from features.cohort import Cohort
-from features.columns import check_record
-from features.records import Records
-from ledger import confirmed, locks, promotions, registry, retrainings, reviews, traffic, windows
-from ledger.confirmed import Confirmed
+from ledger import confirmed, locks, promotions, registry, retrainings, traffic, windows
 from ledger.database import Engine, connect, now
 from ledger.promotions import Promotion
 from ledger.retrainings import Name, Step
 from ledger.traffic import Lane, Target
 from models import bundle as bundles
-from models import training
 from models.bundle import Bundle
-from models.predict import Predictor
-from pipelines import promote, validate
-from pipelines.files import replacing
+from pipelines import candidate, promote
+from pipelines.candidate import Place
 from pipelines.promote import Waits
 
 
@@ -195,71 +183,32 @@ def _train(scene: Scene, step: Step) -> Next:
     """From the confirmed outcomes to a registered candidate, judged beside the champion."""
     if (other := _another(scene, step)) is not None:
         return other
-    name, spec, asked, settings = scene.name, scene.spec, scene.asked, scene.settings
-    plan = build.plan(spec)
-    found = confirmed.confirmed(scene.engine, name, step.evidence["outcomes_to"])
-    records, places, refused = _records(spec, found)
-    after, fresh = _fresh(records, places, _learned_to(scene)[0])
-    newest = cohort.newest_part(
-        records.outcome, fresh, spec.split.test_fraction, asked.min_events, asked.min_non_events
-    )
-    if not newest:
-        why = (
-            f"not applicable: of {len(records)} confirmed outcomes no newest part, up to half, holds "
-            f"{asked.min_events} events and {asked.min_non_events} non-events of patients whom the champion did not learn from"
-        )
-        return _step(step, "waits", why, settings), ""
+    engine, settings = scene.engine, scene.settings
     try:
-        old = cohort.load(settings.data / "cohorts" / f"{name}.parquet")
-        latest = np.arange(len(records)) >= len(records) - newest
-        part = np.where(latest & fresh, "test", np.where(latest & after, "", "train"))
-        patients = cohort.retrained(spec, plan, old, records, part)
-        folder = settings.private(settings.home / "retraining" / name)
-        with replacing(folder / f"{patients.fingerprint}.parquet", CohortError) as partial:
-            cohort.save(patients, partial)
-        candidate = training.train(spec, plan, patients, folder / "bundle")
+        found = candidate.gather(engine, scene.spec, step.evidence["outcomes_to"], _learned_to(scene)[0], settings)
+        made = candidate.make(engine, scene.champion, found.patients, settings)
+    except TooFewError as exc:
+        return _step(step, "waits", f"not applicable: {exc}", settings), ""
     except (CohortError, TrainingError) as exc:
         return _step(step, "refused", f"no candidate could be trained: {exc}", settings), ""
-    if candidate.digest == scene.champion.bundle:
-        return _step(step, "refused", "the same data make the champion again", settings), ""
-    reviews.trained(scene.engine, name, candidate.digest, settings.actor)
-    test, seed = patients.only("test"), spec.split.seed
-    of_candidate, of_champion = Predictor(candidate).risk(test.X), Predictor(scene.bundle).risk(test.X)
-    findings = retraining.compare(asked, test.y, of_candidate, of_champion, seed)
-    against = {
-        "version": scene.champion.version,
-        "bundle": scene.champion.bundle,
-        "paired": retraining.paired(test.y, of_candidate, of_champion, seed),
-    }
-    commit = validate.git_commit(ROOT)
-    case = validate.judge(candidate, patients, Rival(scene.shown, of_champion), commit)
-    report = retraining.judge(case, asked, against, findings)
-    version = validate.register(scene.engine, candidate, report, patients, commit, settings).version
-    learned = int(np.flatnonzero(part == "train")[-1])
-    made = replace(
-        step,
-        version=version.number,
-        bundle=candidate.digest,
-        evidence={
-            **step.evidence,
-            "learned_to": list(places[learned]),
-            "cohort": _counts(patients, found, refused),
-            "paired": against["paired"],
-        },
+    if made is None:
+        return _step(step, "refused", "the same patients make the champion again", settings), ""
+    evidence = {"learned_to": list(found.learned_to), "cohort": found.counts, "paired": made.paired}
+    step = replace(
+        step, version=made.version.number, bundle=made.version.bundle, evidence={**step.evidence, **evidence}
     )
-    said = f"on the newest {len(test)} patients, {_said(findings)}"
-    if retraining.better(findings) is None:
-        return _step(made, "waits", f"not applicable: {said}", settings), ""
-    if not report.passed:
-        failed = [finding for finding in report.failed if finding not in findings]
-        other_reasons = "".join(f"; {finding.code} {finding.title}: {finding.explanation}" for finding in failed)
-        return _step(made, "refused", f"{said}{other_reasons}", settings), ""
-    if asked.trial is None:
-        command = f'medimind promote {version} --reason "…"'
-        return _step(
-            made, "waits", f"better: {said}; the spec has no trial, a person decides: `{command}`", settings
-        ), ""
-    return _into_shadow(scene, made, f"better: {said}"), ""
+    verdict = retraining.better(made.findings)
+    if verdict is None:
+        return _step(step, "waits", f"not applicable: {made.said}", settings), ""
+    if not made.report.passed:
+        failed = [finding for finding in made.report.failed if finding not in made.findings]
+        why = "".join(f"; {finding.code} {finding.title}: {finding.explanation}" for finding in failed)
+        return _step(step, "refused", f"{made.said}{why}", settings), ""
+    if scene.asked.trial is None:
+        command = f'medimind promote {made.version} --reason "…"'
+        why = f"better: {made.said}; the spec has no trial, a person decides: `{command}`"
+        return _step(step, "waits", why, settings), ""
+    return _into_shadow(scene, step, f"better: {made.said}"), ""
 
 
 def _into_shadow(scene: Scene, step: Step, why: str) -> Step:
@@ -450,49 +399,13 @@ def _beyond(spec: Spec, y: Array, risk: Array) -> list[str]:
     return found
 
 
-def _records(spec: Spec, found: Confirmed) -> tuple[Records, list[tuple[int, int]], int]:
-    """The confirmed records, checked again, oldest first, with their places; and how many the contract now refuses."""
-    checked, rows = [], []
-    for row, record in enumerate(found.records):
-        try:
-            checked.append(check_record(spec.columns, record))
-            rows.append(row)
-        except RecordError:  # of an earlier contract
-            continue
-    places = [found.places[row] for row in rows]
-    whose = [found.patients[row] or f"{place[0]}-{place[1]}" for row, place in zip(rows, places, strict=True)]
-    values = {name: np.array([record.values[name] for record in checked], np.float64) for name in spec.columns}
-    at = np.array([record.at.timestamp() if record.at else np.nan for record in checked], np.float64)
-    records = Records(values, found.outcomes[rows], np.array(whose, dtype=np.str_), at)
-    return records, places, len(found.records) - len(rows)
-
-
-def _fresh(
-    records: Records, places: Sequence[tuple[int, int]], learned_to: tuple[int, int]
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which rows came after what the champion learned from, and which of them are of patients unknown to it, (n,)."""
-    after = np.array([place > learned_to for place in places], bool)
-    known = set(records.patient[~after].tolist())
-    return after, after & np.array([patient not in known for patient in records.patient.tolist()], bool)
-
-
-def _learned_to(scene: Scene) -> tuple[tuple[int, int], int]:
+def _learned_to(scene: Scene) -> tuple[Place, int]:
     """The place of the last prediction that the champion may have learned from, and the last outcome it may know."""
     for step in reversed(retrainings.steps(scene.engine, scene.name)):
         if step.bundle == scene.champion.bundle and "learned_to" in step.evidence:
             request, position = step.evidence["learned_to"]
             return (request, position), step.evidence["outcomes_to"]
     return (-1, -1), 0
-
-
-def _counts(patients: Cohort, found: Confirmed, refused: int) -> dict[str, Any]:
-    return {
-        "data": patients.fingerprint,
-        "train": int((patients.part == "train").sum()),
-        "test": int((patients.part == "test").sum()),
-        "confirmed": len(found.records),
-        "left_out": {**patients.dropped, "refused by the contract": refused, "purged": found.purged},
-    }
 
 
 def _shadow(scene: Scene, number: int | None, why: str) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pipelines.load import Loaded
     from pipelines.monitor import Monitored
     from pipelines.promote import Promoted, Waits
+    from pipelines.retrain import Done
     from pipelines.validate import Validated
     from pipelines.verify import Verified
 
@@ -122,6 +123,13 @@ def monitored(done: "Monitored") -> None:
     findings(told)
     say(f"          report {escape(str(done.page))}")
     say(f"          drawing {escape(str(done.drawing))} (holds patients' values)")
+
+
+def retrained(done: "Done") -> None:
+    for step in done.steps:
+        say(f"[bold]retrain[/]   {escape(step.told)}")
+    if not done.steps or done.steps[-1].open:
+        say(f"[bold]retrain[/]   {escape(done.stands)}")
 
 
 def replayed(done: "Replay") -> None:

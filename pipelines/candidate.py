@@ -1,0 +1,136 @@
+"""From confirmed outcomes to a registered candidate: whom it learned from, and how it does beside the champion."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from configs.errors import CohortError, RecordError, TooFewError
+from configs.settings import ROOT, Settings
+from configs.spec import Spec
+from evidence import retraining
+from evidence.case import Rival
+from evidence.report import Finding, Report
+from features import build, cohort
+from features.cohort import Cohort
+from features.columns import check_record
+from features.records import Records
+from ledger import confirmed, reviews
+from ledger.confirmed import Confirmed
+from ledger.database import Engine
+from ledger.promotions import Promotion
+from ledger.registry import Version
+from models import bundle as bundles
+from models import training
+from models.predict import Predictor
+from pipelines import validate
+from pipelines.files import replacing
+
+Place = tuple[int, int]
+"""Request and position of a prediction, which order them."""
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """The cohort of a retraining. `learned_to`: the last prediction in its training part; `counts`: as plain JSON."""
+
+    patients: Cohort
+    learned_to: Place
+    counts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A registered version with its report; `findings` are those that held it against the champion on `test` patients,
+    `paired` every figure of both, as plain JSON."""
+
+    version: Version
+    report: Report
+    findings: Sequence[Finding]
+    paired: dict[str, Any]
+    test: int
+
+    @property
+    def said(self) -> str:
+        return f"on the newest {self.test} patients, {'; '.join(finding.explanation for finding in self.findings)}"
+
+
+def gather(engine: Engine, spec: Spec, outcomes_to: int, learned_to: Place, settings: Settings) -> Gathered:
+    """The old cohort, and every prediction whose outcome is known by row `outcomes_to`; the newest are the test part.
+
+    `learned_to`: the last prediction that the champion may have learned from; none of its patients is in the test part.
+    Raises TooFewError if no newest part, up to half, holds as many events and non-events as the spec asks for,
+    CohortError if there is no old cohort of the same features.
+    """
+    found = confirmed.confirmed(engine, spec.name, outcomes_to)
+    records, places, refused = _records(spec, found)
+    after = np.array([place > learned_to for place in places], bool)
+    known = set(records.patient[~after].tolist())
+    fresh = after & np.array([patient not in known for patient in records.patient.tolist()], bool)
+    asked = spec.change_control.retrain
+    size = cohort.newest_part(records.outcome, fresh, spec.split.test_fraction, asked.min_events, asked.min_non_events)
+    if not size:
+        raise TooFewError(
+            f"of {len(records)} confirmed outcomes no newest part, up to half, holds {asked.min_events} events and "
+            f"{asked.min_non_events} non-events of patients whom the champion did not learn from"
+        )
+    latest = np.arange(len(records)) >= len(records) - size
+    part = np.where(latest & fresh, "test", np.where(latest & after, "", "train"))
+    old = cohort.load(settings.data / "cohorts" / f"{spec.name}.parquet")
+    patients = cohort.retrained(spec, build.plan(spec), old, records, part)
+    counts = {
+        "data": patients.fingerprint,
+        "train": int((patients.part == "train").sum()),
+        "test": int((patients.part == "test").sum()),
+        "confirmed": len(found.records),
+        "left_out": {**patients.dropped, "refused by the contract": refused, "purged": found.purged},
+    }
+    return Gathered(patients, places[int(np.flatnonzero(part == "train")[-1])], counts)
+
+
+def make(engine: Engine, champion: Promotion, patients: Cohort, settings: Settings) -> Candidate | None:
+    """Train by the champion's own spec, judge beside the champion, and register; None: it is the champion again.
+
+    Doing it again gives the same version. Raises TrainingError if nothing was learned.
+    """
+    before = bundles.get(champion.bundle, settings)
+    spec, name = before.spec, champion.model
+    folder = settings.private(settings.home / "retraining" / name)
+    with replacing(folder / f"{patients.fingerprint}.parquet", CohortError) as partial:
+        cohort.save(patients, partial)
+    bundle = training.train(spec, build.plan(spec), patients, folder / "bundle")
+    if bundle.digest == champion.bundle:
+        return None
+    reviews.trained(engine, name, bundle.digest, settings.actor)
+    test, seed, asked = patients.only("test"), spec.split.seed, spec.change_control.retrain
+    own, other = Predictor(bundle).risk(test.X), Predictor(before).risk(test.X)
+    findings = retraining.compare(asked, test.y, own, other, seed)
+    paired = retraining.paired(test.y, own, other, seed)
+    commit = validate.git_commit(ROOT)
+    case = validate.judge(bundle, patients, Rival(f"{name}@{champion.version}", other), commit)
+    against = {"version": champion.version, "bundle": champion.bundle, "paired": paired}
+    report = retraining.judge(case, asked, against, findings)
+    done = validate.register(engine, bundle, report, patients, commit, settings)
+    return Candidate(done.version, done.report, findings, paired, len(test))
+
+
+def _records(spec: Spec, found: Confirmed) -> tuple[Records, list[Place], int]:
+    """The confirmed records, checked again, oldest first, with their places; and how many the contract now refuses."""
+    checked, rows = [], []
+    for row, record in enumerate(found.records):
+        try:
+            checked.append(check_record(spec.columns, record))
+            rows.append(row)
+        except RecordError:  # of an earlier contract
+            continue
+    places = [found.places[row] for row in rows]
+    whose = [found.patients[row] or f"{place[0]}-{place[1]}" for row, place in zip(rows, places, strict=True)]
+    values = {name: np.array([record.values[name] for record in checked], np.float64) for name in spec.columns}
+    at: NDArray[np.float64] = np.array([record.at.timestamp() if record.at else np.nan for record in checked])
+    return (
+        Records(values, found.outcomes[rows], np.array(whose, dtype=np.str_), at),
+        places,
+        len(found.records) - len(rows),
+    )

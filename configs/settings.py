@@ -51,6 +51,9 @@ class Settings(BaseSettings):
     trust: str = ""
     """The file of the public keys whose signatures count; empty: one under `home`."""
 
+    alerts: SecretStr = SecretStr("")
+    """Who is told of a monitoring finding that failed, besides the log: apprise's addresses, separated by spaces."""
+
     port: int = 8400
     user: str = ""
     """Who acts, for the audit; empty: the operating system's user."""

@@ -1,0 +1,162 @@
+"""Who is told of a finding that failed: the only home of apprise.
+
+What is to be told is on record before anybody is told (ledger/alerts.py): a channel that is down, or a process that is
+killed between, delays an alert and loses none. A message holds what the finding's explanation holds: no patient, no
+count under 10.
+"""
+
+import hashlib
+import logging
+import queue
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from time import monotonic
+
+from configs.errors import BusyError, SpecError
+from configs.settings import Settings
+from ledger import alerts, locks
+from ledger.alerts import Episode
+from ledger.database import Engine
+
+LOG = "log"
+"""The channel that is always there: Python's log, which is standard error unless somebody sends it elsewhere."""
+
+SOCKET_WAIT_S = 4.0
+"""How long a channel may be silent before it counts as down."""
+
+ALL_WAIT_S = 10.0
+"""How long all channels together may take; what was not told by then waits for the next try."""
+
+OUTBOX = "-alerts"
+"""The lock of whoever delivers; no disease has such a name."""
+
+Send = Callable[[str, str], bool]
+"""Tell a title and a text; whether they were taken."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """How many alerts this try delivered, and how many still wait for a channel that is set now."""
+
+    delivered: int
+    waiting: int
+
+
+def channels(settings: Settings) -> dict[str, Send]:
+    """Each channel by the name that it has on record: its kind and, as an address may hold a secret, a digest of it.
+
+    Raises SpecError if MEDIMIND_ALERTS holds an address that apprise does not know.
+    """
+    found: dict[str, Send] = {LOG: _to_log}
+    for place, address in enumerate(settings.alerts.get_secret_value().split(), start=1):
+        kind, colon, _ = address.partition("://")
+        send = _by_apprise(address) if colon else None
+        if send is None:
+            raise SpecError(
+                f"MEDIMIND_ALERTS: address {place} is none that apprise knows; addresses separated by spaces are "
+                "expected, such as json://host/path for a webhook, mailto://user:password@host?to=somebody@host for "
+                "e-mail."
+            )
+        found[f"{kind.lower()}:{hashlib.sha256(address.encode()).hexdigest()[:8]}"] = send
+    return found
+
+
+def deliver(engine: Engine, settings: Settings) -> Told:
+    """Tell every channel what it was not told yet, the oldest first, within ALL_WAIT_S for all of them together.
+
+    A channel that does not take an alert is left alone until the next call. Of two processes one delivers.
+    """
+    sends = channels(settings)
+    try:
+        with locks.alone(engine, settings, OUTBOX):
+            delivered = _to_each(engine, settings, sends)
+    except BusyError:
+        delivered = 0
+    return Told(delivered, len(alerts.undelivered(engine, list(sends))))
+
+
+def message(episode: Episode, settings: Settings) -> tuple[str, str]:
+    """The title and the text of an alert."""
+    named = f"{episode.model}@{episode.version}"
+    page = settings.reports / episode.model / "timeline.html"
+    return (
+        f"MediMind {named}: {episode.code} failed",
+        f"{episode.text}\nSince {episode.began_at:%Y-%m-%d %H:%M} UTC. To look further: medimind monitor "
+        f"{episode.model}; {page}",
+    )
+
+
+def _to_each(engine: Engine, settings: Settings, sends: Mapping[str, Send]) -> int:
+    """How many were delivered. Each channel has a thread, and what hangs there is left behind; all is recorded here."""
+    done: queue.SimpleQueue[tuple[str, bool]] = queue.SimpleQueue()
+    over = threading.Event()
+    left: dict[str, list[int]] = {}
+    for channel, send in sends.items():
+        if found := alerts.undelivered(engine, [channel]):
+            left[channel] = [delivery for delivery, _ in found]
+            told = [message(episode, settings) for _, episode in found]
+            threading.Thread(target=_tell, args=(channel, send, told, done, over), daemon=True).start()
+    delivered, until = 0, monotonic() + ALL_WAIT_S
+    while left:
+        try:
+            channel, taken = done.get(timeout=max(until - monotonic(), 0))
+        except queue.Empty:
+            break
+        alerts.tried(engine, left[channel].pop(0), taken)
+        delivered += taken
+        if not (taken and left[channel]):
+            del left[channel]
+    over.set()
+    for deliveries in left.values():  # what is under way still
+        alerts.tried(engine, deliveries[0], False)
+    return delivered
+
+
+def _tell(
+    channel: str,
+    send: Send,
+    told: Sequence[tuple[str, str]],
+    done: "queue.SimpleQueue[tuple[str, bool]]",
+    over: threading.Event,
+) -> None:
+    for title, text in told:
+        if over.is_set():
+            return
+        try:
+            taken = send(title, text)
+        except Exception:  # whatever a channel's library raises, the alert was not taken
+            taken = False
+        done.put((channel, taken))
+        if not taken:
+            return
+
+
+def _to_log(title: str, text: str) -> bool:
+    logging.getLogger("medimind").warning("%s. %s", title, text)
+    return True
+
+
+def _by_apprise(address: str) -> Send | None:
+    """How to tell this address, and nobody else; None if apprise does not know such an address."""
+    import apprise
+
+    logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)  # it would quote parts of the address
+    asset = apprise.AppriseAsset(
+        async_mode=False,
+        http_redirects=False,  # the address that was given, not one that its host names
+        image_url_mask="",  # no picture to be fetched from apprise's own site
+        image_url_logo="",
+        app_id="MediMind",
+        app_desc="MediMind",
+        app_url="",
+        pgp_autogen=False,
+        pem_autogen=False,
+        storage_mode="memory",
+    )
+    told = apprise.Apprise(asset=asset)
+    if not told.add(address) or len(told) != 1:
+        return None
+    for service in told:
+        service.socket_connect_timeout = service.socket_read_timeout = SOCKET_WAIT_S
+    return lambda title, text: bool(told.notify(text, title=title, notify_type="failure", body_format="text"))

@@ -1,6 +1,7 @@
 """A window of predictions against what the model was trained on, as findings MW001 to MW008."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,27 +19,39 @@ FALSE_ALARMS = 0.01
 """The chance, about, that a window without drift raises any alarm on its inputs or score; shared among the tests."""
 
 
-def judge(
-    bundle: Bundle,
-    window: str,
-    X: NDArray[np.float32],
-    risk: Array,
-    outcomes: Array,
-    attributes: Mapping[str, NDArray[np.str_]],
-    skewed: int,
-) -> Report:
-    """The monitoring report of one window.
+@dataclass(frozen=True)
+class Seen:
+    """A window of n predictions of one bundle, in the order in which they came.
 
-    `X` (n, d), `risk` (n,), `outcomes` (n,) 0, 1 or NaN where not yet known, `attributes[name]` (n,), all in the same
-    order; `skewed` counts the predictions whose features come out otherwise when computed again; `window` names it.
+    `X` (n, d) are their features, `risk` (n,), `outcomes` (n,) 0, 1 or NaN where not yet known, `attributes[name]` (n,)
+    their labels, `received` (n,) when each came and `now` when they are looked at, in seconds since 1970. Of `sampled`
+    predictions whose features were computed again, `skewed` came out otherwise. `refused` counts the records that the
+    contract refused in the same time, by code and field ("" where it names none).
     """
-    findings = [_size(len(risk))]
-    if len(risk):
-        findings += _inputs(bundle, X, attributes)
-        findings.append(_score(bundle, risk))
-        findings.append(_skew(skewed, len(risk)))
-    findings += _performance(bundle, risk, outcomes, attributes)
-    return Report(bundle.spec.name, "monitoring", bundle.digest, window, tuple(findings))
+
+    X: NDArray[np.float32]
+    risk: Array
+    outcomes: Array
+    attributes: Mapping[str, NDArray[np.str_]]
+    received: Array
+    now: float
+    skewed: int
+    sampled: int
+    refused: Mapping[tuple[str, str], int]
+
+    def __len__(self) -> int:
+        return len(self.risk)
+
+
+def judge(bundle: Bundle, window: str, seen: Seen) -> Report:
+    """The monitoring report of one window; `window` names it."""
+    findings = [_size(len(seen))]
+    if len(seen):
+        findings += _inputs(bundle, seen.X, seen.attributes)
+        findings.append(_score(bundle, seen.risk))
+        findings.append(_skew(seen.skewed, seen.sampled))
+    findings += _performance(bundle, seen.risk, seen.outcomes, seen.attributes)
+    return Report(bundle.spec.name, "monitoring", bundle.digest, window, tuple(findings), {"n": len(seen)})
 
 
 def _size(n: int) -> Finding:

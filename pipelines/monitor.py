@@ -51,7 +51,18 @@ def monitor(name: str, since: datetime | None, settings: Settings) -> Monitored:
     last = None if since else bundle.spec.monitoring.window
     seen = window(engine, name, bundle.digest, last, since)
     attributes, skewed = _again(predictor, seen)
-    report = monitoring.judge(bundle, _name(seen), seen.features, seen.risks, seen.outcomes, attributes, skewed)
+    judged = monitoring.Seen(
+        X=seen.features,
+        risk=seen.risks,
+        outcomes=seen.outcomes,
+        attributes=attributes,
+        received=seen.received,
+        now=now().timestamp(),
+        skewed=skewed,
+        sampled=len(seen),
+        refused={},
+    )
+    report = monitoring.judge(bundle, _name(seen), judged)
 
     folder = settings.private(settings.reports / name)
     stamp = f"{now():%Y%m%dT%H%M%S}"

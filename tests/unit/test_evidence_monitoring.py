@@ -9,6 +9,7 @@ from evidence.card import card
 from evidence.report import Report
 
 WINDOW = 150
+NOW = 1.8e9
 
 
 @pytest.fixture(scope="module")
@@ -22,11 +23,21 @@ def patients(disease_of, document):
 def judged(trained, predictor):
     """`judged(X, outcomes, site)`: the report of a window of these feature rows."""
 
-    def judge(X, outcomes=None, site="north", skewed=0) -> Report:
+    def judge(X, outcomes=None, site="north", skewed=0, refused=None) -> Report:
         n = len(X)
         known = np.full(n, np.nan) if outcomes is None else outcomes
-        attributes = {"site": np.full(n, site)}
-        return monitoring.judge(trained, f"{n} predictions", X, predictor.risk(X), known, attributes, skewed)
+        seen = monitoring.Seen(
+            X=X,
+            risk=predictor.risk(X),
+            outcomes=known,
+            attributes={"site": np.full(n, site)},
+            received=NOW - np.arange(n, 0, -1.0),
+            now=NOW,
+            skewed=skewed,
+            sampled=n,
+            refused=refused or {},
+        )
+        return monitoring.judge(trained, f"{n} predictions", seen)
 
     return judge
 
@@ -76,7 +87,10 @@ def test_a_group_of_nine_is_not_told(patients, judged):
 
 def test_an_empty_window_is_a_failed_finding(trained):
     nothing = np.empty((0, 0), np.float32)
-    report = monitoring.judge(trained, "an empty window", nothing, np.empty(0), np.empty(0), {}, 0)
+    none = np.empty(0)
+    seen = monitoring.Seen(nothing, none, none, {}, none, NOW, 0, 0, {})
+
+    report = monitoring.judge(trained, "an empty window", seen)
 
     assert [finding.code for finding in report.failed] == ["MW001"]
     assert {finding.verdict for finding in by_code(report, "MW007")} == {"not applicable"}

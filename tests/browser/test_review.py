@@ -15,7 +15,7 @@ import pytest
 
 from configs.settings import ROOT
 from evidence import review
-from evidence.review import POLICY
+from evidence.page import POLICY
 
 CHROMIUM = shutil.which("chromium")
 AXE = ROOT / "tests" / "typescript" / "node_modules" / "axe-core" / "axe.min.js"

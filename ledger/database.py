@@ -121,11 +121,18 @@ def deciding(engine: sa.Engine) -> Iterator[sa.Connection]:
     So what it reads still holds when it commits, and a row that appears later has the higher number: a server that
     looks for higher numbers misses none.
     """
+    with one_at_a_time(engine, "promotions, stops, traffic") as connection:
+        yield connection
+
+
+@contextmanager
+def one_at_a_time(engine: sa.Engine, names: str) -> Iterator[sa.Connection]:
+    """A transaction that nobody else has on these tables: what it reads of them still holds when it commits."""
     with writing(engine) as connection:
         if engine.dialect.name == "sqlite":
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         else:
-            connection.exec_driver_sql("LOCK TABLE promotions, stops, traffic IN EXCLUSIVE MODE")  # readers go on
+            connection.exec_driver_sql(f"LOCK TABLE {names} IN EXCLUSIVE MODE")  # readers go on
         yield connection
 
 

@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -92,13 +92,21 @@ class Stored:
 
 @dataclass(frozen=True)
 class Window:
-    """Predictions of one bundle, oldest first: n records, features (n, d), risks (n,), outcomes (n,) 0, 1 or NaN."""
+    """Predictions of one bundle, oldest first: n records, features (n, d), risks (n,), outcomes (n,) 0, 1 or NaN.
+
+    `places` are their requests and positions; `received` (n,) when each came and `at` (n,) the patient's time of
+    prediction, in seconds since 1970, UTC. Whose record was purged is counted in `purged` and in nothing else.
+    """
 
     records: list[dict[str, Any]]
     features: NDArray[np.float32]
     digests: list[str]
     risks: NDArray[np.float64]
+    bands: list[str | None]
     outcomes: NDArray[np.float64]
+    places: list[tuple[int, int]]
+    received: NDArray[np.float64]
+    at: NDArray[np.float64]
     first: datetime | None
     last: datetime | None
     purged: int
@@ -322,16 +330,33 @@ def window(engine: sa.Engine, model: str, bundle: str, last: int | None, since: 
                 outcome[known_row.request, known_row.position] = known_row.value
     rows.reverse()
     skip = max(found - last, 0) if last is not None else 0
-    features = [np.frombuffer(row.features, np.float32).reshape(row.n, -1) for row in rows]
-    places = [(row.id, position) for row in rows for position in range(row.n)][skip:]
+    spans = [(row, skip if place == 0 else 0, row.n) for place, row in enumerate(rows)]
+    return laid_out(spans, outcome, purged)
+
+
+def laid_out(spans: Sequence[tuple[Any, int, int]], outcome: Mapping[tuple[int, int], int], purged: int) -> Window:
+    """Positions `start` to `end` (exclusive) of each row of `requests`, one after the other. `purged`: known before."""
+    kept = [(row, start, end) for row, start, end in spans if row.records is not None]
+    purged += sum(end - start for row, start, end in spans if row.records is None)
+    features = [np.frombuffer(row.features, np.float32).reshape(row.n, -1)[start:end] for row, start, end in kept]
+    risks = [np.frombuffer(row.risks, np.float64)[start:end] for row, start, end in kept]
+    records = [record for row, start, end in kept for record in records_of(row)[start:end]]
+    places = [(row.id, position) for row, start, end in kept for position in range(start, end)]
+    received = [utc(row.received_at) for row, _, _ in kept]
+    seconds, sizes = [time.timestamp() for time in received], [end - start for _, start, end in kept]
+    times = [utc(row.received_at) for row, _, _ in spans]
     return Window(
-        records=[record for row in rows for record in records_of(row)][skip:],
-        features=np.concatenate(features)[skip:] if features else np.empty((0, 0), np.float32),
-        digests=[digest for row in rows for digest in _digests(row.feature_digests)][skip:],
-        risks=np.concatenate([np.empty(0), *(np.frombuffer(row.risks, np.float64) for row in rows)])[skip:],
+        records=records,
+        features=np.concatenate(features) if features else np.empty((0, 0), np.float32),
+        digests=[digest for row, start, end in kept for digest in _digests(row.feature_digests)[start:end]],
+        risks=np.concatenate([np.empty(0), *risks]),
+        bands=[band for row, start, end in kept for band in row.bands[start:end]],
         outcomes=np.array([outcome.get(place, np.nan) for place in places], np.float64),
-        first=utc(rows[0].received_at) if rows else None,
-        last=utc(rows[-1].received_at) if rows else None,
+        places=places,
+        received=np.repeat(np.array(seconds, np.float64), sizes),
+        at=np.array([datetime.fromisoformat(record["at"]).timestamp() for record in records], np.float64),
+        first=min(times, default=None),  # by the clock, which may have been set back
+        last=max(times, default=None),
         purged=purged,
     )
 

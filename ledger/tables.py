@@ -41,6 +41,7 @@ requests = Table(
     Column("answer", LargeBinary),  # only beside an idempotency key; null once purged
     Column("traffic", Integer),  # the row of `traffic` that sent it to another version than the champion
     Index("requests_by_model_and_time", "model", "received_at"),
+    Index("requests_by_bundle", "model", "bundle", "id", "n"),  # `n`: blocks of predictions are cut from it alone
     Index("requests_by_key", "model", "idempotency_key", unique=True),
     sqlite_autoincrement=True,  # a number is never given twice, not even after a restore
 )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from configs.errors import PromotionError
 from configs.settings import ROOT, Settings
-from ledger import chain, database, promotions, reviews, stops, tables, traffic
+from ledger import chain, database, promotions, retrainings, reviews, stops, tables, traffic
 from ledger.chain import BEGINNING, check, find_head, holds, link
 from ledger.database import connect
 from ledger.promotions import Grounds, earlier, find_champion, promote, rollback
@@ -34,6 +34,7 @@ def decide(engine, report_on):
     reviews.review(engine, 5, report_on("5" * 64), "rejected", "alarms too often", "dr.who")
     present = find_champion(engine, "angina")
     rollback(engine, present, earlier(engine, present)[0], "dr.who", "alarms")
+    retrainings.put(engine, retrainings.first("angina", None, "calibration, twice in a row", {"n": 500}, "nurse.joy"))
 
 
 def by_hand(engine, statement):
@@ -47,7 +48,7 @@ def test_a_chain_of_every_decision_holds(engine, report_on):
 
     found = check(engine)
     assert (found.problems, found.notes) == ((), ())
-    assert found.length == 10, "the rollback ended the canary as well"
+    assert found.length == 11, "the rollback ended the canary as well"
     assert holds(engine, find_head(engine))
 
 
@@ -135,6 +136,7 @@ def test_a_cut_tail_does_not_hold_the_head_that_somebody_kept(engine, report_on)
     by_hand(engine, tables.chain.delete().where(tables.chain.c.id >= 9))
     by_hand(engine, tables.promotions.delete().where(tables.promotions.c.id == 3))
     by_hand(engine, tables.traffic.delete().where(tables.traffic.c.id == 2))
+    by_hand(engine, tables.retrainings.delete())
 
     assert check(engine).problems == ()
     assert not holds(engine, kept)

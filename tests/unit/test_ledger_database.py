@@ -176,6 +176,11 @@ def test_a_ledger_of_the_first_release_is_upgraded_without_loss(machine):
         "traffic": [],
         "shadows": [],
         "reviews": [],
+        "windows": [],
+        "retrainings": [],
+        "episodes": [],
+        "deliveries": [],
+        "refusals": [],
     }
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), tables.metadata) == []

@@ -13,6 +13,7 @@ TIME = sa.DateTime(timezone=True)
 
 
 def upgrade() -> None:
+    op.create_index("requests_by_bundle", "requests", ["model", "bundle", "id", "n"])
     op.create_table(
         "windows",
         sa.Column("id", sa.Integer, primary_key=True),

@@ -1,0 +1,95 @@
+"""Findings that fail, as episodes, and who is still to be told: an outbox from which nothing is lost."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from ledger import tables
+from ledger.database import now, one_at_a_time, reading, utc, writing
+
+
+@dataclass(frozen=True)
+class Episode:
+    """A finding of this code that fails in one window or several in a row; `ended_at` once it passed again."""
+
+    id: int
+    model: str
+    version: int
+    code: str
+    text: str
+    began_at: datetime
+    ended_at: datetime | None
+
+
+def failing(
+    engine: sa.Engine,
+    model: str,
+    version: int,
+    texts: Mapping[str, str],
+    passed: Collection[str],
+    channels: Sequence[str],
+) -> list[Episode]:
+    """Open an episode for each code of `texts` that has none open, to be told on every channel; the new ones.
+
+    Ends the open ones whose code `passed`, and those of another version: it is not watched any more.
+    """
+    t = tables.episodes
+    opened = []
+    with one_at_a_time(engine, "episodes") as connection:
+        of_model = t.c.model == model, t.c.ended_at.is_(None)
+        over = sa.or_(t.c.code.in_(sorted(passed)), t.c.version != version)
+        connection.execute(t.update().where(*of_model, over).values(ended_at=now()))
+        there = set(connection.execute(sa.select(t.c.code).where(*of_model)).scalars())
+        for code, text in texts.items():
+            if code in there or code in passed:
+                continue
+            at = now()
+            row = {"model": model, "version": version, "code": code, "text": text, "began_at": at}
+            number = connection.execute(t.insert().values(row).returning(t.c.id)).scalar_one()
+            for channel in dict.fromkeys(channels):
+                connection.execute(tables.deliveries.insert().values(episode=number, channel=channel, tries=0))
+            opened.append(Episode(number, model, version, code, text, at, None))
+    return opened
+
+
+def undelivered(engine: sa.Engine, channels: Sequence[str]) -> list[tuple[int, Episode]]:
+    """What is still to be told on these channels, oldest first: the delivery's number, and the episode."""
+    d, t = tables.deliveries, tables.episodes
+    query = sa.select(d.c.id.label("delivery"), t).join(t, t.c.id == d.c.episode)
+    query = query.where(d.c.delivered_at.is_(None), d.c.channel.in_(list(channels))).order_by(d.c.id)
+    with reading(engine) as connection:
+        return [(row.delivery, _episode(row)) for row in connection.execute(query)]
+
+
+def tried(engine: sa.Engine, delivery: int, delivered: bool) -> None:
+    """Put a try on record; a delivery that failed stays in the outbox."""
+    d = tables.deliveries
+    values: dict[str, Any] = {"tries": d.c.tries + 1, "tried_at": now()}
+    if delivered:
+        values["delivered_at"] = values["tried_at"]
+    with writing(engine) as connection:
+        connection.execute(d.update().where(d.c.id == delivery).values(values))
+
+
+def open_episodes(engine: sa.Engine, model: str) -> list[Episode]:
+    """The model's episodes that have not ended, oldest first."""
+    t = tables.episodes
+    query = sa.select(t).where(t.c.model == model, t.c.ended_at.is_(None)).order_by(t.c.id)
+    with reading(engine) as connection:
+        return [_episode(row) for row in connection.execute(query)]
+
+
+def waiting(engine: sa.Engine) -> int:
+    """How many deliveries are still to be made, on whichever channel."""
+    d = tables.deliveries
+    with reading(engine) as connection:
+        query = sa.select(sa.func.count()).select_from(d).where(d.c.delivered_at.is_(None))
+        return int(connection.execute(query).scalar_one())
+
+
+def _episode(row: sa.Row[Any]) -> Episode:
+    ended = utc(row.ended_at) if row.ended_at is not None else None
+    return Episode(row.id, row.model, row.version, row.code, row.text, utc(row.began_at), ended)

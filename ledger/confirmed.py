@@ -1,0 +1,180 @@
+"""Predictions whose outcome is known: what a model is trained anew on, and what two versions are compared on."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from ledger import tables
+from ledger.database import snapshot, utc
+from ledger.predictions import records_of
+from ledger.windows import Place
+
+AT_ONCE = 500
+"""Requests that are read with one statement."""
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """n predictions in the order of their places: records as they came, outcomes (n,) 0 or 1, patients' keyed hashes,
+    when each was received, the bundle that answered. `purged`: those whose record is gone, in nothing else."""
+
+    records: list[dict[str, Any]]
+    outcomes: NDArray[np.float64]
+    places: list[Place]
+    patients: list[str | None]
+    received: list[datetime]
+    bundles: list[str]
+    purged: int
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two bundles' risks (n,) for the same predictions, in order, with their outcomes (n,) 0 or 1.
+
+    A record is None once it was purged: what was said and what came of it is still known. `refused`: records that the
+    candidate's contract refuses, in nothing else. `outcomes_to`: the newest outcome that was read, 0 if none.
+    """
+
+    outcomes: NDArray[np.float64]
+    champion: NDArray[np.float64]
+    candidate: NDArray[np.float64]
+    records: list[dict[str, Any] | None]
+    places: list[Place]
+    refused: int
+    outcomes_to: int
+
+
+def newest_outcome(engine: sa.Engine) -> int:
+    """The number of the newest outcome on record; 0 if there is none."""
+    with snapshot(engine) as connection:
+        return int(connection.execute(sa.select(sa.func.max(tables.outcomes.c.id))).scalar() or 0)
+
+
+def newest_request(engine: sa.Engine) -> int:
+    """The number of the newest request on record; 0 if there is none."""
+    with snapshot(engine) as connection:
+        return int(connection.execute(sa.select(sa.func.max(tables.requests.c.id))).scalar() or 0)
+
+
+def count(engine: sa.Engine, model: str, since: int, to: int | None = None) -> int:
+    """How many of the model's predictions got an outcome after outcome `since`, up to `to` where it is given."""
+    t, o = tables.requests, tables.outcomes
+    query = sa.select(o.c.request, o.c.position).join(t, t.c.id == o.c.request)
+    query = query.where(o.c.id > since, t.c.model == model).distinct()
+    if to is not None:
+        query = query.where(o.c.id <= to)
+    with snapshot(engine) as connection:
+        return int(connection.execute(sa.select(sa.func.count()).select_from(query.subquery())).scalar_one())
+
+
+def confirmed(engine: sa.Engine, model: str, to: int) -> Confirmed:
+    """Every prediction of the model, by any version, whose outcome is known by the outcomes up to number `to`."""
+    t, o = tables.requests, tables.outcomes
+    told = sa.select(o.c.request, o.c.position, o.c.value).join(t, t.c.id == o.c.request)
+    told = told.where(o.c.id <= to, t.c.model == model).order_by(o.c.id)
+    values: dict[int, dict[int, int]] = {}
+    records, outcomes, places, patients, received, bundles, purged = [], [], [], [], [], [], 0
+    with snapshot(engine) as connection:
+        for request, position, value in connection.execution_options(yield_per=10_000).execute(told):
+            values.setdefault(request, {})[position] = value
+        for row in _rows(connection, sorted(values)):
+            known = values[row.id]
+            if row.records is None:
+                purged += len(known)
+                continue
+            kept = records_of(row)
+            for position in sorted(known):
+                records.append(kept[position])
+                outcomes.append(known[position])
+                places.append((row.id, position))
+                patients.append(row.patients[position] if row.patients else None)
+                received.append(utc(row.received_at))
+                bundles.append(row.bundle)
+    return Confirmed(records, np.array(outcomes, np.float64), places, patients, received, bundles, purged)
+
+
+def shadowed(
+    engine: sa.Engine, model: str, candidate: str, champion: str, after_request: int, most: int | None
+) -> Paired:
+    """The oldest `most` predictions after that request that the bundle `champion` answered and `candidate` scored in
+    its shadow, and whose outcome is known."""
+    t, s = tables.requests, tables.shadows
+    query = (
+        sa.select(t.c.id, s.c.risks.label("candidate")).join(s, s.c.request == t.c.id).where(s.c.bundle == candidate)
+    )
+    return _paired(engine, query.where(*_after(model, champion, after_request)), most)
+
+
+def answered(engine: sa.Engine, model: str, bundle: str, after_request: int, most: int | None) -> Paired:
+    """The oldest `most` predictions after that request that the bundle itself answered, and whose outcome is known.
+
+    Its risks are `champion`'s; there is no candidate (NaN).
+    """
+    query = sa.select(tables.requests.c.id, sa.null().label("candidate"))
+    return _paired(engine, query.where(*_after(model, bundle, after_request)), most)
+
+
+def _after(model: str, bundle: str, request: int) -> tuple[sa.ColumnElement[bool], ...]:
+    t = tables.requests
+    known = sa.exists().where(tables.outcomes.c.request == t.c.id)
+    return t.c.model == model, t.c.bundle == bundle, t.c.id > request, known
+
+
+def _paired(engine: sa.Engine, query: sa.Select[Any], most: int | None) -> Paired:
+    """`query`: the requests, and what the candidate said of each, or null."""
+    outcomes: list[int] = []
+    champion: list[float] = []
+    candidate: list[float] = []
+    records: list[dict[str, Any] | None] = []
+    places: list[Place] = []
+    refused = newest = 0
+    with snapshot(engine) as connection:
+        beside = {row.id: row.candidate for row in connection.execute(query.order_by(tables.requests.c.id))}
+        for row, known in _with_outcomes(connection, list(beside)):
+            kept = records_of(row) if row.records is not None else None
+            said, shadow = np.frombuffer(row.risks, np.float64), beside[row.id]
+            other = np.full(row.n, np.nan) if shadow is None else np.frombuffer(shadow, np.float64)
+            for position in sorted(known):
+                if len(places) == most:
+                    break
+                if shadow is not None and np.isnan(other[position]):
+                    refused += 1
+                    continue
+                number, value = known[position]
+                newest = max(newest, number)
+                outcomes.append(value)
+                champion.append(said[position])
+                candidate.append(other[position])
+                records.append(kept[position] if kept else None)
+                places.append((row.id, position))
+            if len(places) == most:
+                break
+    y, a, b = (np.array(values, np.float64) for values in (outcomes, champion, candidate))
+    return Paired(y, a, b, records, places, refused, newest)
+
+
+def _with_outcomes(
+    connection: sa.Connection, numbers: list[int]
+) -> Iterator[tuple[sa.Row[Any], dict[int, tuple[int, int]]]]:
+    """Each of these requests, in order, with the number and the value of the outcome that counts, by position."""
+    o = tables.outcomes
+    for start in range(0, len(numbers), AT_ONCE):
+        some = numbers[start : start + AT_ONCE]
+        known: dict[int, dict[int, tuple[int, int]]] = {}
+        for row in connection.execute(sa.select(o).where(o.c.request.in_(some)).order_by(o.c.id)):
+            known.setdefault(row.request, {})[row.position] = row.id, row.value
+        for row in _rows(connection, some):
+            yield row, known[row.id]
+
+
+def _rows(connection: sa.Connection, numbers: list[int]) -> Iterator[sa.Row[Any]]:
+    """These requests, which are in order."""
+    t = tables.requests
+    for start in range(0, len(numbers), AT_ONCE):
+        some = numbers[start : start + AT_ONCE]
+        yield from connection.execute(sa.select(t).where(t.c.id.in_(some)).order_by(t.c.id))

@@ -18,8 +18,8 @@ from starlette.routing import Route
 from configs.errors import LedgerError, MediMindError, NotOnRecordError, RecordError
 from evidence import review as page
 from evidence.card import card
+from evidence.page import POLICY
 from evidence.report import Report
-from evidence.review import POLICY
 from features.columns import LONGEST_TEXT, is_text
 from serving import schemas
 from serving.batcher import Gone
@@ -57,6 +57,8 @@ def front(runtime: Runtime, inner: App) -> App:
     async def fronted(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] not in BENTOML:
             await ours(scope, receive, send)
+        elif scope["type"] == "http" and scope["path"] == "/metrics":
+            await inner(scope, receive, _adding(send, runtime.gauges))
         elif scope["type"] == "lifespan":
             runtime.open()
             try:
@@ -67,6 +69,25 @@ def front(runtime: Runtime, inner: App) -> App:
             await inner(scope, receive, send)
 
     return fronted
+
+
+def _adding(send: Send, more: bytes) -> Send:
+    """Sends BentoML's metrics, and these behind them."""
+    held: list[MutableMapping[str, Any]] = []
+
+    async def added(message: MutableMapping[str, Any]) -> None:
+        held.append(message)
+        if message["type"] == "http.response.start" or message.get("more_body"):
+            return  # its length is known when all of it is there
+        start, *pieces = held
+        body = b"".join(piece.get("body", b"") for piece in pieces)
+        if start["status"] == 200:
+            body += more
+        headers = [header for header in start["headers"] if header[0] != b"content-length"]
+        await send({**start, "headers": [*headers, (b"content-length", b"%d" % len(body))]})
+        await send({"type": "http.response.body", "body": body})
+
+    return added
 
 
 def app(runtime: Runtime) -> App:

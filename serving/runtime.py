@@ -28,16 +28,18 @@ from ledger.traffic import Route, Traffic
 from ledger.writer import Kept, Ticket, Writer
 from models.bundle import get
 from models.predict import Predictor
-from serving import bodies
+from serving import bodies, gauges
 from serving.answers import Call, Explanation, Part
 from serving.batcher import Gone
-from serving.refusals import Refused, error_body
+from serving.refusals import Refused, Tally, error_body
 from serving.schemas import OutcomeBody
 from serving.shadow import Shadow
 from serving.versions import Version, load
 
 POLL_S = 0.5
 """How often the ledger is asked whether something was decided."""
+GAUGES_S = 15.0
+"""How often the ledger is asked what the monitor found; Prometheus asks about as often."""
 RETRY_S = 5.0
 """How often a version that could not be loaded is tried again."""
 SHORTEST_WAIT_S = 0.05
@@ -127,6 +129,9 @@ class Runtime:
         self._mark: tuple[int, ...] = ()
         self._tried = 0.0
         self.models: dict[str, Model] = {}
+        self._refused = Tally()
+        self.gauges = b""
+        """What the monitor found last, in Prometheus' text format."""
         self._tickets: list[Ticket] = []
         self._waiting = 0
         self._weight = 0
@@ -145,14 +150,17 @@ class Runtime:
         self._shadow = Shadow(self._writer, self.counters.shadowed)
         self._explaining = ThreadPoolExecutor(1, "explain")
         self._watching = asyncio.create_task(self._watch())
+        self._recording = asyncio.create_task(self._record())
 
     async def close(self) -> None:
         """Settle what waits."""
-        self._watching.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._watching
+        for task in (self._watching, self._recording):
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
         self._shadow.close()
         await asyncio.to_thread(self._writer.close)
+        await self._put_refusals()
         self._explaining.shutdown(wait=False, cancel_futures=True)
         self.engine.dispose()
 
@@ -241,11 +249,14 @@ class Runtime:
             self._weight -= weight
             for error in call.errors:
                 self.counters.refused(name, error.code)
+            if len(call.errors) == call.total:  # no row of its own will say that it was asked
+                self._tally(name, call)
         if isinstance(kept, bytes):
             return kept
         if isinstance(kept, MediMindError):
             raise kept
         answer = call.answer(kept)
+        self._tally(name, call)
         self._count(model, call, kept)
         return answer
 
@@ -299,6 +310,13 @@ class Runtime:
                 if shadow is not None and (version := model.others.get(shadow.version)):
                     self._shadow.offer(version, number, part)
 
+    def _tally(self, name: str, call: Call) -> None:
+        """For the record: which field broke the contract, and how. An answer that is given again is not counted again,
+        nor one that never came: what is sent once more would count twice."""
+        if call.errors:
+            fields = {field for part in call.parts for field in part.version.predictor.spec.columns}
+            self._refused.add(name, call.errors, fields)
+
     async def _explainable(self, version: Version) -> None:
         try:
             await self._loop.run_in_executor(self._explaining, lambda: version.explainer)
@@ -336,6 +354,36 @@ class Runtime:
                 log.warning("the ledger was not read: %s", exc)
             except Exception:
                 log.exception("what was decided could not be followed")
+
+    async def _record(self) -> None:
+        """Put on record what is counted, and read what the monitor found, as long as this worker serves.
+
+        It is in nobody's way, nor in that of a stop, which `_watch` follows.
+        """
+        read_at = -GAUGES_S
+        while True:
+            if monotonic() - read_at >= GAUGES_S:
+                read_at = monotonic()
+                await self._read_gauges()
+            await asyncio.sleep(POLL_S)
+            await self._put_refusals()
+
+    async def _read_gauges(self) -> None:
+        champions = [model.champion for model in self.models.values() if model.champion is not None]
+        try:
+            self.gauges = await asyncio.to_thread(gauges.read, self.engine, champions)
+        except LedgerError as exc:  # what was read last still says when it was judged
+            log.warning("what the monitor found was not read: %s", exc)
+        except Exception:
+            log.exception("what the monitor found could not be told")
+
+    async def _put_refusals(self) -> None:
+        try:
+            await asyncio.to_thread(self._refused.put, self.engine)
+        except LedgerError as exc:  # they are counted on, and the next time is soon
+            log.warning("refusals are not on record yet: %s", exc)
+        except Exception:
+            log.exception("refusals could not be put on record")
 
     def refresh(self) -> None:
         """Load what was decided since the last time: the new beside the old, then one takes the other's place."""

@@ -1,0 +1,81 @@
+"""What the monitor found last, as Prometheus reads it: from the ledger alone, so every worker tells the same.
+
+BentoML's own metrics add up what the workers count. A figure must not be added up, and one whose model has another
+champion now must go: neither can be told through files that the workers share, so it is written out here.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from math import isfinite
+from typing import Any
+
+import sqlalchemy as sa
+
+from ledger import alerts, windows
+from ledger.promotions import Promotion
+
+Sample = tuple[Mapping[str, Any], float]
+"""Labels and value."""
+
+WINDOW = {
+    "medimind_window_number": "The number of the newest judged window of the champion's predictions.",
+    "medimind_window_predictions": "Predictions in the newest judged window.",
+    "medimind_window_outcomes": "Predictions of the newest judged window whose outcome was known.",
+    "medimind_window_failed_findings": "Findings that failed in the newest judged window.",
+    "medimind_window_judged_timestamp_seconds": "When the newest judged window was judged last.",
+}
+FIGURE = "medimind_window_figure"
+EPISODES = "medimind_episodes_open"
+UNDELIVERED = "medimind_alerts_undelivered"
+HELP = WINDOW | {
+    FIGURE: "A figure of the newest judged window: realized, by its outcomes, or an estimate without them.",
+    EPISODES: "Findings that failed and have not passed since.",
+    UNDELIVERED: "Alerts that wait for a channel to take them.",
+}
+
+
+def read(engine: sa.Engine, champions: Sequence[Promotion]) -> bytes:
+    """The gauges of these champions' newest judged windows, and of the alerts, in Prometheus' text format.
+
+    Raises LedgerError if they cannot be read.
+    """
+    found: dict[str, list[Sample]] = {name: [] for name in HELP}
+    for champion in champions:
+        of = {"model": champion.model, "version": champion.version}
+        for judged in windows.judged(engine, champion.model, champion.bundle, last=1):
+            report = judged.report
+            values = (
+                judged.block.number,
+                judged.block.n,
+                judged.outcomes,
+                len(report.failed),
+                judged.judged_at.timestamp(),
+            )
+            for name, value in zip(WINDOW, values, strict=True):
+                found[name].append((of, value))
+            for kind in ("realized", "estimate"):
+                for figure, value in _values(report.figures.get(kind) or {}):
+                    found[FIGURE].append(({**of, "figure": figure, "kind": kind}, value))
+        found[EPISODES].append(({"model": champion.model}, len(alerts.open_episodes(engine, champion.model))))
+    found[UNDELIVERED].append(({}, alerts.waiting(engine)))
+    return "".join(_lines(found)).encode()
+
+
+def _values(figures: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """The finite values among a report's figures, by name."""
+    for name, figure in figures.items():
+        value = figure.get("value") if isinstance(figure, Mapping) else None
+        if isinstance(value, int | float) and isfinite(value):
+            yield name, value
+
+
+def _lines(found: Mapping[str, Sequence[Sample]]) -> Iterator[str]:
+    for name, samples in found.items():
+        if samples:
+            yield f"# HELP {name} {HELP[name]}\n# TYPE {name} gauge\n"
+        for labels, value in samples:
+            inner = ",".join(f'{label}="{_escaped(str(text))}"' for label, text in labels.items())
+            yield f"{name}{{{inner}}} {float(value)!r}\n" if inner else f"{name} {float(value)!r}\n"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")

@@ -8,9 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
 from typing import Any
 
-import sqlalchemy as sa
-
 from ledger import alerts, windows
+from ledger.database import Engine
 from ledger.promotions import Promotion
 
 Sample = tuple[Mapping[str, Any], float]
@@ -33,7 +32,7 @@ HELP = WINDOW | {
 }
 
 
-def read(engine: sa.Engine, champions: Sequence[Promotion]) -> bytes:
+def read(engine: Engine, champions: Sequence[Promotion]) -> bytes:
     """The gauges of these champions' newest judged windows, and of the alerts, in Prometheus' text format.
 
     Raises LedgerError if they cannot be read.

@@ -5,10 +5,9 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import Any
 
-import sqlalchemy as sa
-
 from configs.errors import MediMindError, RecordError
 from ledger import refusals
+from ledger.database import Engine
 
 
 class Refused(MediMindError):
@@ -42,7 +41,7 @@ class Tally:
                 field = error.field if error.field in fields else None
                 self._counts[model, error.code, field or ""] += 1
 
-    def put(self, engine: sa.Engine) -> None:
+    def put(self, engine: Engine) -> None:
         """Put what came since the last time on record; it waits for a disk. Raises LedgerError, and keeps it then."""
         with self._writing:
             with self._counting:

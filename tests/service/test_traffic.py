@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from features.synthetic import draw
 from ledger import tables, traffic
 from ledger.traffic import Lane
+from pipelines.approve import approve, reject
 from pipelines.traffic import off, send
 
 FOLLOWED_WITHIN_S = 2.0
@@ -113,6 +114,58 @@ def test_a_shadow_with_another_contract_says_nothing_of_a_record_that_it_refuses
         assert scored == expected and np.isnan(refused)
         counted = {outcome: shadowed(client, outcome) - before[outcome] for outcome in before}
         assert counted == {"scored": 2, "refused": 1, "refused_in_part": 2}
+
+
+def test_a_shadow_beside_a_canary_scores_each_record_in_its_place_before_and_after_a_restart(
+    pair, route, versions, ward_ledger, patient
+):
+    """Version 3 refuses what lies outside 30 to 80 years; a record that no contract keeps lies among the others."""
+    route("canary", 2, share=0.5)
+    shadow = route("shadow", 3)
+    drawn = draw(versions[1].spec.columns, 40, seed=11)
+    records = [{**one, "patient": f"patient {number}", "age_years": 25 + number} for number, one in enumerate(drawn)]
+    sent = [*records[:20], {**patient, "age_years": 7}, *records[20:]]
+    expected = [risk(versions[3], [one])[0] if 30 <= one["age_years"] <= 80 else None for one in records]
+
+    def check(client):
+        said = ask(client, *sent)["predictions"]
+        assert said.pop(20)["error"]["code"] == "out_of_range"
+        assert {one.get("version", 1) for one in said} == {1, 2}, "some records are the canary's"
+        found = shadows_of(ward_ledger, {int(one["id"].partition("-")[0]) for one in said})
+        assert {(row.version, row.bundle) for row in found.values()} == {(3, shadow.bundle)}
+        scored = [
+            float(np.frombuffer(found[int(number)].risks)[int(position)])
+            for number, _, position in (one["id"].partition("-") for one in said)
+        ]
+        assert [None if np.isnan(one) else one for one in scored] == expected
+
+    with pair.one_client_each() as clients:
+        for client in clients.values():
+            check(client)
+    pair.stop()
+    pair.start()
+    pair.wait()
+    with pair.one_client_each() as clients:
+        for client in clients.values():
+            check(client)
+
+
+def test_a_rejected_version_answers_nobody_within_two_seconds(pair, route, ward, ward_ledger, patient):
+    route("ab", 2, tag="arm-b")
+    records = [{**patient, "patient": f"patient {number}"} for number in range(20)]
+    with pair.one_client_each() as clients:
+        for client in clients.values():
+            assert {one["version"] for one in (ask(client, *records, X_Traffic_Tag="arm-b"),)} == {2}
+
+        reject("toy", 2, "alarms too often", ward)
+
+        time.sleep(FOLLOWED_WITHIN_S)
+        for client in clients.values():
+            assert ask(client, *records, X_Traffic_Tag="arm-b")["version"] == 1
+        approve("toy", 2, "a dead battery", ward)
+        time.sleep(FOLLOWED_WITHIN_S)
+        for client in clients.values():
+            assert ask(client, *records, X_Traffic_Tag="arm-b")["version"] == 1
 
 
 def test_a_canary_keeps_every_patient_on_one_side_and_answers_in_order_with_its_own_risks(

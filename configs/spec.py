@@ -141,8 +141,28 @@ class Split(Frozen):
     seed: int
 
 
+def _day(value: Any) -> Any:
+    if isinstance(value, str) and DAY.fullmatch(value):
+        return date.fromisoformat(value)  # what is none, such as 2027-02-30, raises ValueError with the reason
+    if isinstance(value, date):
+        raise ValueError(f'write it in quotes, "{value:%Y-%m-%d}": what a bundle keeps is text')
+    raise ValueError(f'a day such as "2027-06-30", in quotes, is expected, got {value!r}')
+
+
+Day = Annotated[date, BeforeValidator(_day)]
+
+
 class External(Frozen):
-    sites: Names
+    """Who is only judged: the patients of some sites, or all who came on a day, in UTC, or after it."""
+
+    sites: Names | None = None
+    after: Day | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.sites is None) == (self.after is None):
+            raise ValueError("exactly one of `sites` and `after` (a day) is expected")
+        return self
 
 
 class Bound(Frozen):
@@ -216,14 +236,6 @@ class OperatingPoint(Frozen):
         if sum(figure is not None for _, figure in self) != 1:
             raise ValueError("exactly one of sensitivity, specificity, ppv is expected")
         return self
-
-
-def _day(value: Any) -> Any:
-    if isinstance(value, str) and DAY.fullmatch(value):
-        return date.fromisoformat(value)  # what is none, such as 2027-02-30, raises ValueError with the reason
-    if isinstance(value, date):
-        raise ValueError(f'write it in quotes, "{value:%Y-%m-%d}": what a bundle keeps is text')
-    raise ValueError(f'a day such as "2027-06-30", in quotes, is expected, got {value!r}')
 
 
 class Serving(Frozen):
@@ -390,7 +402,10 @@ class Spec(Frozen):
     patient_id: str | None = None
     """The source's column; absent where the source has none, and then every row is a patient of its own."""
     at: str | None = None
-    """The source's column with the time of prediction; absent where the source has none."""
+    """The source's column with the time of prediction; absent where the source has none. With it a patient may come
+    again: each row is a prediction of its own, and all of one patient's play the same part."""
+    day_zero: Day | None = None
+    """Where `at` holds a count of days: the day that it counts from, in UTC."""
     columns: dict[str, Column]
     duplicate_rows: Literal["drop", "keep"]
     """Rows alike in every column and the outcome: one patient entered twice, or two patients who happen to agree."""
@@ -442,6 +457,8 @@ class Spec(Frozen):
             raise ValueError(f"`columns` holds {self.outcome.column!r}, the outcome: a model would learn the answer")
         if self.outcome.column in (self.patient_id, self.at):
             raise ValueError(f"{self.outcome.column!r} is the outcome, and cannot be `patient_id` or `at` as well")
+        if self.at is None and (self.day_zero or (self.external and self.external.after)):
+            raise ValueError("`day_zero` and `external.after` need `at`, the source's column with the time")
         if timed := sorted(name for name, column in self.columns.items() if column.measured_at and not self.at):
             raise ValueError(f"`columns.{timed[0]}.measured_at` needs `at`, the time of prediction, beside it")
         if self.relevant_thresholds and not 0 < self.relevant_thresholds[0] < self.relevant_thresholds[1] < 1:
@@ -455,12 +472,13 @@ class Spec(Frozen):
         short = [name.rpartition(".")[2] for name in self.attributes]
         if twice := sorted({name for name in short if short.count(name) > 1}):
             raise ValueError(f"`attributes`: two end in {twice[0]!r}, and a report could not tell them apart")
-        chosen = {*(self.split.sites or ()), *(self.external.sites if self.external else ())}
+        elsewhere = (self.external.sites if self.external else None) or ()
+        chosen = {*(self.split.sites or ()), *elsewhere}
         if chosen:
             known = self.columns["site"].categories if "site" in self.columns else ()
             if unknown := sorted(chosen - set(known)):
                 raise ValueError(f"sites {', '.join(unknown)} are no values of the column `site` ({', '.join(known)})")
-        if self.external and (not self.split.sites or set(self.split.sites) & set(self.external.sites)):
+        if elsewhere and (not self.split.sites or set(self.split.sites) & set(elsewhere)):
             raise ValueError("`external.sites` needs `split.sites`, and no site may stand in both")
         return self
 

@@ -61,7 +61,10 @@ class Facts:
     def sites(self) -> str | None:
         spec = self.bundle.spec
         learned = f"learned from and tested on the sites {', '.join(spec.split.sites)}" if spec.split.sites else None
-        kept = f"external sites {', '.join(spec.external.sites)}" if spec.external else None
+        elsewhere = spec.external
+        kept = f"external sites {', '.join(elsewhere.sites)}" if elsewhere and elsewhere.sites else None
+        if elsewhere and elsewhere.after:
+            kept = f"external are all who came on {elsewhere.after} or after it"
         return "; ".join(filter(None, (learned, kept))) or None
 
     @property

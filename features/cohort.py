@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from configs.errors import CohortError
 from configs.spec import Spec
 from features.build import Plan, attributes, build
+from features.columns import day_begins
 from features.definitions import Array
 from features.records import Records
 
@@ -113,7 +114,11 @@ def prepare(spec: Spec, plan: Plan, records: Records, dropped: Mapping[str, int]
     part = _split(spec, records)
     if left_out := int((part == "").sum()):
         counts["of a site in no part"] = left_out
-    records, part = records.take(part != ""), part[part != ""]
+    known = (part == "external") & np.isin(records.patient, records.patient[np.isin(part, ["train", "test"])])
+    if met_before := int(known.sum()):
+        counts["external, of a patient who plays another part"] = met_before
+    kept = (part != "") & ~known
+    records, part = records.take(kept), part[kept]
     cohort = Cohort(
         plan.names,
         build(plan, records.values, records.at),
@@ -196,7 +201,10 @@ def _duplicates(records: Records) -> NDArray[np.bool_]:
 
 
 def _split(spec: Spec, records: Records) -> NDArray[np.str_]:
-    """Each row's part, `` if its site is in none. Test patients are drawn within every site and outcome alike."""
+    """Each row's part, `` if its site is in none. Test patients are drawn within every site and outcome alike.
+
+    Who comes again is drawn once, by the site of the first row and whether any row has the event.
+    """
     n = len(records)
     names: tuple[str, ...] = ()
     site = np.full(n, -1.0)
@@ -205,14 +213,23 @@ def _split(spec: Spec, records: Records) -> NDArray[np.str_]:
         site = np.nan_to_num(records.values["site"], nan=-1.0)
     part = np.full(n, "", dtype="<U8")
     learned = np.isin(site, [names.index(name) for name in spec.split.sites]) if spec.split.sites else np.ones(n, bool)
-    part[learned] = "train"
-    if spec.external:
+    if spec.external and spec.external.after:
+        late = records.at >= day_begins(spec.external.after)
+        part[late], learned = "external", learned & ~late
+    elif spec.external and spec.external.sites:
         part[np.isin(site, [names.index(name) for name in spec.external.sites])] = "external"
+    part[learned] = "train"
+    rows_of: dict[str, list[int]] = {}
+    for row in np.flatnonzero(learned).tolist():
+        rows_of.setdefault(records.patient[row], []).append(row)
+    first = np.array([rows[0] for rows in rows_of.values()], np.int64)
+    ever = np.array([records.outcome[rows].max() for rows in rows_of.values()])
     generator = np.random.default_rng(spec.split.seed)
-    for where, outcome in sorted(set(zip(site[learned], records.outcome[learned], strict=True))):
-        rows = np.flatnonzero(learned & (site == where) & (records.outcome == outcome))
-        drawn = generator.permutation(rows)[: round(spec.split.test_fraction * len(rows))]
-        part[drawn] = "test"
+    for where, outcome in sorted(set(zip(site[first], ever, strict=True))):
+        alike = first[(site[first] == where) & (ever == outcome)]
+        drawn = generator.permutation(alike)[: round(spec.split.test_fraction * len(alike))]
+        for row in drawn.tolist():
+            part[rows_of[records.patient[row]]] = "test"
     return part
 
 

@@ -8,7 +8,7 @@ because nobody knows what was typed there.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from functools import partial
 from typing import Any
 
@@ -160,9 +160,9 @@ def check_time(value: Any) -> datetime | None:
     if value is None:
         return None
     try:
-        time = datetime.fromisoformat(value)
-        if time.tzinfo is not None:
-            return time.astimezone(UTC)
+        moment = datetime.fromisoformat(value)
+        if moment.tzinfo is not None:
+            return moment.astimezone(UTC)
     except (TypeError, ValueError, OverflowError):  # overflow: in UTC it is before year 1 or after year 9999
         pass
     raise RecordError("malformed", "at", "at: an ISO 8601 time with its offset is expected, 2026-11-23T09:30:00Z.")
@@ -213,7 +213,8 @@ def check_table(
     """The rows of a source's table that keep the contract, and every value that does not.
 
     `table` is the source's own, `cells` its translated columns. A row with a refused value is left out of the Records.
-    Raises ContractError for an empty table, a column that is missing everywhere, or a patient on two rows.
+    Raises ContractError for an empty table, a column that is missing everywhere, or, where the Spec has no `at`, a
+    patient on two rows.
     """
     n = len(table[spec.outcome.column])
     if n == 0:
@@ -272,33 +273,46 @@ def _patients(spec: Spec, table: Mapping[str, Sequence[Any]], n: int) -> NDArray
     if spec.patient_id is None:
         return np.array([f"row {row + 1}" for row in range(n)])
     first: dict[str, int] = {}
+    found = []
     for row, cell in enumerate(table[spec.patient_id]):
         if cell is None or cell != cell or str(cell).strip() == "":
             raise ContractError(
                 f"{spec.name}: {spec.patient_id!r}, the patient's identifier, is missing in row {row + 1}."
             )
         key = as_text(cell.item() if isinstance(cell, np.generic) else cell)
-        if key in first:
+        if key in first and spec.at is None:
             raise ContractError(
                 f"{spec.name}: {spec.patient_id!r} has the same patient in rows {first[key] + 1} and {row + 1}; "
-                "one row a patient is expected. Remove the older row, or name a column that tells them apart."
+                "one row a patient is expected. Remove the older row, or name the time that tells them apart (`at`)."
             )
-        first[key] = row
-    return np.array(list(first))
+        first.setdefault(key, row)
+        found.append(key)
+    return np.array(found)
 
 
 def _times(spec: Spec, table: Mapping[str, Sequence[Any]], n: int) -> Array:
     if spec.at is None:
         return np.full(n, MISSING)
     times = np.full(n, MISSING)
+    expected = "ISO 8601 time" if spec.day_zero is None else f"count of days since {spec.day_zero}"
     for row, cell in enumerate(table[spec.at]):
         try:
-            times[row] = _seconds(cell)
-        except ValueError:
+            times[row] = _seconds(cell) if spec.day_zero is None else day_begins(spec.day_zero, cell)
+        except (ValueError, TypeError, OverflowError):
             raise ContractError(
-                f"{spec.name}: {spec.at!r}, the time of prediction, is no ISO 8601 time in row {row + 1}."
+                f"{spec.name}: {spec.at!r}, the time of prediction, is no {expected} in row {row + 1}."
             ) from None
     return times
+
+
+def day_begins(day: date, days: Any = 0) -> float:
+    """Seconds since 1970 at which the day begins, in UTC, that comes so many whole days after `day`.
+
+    Raises ValueError, TypeError or OverflowError if `days` is no count of days.
+    """
+    if isinstance(days, bool) or days != int(days):
+        raise ValueError
+    return datetime.combine(day + timedelta(days=int(days)), time(), UTC).timestamp()
 
 
 def _measured(name: str, cells: Sequence[Any], values: Array, refusals: list[Refusal]) -> Array:
@@ -315,5 +329,5 @@ def _measured(name: str, cells: Sequence[Any], values: Array, refusals: list[Ref
 
 def _seconds(cell: Any) -> float:
     """Seconds since 1970 of an ISO 8601 time, in UTC unless it says otherwise. Raises ValueError if it is none."""
-    time = datetime.fromisoformat(str(cell))
-    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+    moment = datetime.fromisoformat(str(cell))
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

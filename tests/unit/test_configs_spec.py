@@ -394,6 +394,20 @@ def test_sites_that_do_not_split_are_refused(toy_document, path, value, reason):
     assert reason in refusal(toy_document, path, value)
 
 
+@pytest.mark.parametrize(
+    ("path", "value", "reason"),
+    [
+        ("external.after", "2020-04-15", "exactly one of `sites` and `after` (a day) is expected"),
+        ("external", {}, "exactly one of `sites` and `after` (a day) is expected"),
+        ("external", {"after": "2020-04-15"}, "`external.after` need `at`"),
+        ("external", {"after": "15 April"}, "a day such as"),
+        ("day_zero", "2020-03-01", "need `at`"),
+    ],
+)
+def test_a_day_that_splits_needs_a_time_and_stands_alone(toy_document, path, value, reason):
+    assert reason in refusal(toy_document, path, value)
+
+
 def test_every_problem_of_a_document_is_told_at_once(toy_document):
     document = put(put(toy_document, "titel", "x"), "split.seed", "x")
 

@@ -1,6 +1,7 @@
 """Whom a model learns from: every source row is accounted for once, and a seed is a promise."""
 
 from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,7 +12,7 @@ from numpy.testing import assert_array_equal
 
 from configs.errors import CohortError
 from configs.settings import ROOT
-from configs.spec import Split, from_document, load_spec
+from configs.spec import External, Split, from_document, load_spec
 from features import cohort
 from features.build import plan
 from features.columns import check_table, translate_table
@@ -133,6 +134,50 @@ def test_test_patients_are_drawn_within_every_site_and_outcome_alike(prepared):
             rows = found.part[(found.attributes["site"] == site) & (found.y == outcome)]
             assert (rows == "test").mean() == pytest.approx(0.25, abs=0.02)
     assert (found.part[found.attributes["site"] == "east"] == "external").all()
+
+
+def by_day(toy_document, **changed):
+    """The toy's Spec, split by a day instead of by sites."""
+    del toy_document["split"]["sites"]
+    toy_document |= {"at": "seen", "day_zero": "2020-03-01", "external": {"after": "2020-03-31"}, **changed}
+    return from_document(toy_document, "toy.yaml")
+
+
+def test_who_came_on_the_day_or_after_it_is_only_judged(prepared, toy_document, toy_table):
+    spec = by_day(toy_document)
+
+    found = prepared(toy_table(400, 1) | {"seen": [row // 10 for row in range(400)]}, spec)
+
+    after = found.at >= datetime(2020, 3, 31, tzinfo=UTC).timestamp()
+    assert after.sum() == 100
+    assert_array_equal(found.part == "external", after)
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.sampled_from([0, 1])), max_size=80), st.integers(0, 2**32))
+def test_all_rows_of_a_patient_who_comes_again_play_one_part(toy_spec, again, seed):
+    anchors = [(1000 + row, row % 2) for row in range(60)]  # enough to learn from, whatever else is drawn
+    whose, outcome = zip(*anchors, *again, strict=True)
+    n, half = len(whose), 60 + len(again) // 2
+    records = replace(
+        numbers_of(["learn"] * n, outcome),
+        patient=np.array([f"P{patient}" for patient in whose]),
+        at=np.arange(n) * 86400.0,
+    )
+    spec = toy_spec.model_copy(
+        update={
+            "split": Split(test_fraction=0.25, seed=seed),
+            "external": External(after=str(date(1970, 1, 1) + timedelta(days=half))),
+            "attributes": (),
+        }
+    )
+
+    found = cohort.prepare(spec, plan(spec), records, {})
+
+    parts = [set(found.only(part).patient) for part in cohort.PARTS]
+    assert sum(len(part) for part in parts) == len(set().union(*parts))
+    known = np.isin(records.patient[half:], records.patient[:half])
+    assert found.dropped.get("external, of a patient who plays another part", 0) == known.sum()
+    assert len(found) == n - known.sum() and len(found.only("external")) == n - half - known.sum()
 
 
 def test_without_sites_everybody_is_learned_from_or_tested(prepared, toy_document, toy_table):

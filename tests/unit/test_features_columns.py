@@ -436,3 +436,34 @@ def test_a_cell_that_is_no_plain_value_is_refused(checked, toy_table, cell):
 
     with pytest.raises(ContractError, match="column 'age_years', row 2: holds a"):
         checked(table)
+
+
+def test_a_count_of_days_is_the_day_that_it_counts_to(toy_document, toy_table):
+    toy_document |= {"at": "seen", "day_zero": "2020-03-01"}
+    spec = from_document(toy_document, "toy.yaml")
+    table = toy_table(3, 1) | {"seen": [0, 31, 107.0]}
+
+    found, _ = check_table(spec, table, translate_table(spec, table))
+
+    days = [datetime.fromtimestamp(seconds, UTC).isoformat() for seconds in found.at]
+    assert days == ["2020-03-01T00:00:00+00:00", "2020-04-01T00:00:00+00:00", "2020-06-16T00:00:00+00:00"]
+
+
+@pytest.mark.parametrize("cell", [1.5, math.nan, None, "soon", True, 1e300])
+def test_what_is_no_count_of_days_is_refused_by_its_row(toy_document, toy_table, cell):
+    toy_document |= {"at": "seen", "day_zero": "2020-03-01"}
+    spec = from_document(toy_document, "toy.yaml")
+    table = toy_table(3, 1) | {"seen": [0, cell, 2]}
+
+    with pytest.raises(ContractError, match="no count of days since 2020-03-01 in row 2"):
+        check_table(spec, table, translate_table(spec, table))
+
+
+def test_a_patient_may_come_again_where_the_source_has_a_time(toy_document, toy_table):
+    toy_document["at"] = "seen"
+    spec = from_document(toy_document, "toy.yaml")
+    table = toy_table(3, 1) | {"id": [7, 8, 7], "seen": ["2020-03-01", "2020-03-01", "2020-03-09"]}
+
+    found, _ = check_table(spec, table, translate_table(spec, table))
+
+    assert found.patient.tolist() == ["7", "8", "7"]

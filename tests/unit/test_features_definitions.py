@@ -13,7 +13,7 @@ from numpy.testing import assert_array_equal
 
 from features import definitions
 from features.definitions.cardiac import heart_rate_reserve_used
-from features.definitions.demographics import age_band
+from features.definitions.demographics import age_band, child_age_band
 
 NAN = math.nan
 TOPICS = [import_module(f"features.definitions.{topic.name}") for topic in pkgutil.iter_modules(definitions.__path__)]
@@ -40,6 +40,13 @@ def test_a_third_of_the_reserve():
 )
 def test_an_age_falls_into_the_band_that_begins_at_or_before_it(age, band):
     assert age_band(column(age)).tolist() == [band]
+
+
+@pytest.mark.parametrize(
+    ("age", "band"), [(0, 0), (1.9, 0), (2, 2), (5, 2), (6, 6), (12, 12), (17, 12), (18, 18), (90, 18)]
+)
+def test_a_child_falls_into_the_band_of_its_age(age, band):
+    assert child_age_band(column(age)).tolist() == [band]
 
 
 def test_an_unknown_age_is_in_no_band():

@@ -1,10 +1,15 @@
 """A CSV's cells come as they stand in the file: only an empty one is missing."""
 
+import hashlib
+import lzma
+import pickle
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
-from configs.errors import ContractError
+from configs.errors import ContractError, SourceError
 from configs.settings import Settings
 from configs.spec import Spec, from_document
 from features.columns import check_table, translate_table
@@ -76,3 +81,57 @@ def test_a_word_in_the_outcome_is_refused_unless_the_contract_knows_it(csv):
 
     with pytest.raises(ContractError, match="row 1"):
         check_table(spec, table, translate_table(spec, table))
+
+
+@pytest.fixture
+def pickled(tmp_path, toy_document):
+    """`pickled(content)`: the toy with this as a wheel's pickle, promised by its SHA-256, and its machine."""
+
+    def write(content: Any) -> tuple[Spec, Settings]:
+        path = tmp_path / "data" / "raw" / "toy" / "toy.pkl.compress"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(lzma.compress(pickle.dumps(content)))
+        promised = hashlib.sha256(path.read_bytes()).hexdigest()
+        source = {"wheel": "toys==1.0", "member": "toys/toy.pkl.compress", "sha256": promised}
+        settings = Settings(home=tmp_path / "home", configs=tmp_path / "configs", data=tmp_path / "data")
+        return from_document({**toy_document, "source": source}, "toy.yaml"), settings
+
+    return write
+
+
+def test_a_pickled_data_frame_is_read_as_a_table(pickled):
+    rows = [["none", 63.5, 1], [None, None, 2]]
+    frame = pd.DataFrame(rows, columns=pd.Index(["pain", "age", "x"], dtype=object)).astype({"pain": object})
+
+    assert sources.read(*pickled(frame)) == {"pain": ["none", None], "age": [63.5, None], "x": [1, 2]}
+
+
+def test_a_pickle_that_is_not_the_promised_one_is_not_read(pickled, tmp_path):
+    spec, settings = pickled(pd.DataFrame({"x": [1]}))
+    path = tmp_path / "data" / "raw" / "toy" / "toy.pkl.compress"
+    path.write_bytes(lzma.compress(pickle.dumps(Runs(tmp_path / "ran"))))
+
+    with pytest.raises(SourceError, match="the spec promises"):
+        sources.read(spec, settings)
+    assert not (tmp_path / "ran").exists()
+
+
+class Runs:
+    """What a pickle may hold: reading it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+def test_a_pickle_that_names_more_than_a_data_frame_runs_nothing_even_if_it_is_promised(pickled, tmp_path):
+    with pytest.raises(SourceError, match=r"names pathlib\.\S+, which no data frame needs"):
+        sources.read(*pickled(Runs(tmp_path / "ran")))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_pickle_of_something_else_is_no_table(pickled):
+    with pytest.raises(SourceError, match="holds a dict; a data frame is expected"):
+        sources.read(*pickled({"x": [1]}))

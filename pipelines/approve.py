@@ -33,8 +33,8 @@ def approve(name: str, number: int, reason: str, settings: Settings) -> Reviewed
 def reject(name: str, number: int, reason: str, settings: Settings) -> Reviewed:
     """Put this person's rejection on record: nobody promotes the version until they take it back.
 
-    A champion goes on answering until somebody rolls it back. Raises PromotionError if the version is retired;
-    RegistryError if there is none.
+    Whatever traffic led to it ends. A champion goes on answering until somebody rolls it back. Raises PromotionError
+    if the version is retired; RegistryError if there is none.
     """
     return _review(name, number, "rejected", reason, settings)
 

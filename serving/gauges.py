@@ -52,19 +52,23 @@ def read(engine: Engine, champions: Sequence[Promotion]) -> bytes:
             for name, value in zip(WINDOW, values, strict=True):
                 found[name].append((of, value))
             for kind in ("realized", "estimate"):
-                for figure, value in _values(report.figures.get(kind) or {}):
-                    found[FIGURE].append(({**of, "figure": figure, "kind": kind}, value))
+                for named, value in _values(report.figures.get(kind) or {}):
+                    found[FIGURE].append(({**of, "kind": kind, **named}, value))
         found[EPISODES].append(({"model": champion.model}, len(alerts.open_episodes(engine, champion.model))))
     found[UNDELIVERED].append(({}, alerts.waiting(engine)))
     return "".join(_lines(found)).encode()
 
 
-def _values(figures: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """The finite values among a report's figures, by name."""
+def _values(figures: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, str], float]]:
+    """The finite values among a report's figures, by name, and by operating point where there is one for each."""
     for name, figure in figures.items():
-        value = figure.get("value") if isinstance(figure, Mapping) else None
-        if isinstance(value, int | float) and isfinite(value):
-            yield name, value
+        if not isinstance(figure, Mapping):
+            continue
+        by_point = {"": figure} if "value" in figure else figure
+        for point, of_point in by_point.items():
+            value = of_point.get("value") if isinstance(of_point, Mapping) else None
+            if isinstance(value, int | float) and isfinite(value):
+                yield ({"figure": name, "point": point} if point else {"figure": name}), value
 
 
 def _lines(found: Mapping[str, Sequence[Sample]]) -> Iterator[str]:

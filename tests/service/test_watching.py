@@ -37,7 +37,7 @@ def test_either_worker_tells_the_newest_window_and_nobody_adds_them_up(pair, war
             f"medimind_window_number{{{of}}}": blocks[-1].number,
             f"medimind_window_predictions{{{of}}}": 5,
             f"medimind_window_failed_findings{{{of}}}": 1,
-            f'medimind_window_figure{{{of},figure="auroc",kind="realized"}}': 0.75,
+            f'medimind_window_figure{{{of},kind="realized",figure="auroc"}}': 0.75,
         }
         deadline = time.monotonic() + GAUGES_S + 3
 

@@ -17,7 +17,11 @@ from serving.runtime import Counters, Runtime
 BEFORE, NOW = "3" * 64, "4" * 64
 FIGURES = {
     "n": 3,
-    "estimate": {"auroc": {"value": 0.81, "low": 0.7, "high": 0.9}, "ppv": {"value": None}},
+    "estimate": {
+        "auroc": {"value": 0.81, "low": 0.7, "high": 0.9},
+        "ppv": {"alert": {"value": 0.6, "low": 0.5, "high": 0.7}, "rule_out": {"value": None}},
+        "observed_over_expected": None,
+    },
     "realized": {"auroc": {"value": 0.78, "low": 0.6, "high": 0.9}, "observed_over_expected": {"value": 1}},
 }
 
@@ -67,6 +71,7 @@ def test_the_newest_window_of_the_champion_is_told_as_the_ledger_has_it(engine, 
         ("medimind_window_judged_timestamp_seconds", *of): newest.judged_at.timestamp(),
         ("medimind_window_figure", "figure=auroc", "kind=estimate", *of): 0.81,
         ("medimind_window_figure", "figure=auroc", "kind=realized", *of): 0.78,
+        ("medimind_window_figure", "figure=ppv", "kind=estimate", *of[:1], "point=alert", *of[1:]): 0.6,
         ("medimind_window_figure", "figure=observed_over_expected", "kind=realized", *of): 1,
         ("medimind_episodes_open", "model=angina"): 2,
         ("medimind_alerts_undelivered",): 4,

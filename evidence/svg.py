@@ -30,12 +30,13 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Axis:
-    """What is measured, from `low` to `high`, as a number or as a percentage."""
+    """What is measured, from `low` to `high`, as a number or as a percentage; `whole`: only whole numbers are told."""
 
     label: str
     low: float
     high: float
     percent: bool = False
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,8 @@ def ticks(axis: Axis) -> list[float]:
     step = 10.0 ** math.floor(math.log10(span))
     step = next(step * part for part in (0.1, 0.2, 0.25, 0.5, 1, 2) if span / (step * part) < 5.001)
     first = math.ceil(axis.low / step - 1e-9)
-    return [round(step * number, 10) for number in range(first, math.floor(axis.high / step + 1e-9) + 1)]
+    found = [round(step * number, 10) for number in range(first, math.floor(axis.high / step + 1e-9) + 1)]
+    return [tick for tick in found if tick.is_integer()] if axis.whole else found
 
 
 def _svg(name: str, about: tuple[str, str], height: float, parts: Sequence[str]) -> str:

@@ -407,10 +407,12 @@ def replay(prediction: Annotated[str, typer.Argument(help="A prediction's id, su
 @app.command()
 def monitor(
     name: Name,
-    since: Annotated[str | None, typer.Option("--since", help="A time; default: the spec's window.")] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", help="A time: look at all since then, once, off the record.")
+    ] = None,
     flow: AsFlow = False,
 ) -> None:
-    """Judge the champion's newest predictions, and their outcomes, against its training; write an HTML report."""
+    """Judge the champion's windows of predictions and outcomes, tell whom it concerns, and write their pages."""
     from ledger.predictions import since as parse
 
     begin = parse(since) if since else None

@@ -1,118 +1,296 @@
-"""The champion's newest predictions against what it was trained on: a report, its page, and Evidently's drawing."""
+"""The champion watched: its windows judged and kept, people told, pages written, the newest window's inputs drawn."""
 
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from configs.errors import CohortError, LedgerError, RecordError
 from configs.settings import Settings
-from evidence import monitoring, page
-from evidence.report import Report
+from evidence import monitoring
+from evidence.metrics import Array
+from evidence.monitoring import Seen
+from evidence.report import Finding, Report
+from evidence.timeline import Shown, count
 from features import build, cohort
+from features.columns import Record
 from features.records import labels
-from ledger.database import connect, now
-from ledger.predictions import Window, feature_digest, window
-from ledger.promotions import find_champion
+from ledger import predictions, refusals, windows
+from ledger.alerts import Episode, failing
+from ledger.database import Engine, connect, now
+from ledger.predictions import Window, feature_digest
+from ledger.promotions import Promotion, find_champion
+from ledger.windows import Block, Judged
 from models import bundle as bundles
-from models.bundle import Bundle
-from models.predict import Predictor
-from pipelines import drift
-from pipelines.files import replacing
+from models.predict import TOLERANCE, Predictor
+from pipelines import alerts, drift, pages
+from pipelines.alerts import Told
 
 if TYPE_CHECKING:
     import pandas as pd
 
+MOST_AT_ONCE = 20
+"""New windows that one look judges; of what a ledger held before, the rest is passed over."""
+
+RECOMPUTED = 200
+"""Predictions of a window that are computed again from what is on record."""
+
+REFUSALS_LATE = timedelta(seconds=5)
+"""A server counts refused records, and puts the counts on record a moment later."""
+
+NAMED_AT_MOST = 5
+"""Findings of one code that an alert names; the pages have all."""
+
+BROKEN = "MW020"
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What one look did: the windows it judged, how many predictions it passed over, the episodes that began."""
+
+    judged: tuple[Judged, ...]
+    passed_over: int
+    opened: tuple[Episode, ...]
+
 
 @dataclass(frozen=True)
 class Monitored:
-    """The report, and where its page and Evidently's drawing lie. `undrawn` is what could not be drawn, and why."""
+    """The newest window's report and page, the time line, and Evidently's drawing; `undrawn`: what is not in it, why.
+
+    An ad-hoc window has no time line, is on no record, and nobody is told of it.
+    """
 
     report: Report
     page: Path
     drawing: Path
-    undrawn: dict[str, str]
+    undrawn: Mapping[str, str]
+    timeline: Path | None = None
+    watched: Watched | None = None
+    told: Told | None = None
 
 
 def monitor(name: str, since: datetime | None, settings: Settings) -> Monitored:
-    """Judge the champion's newest `monitoring.window` predictions, or all since a time, and write the pages.
+    """Judge what the champion answered, tell whom it concerns, and write the pages.
 
-    Raises LedgerError if the disease has no champion.
+    `since` looks at all that was answered since that time instead, and keeps nothing. Raises LedgerError if the disease
+    has no champion.
     """
     engine = connect(settings)
     champion = find_champion(engine, name)
     if champion is None:
         raise LedgerError(f"{name}: has no champion; `medimind run {name}` makes one.")
-    bundle = bundles.get(champion.bundle, settings)
-    predictor = Predictor(bundle)
-    last = None if since else bundle.spec.monitoring.window
-    seen = window(engine, name, bundle.digest, last, since)
-    attributes, skewed = _again(predictor, seen)
-    judged = monitoring.Seen(
-        X=seen.features,
-        risk=seen.risks,
-        outcomes=seen.outcomes,
-        attributes=attributes,
-        received=seen.received,
-        now=now().timestamp(),
-        skewed=skewed,
-        sampled=len(seen),
-        refused={},
-    )
-    report = monitoring.judge(bundle, _name(seen), judged)
+    predictor = Predictor(bundles.get(champion.bundle, settings))
+    if since is not None:
+        return _ad_hoc(engine, champion, predictor, since, settings)
+    channels = alerts.channels(settings)
+    watched = watch(engine, champion, predictor, settings, list(channels))
+    told = alerts.deliver(engine, settings)
 
-    folder = settings.private(settings.reports / name)
-    stamp = f"{now():%Y%m%dT%H%M%S}"
-    drawing = folder / f"monitor-{stamp}-drift.html"
-    reference, note = _reference(bundle, settings)
-    kinds = {feature.name: "category" if feature.categories else "number" for feature in predictor.plan.features}
-    title = f"{name}@{champion.version}: drift of the inputs"
-    current = _frame(predictor.plan, seen.features)
+    full = windows.judged(engine, name, champion.bundle, last=1)
+    if full:
+        newest, filling = pages.shown(full[-1]), None
+        window, _ = windows.read(engine, full[-1].block)
+    else:
+        newest, window = _filling(engine, champion, predictor)
+        filling = newest
+    changed = [pages.shown(one).page for one in watched.judged]
+    timeline, path = pages.write(engine, name, settings, changed, filling)
+    drawing, undrawn, notes = _draw(champion, predictor, window, settings)
+    pages.write_window(path, newest, notes)
+    return Monitored(newest.report, path, drawing, undrawn, timeline, watched, told)
+
+
+def watch(
+    engine: Engine, champion: Promotion, predictor: Predictor, settings: Settings, channels: Sequence[str] = ()
+) -> Watched:
+    """Judge the champion's windows that are full, and again those of which more is known now, other champions' too.
+
+    Each is kept, and a finding of the champion's that fails begins an episode, to be told on these channels. Writes no
+    page.
+    """
+    model, bundle = champion.model, champion.bundle
+    known = {one.block.number: one for one in windows.judged(engine, model, bundle)}
+    opened = _episodes(engine, champion, known.values(), channels)  # an earlier look may have died before it said so
+    stale = [one.block for one in windows.stale(engine, list(known.values()))]
+    size = predictor.spec.monitoring.window
+    due, passed_over = windows.due(engine, model, champion.version, bundle, size, MOST_AT_ONCE)
+    judged = []
+    for block in [*stale, *due]:
+        known[block.number] = _judge(engine, predictor, block)
+        judged.append(known[block.number])
+        opened += _episodes(engine, champion, known.values(), channels)
+    for other in pages.champions(pages.decided(engine, model)) - {bundle}:
+        if late := windows.stale(engine, windows.judged(engine, model, other)):
+            its_own = Predictor(bundles.get(other, settings))
+            judged += [_judge(engine, its_own, one.block) for one in late]
+    return Watched(tuple(judged), passed_over, tuple(opened))
+
+
+def judge_window(predictor: Predictor, named: str, window: Window, refused: Mapping[tuple[str, str], int]) -> Report:
+    """The report of one window. `refused`: records that the contract refused in its time, by code and field."""
+    checked = [_checked(predictor, record) for record in window.records]
+    broken = sum(record is None for record in checked)
+    values = {
+        name: np.array([np.nan if record is None else record.values[name] for record in checked])
+        for name in predictor.spec.columns
+    }
+    at = np.array([record.at.timestamp() if record and record.at else np.nan for record in checked])
+    sampled = _sample(predictor, [place for place, record in enumerate(checked) if record is not None])
+    seen = Seen(
+        X=window.features,
+        risk=window.risks,
+        outcomes=window.outcomes,
+        attributes=build.attributes(predictor.plan, values, at),
+        received=window.received,
+        now=now().timestamp(),
+        skewed=_skewed(predictor, window, values, at, sampled),
+        sampled=len(sampled),
+        refused=refused,
+    )
+    report = monitoring.judge(predictor.bundle, named, seen)
+    if not broken:
+        return report
+    why = (
+        f"the records of {count(broken)} of {count(len(window))} predictions do not keep the contract as this code "
+        "reads it; they were not computed again"
+    )
+    found = Finding(BROKEN, "records that keep the contract", "failed", 1 - broken / len(window), "= 1", why)
+    return replace(report, findings=(*report.findings, found))
+
+
+def _checked(predictor: Predictor, record: dict[str, Any]) -> Record | None:
     try:
-        undrawn = drift.page(reference, current, kinds, title, drawing, bundle.spec.split.seed)  # type: ignore[arg-type]
-    except OSError as exc:
-        raise LedgerError(
-            f"{drawing.name}: could not be written ({exc.strerror or exc}). Nothing was changed."
-        ) from exc
-    notes = [
-        f"{bundle.spec.title}. Version {champion.version}, champion since {champion.at:%Y-%m-%d %H:%M} UTC.",
-        f"Drawing of the inputs, with patients' values in it: {drawing.name}. {note}",
-        *(f"Not drawn: {column}, {why}" for column, why in undrawn.items()),
-    ]
-    if seen.purged:
-        notes.append(f"{seen.purged} older predictions were purged and are not judged.")
-    path = folder / f"monitor-{stamp}.html"
-    with replacing(path, LedgerError) as partial:
-        partial.write_text(page.html(report, f"{name}: monitoring", notes), encoding="utf-8")
-    with replacing(path.with_suffix(".json"), LedgerError) as partial:
-        partial.write_text(report.to_json(), encoding="utf-8")
+        return predictor.check(record)
+    except RecordError:
+        return None
+
+
+def _sample(predictor: Predictor, places: Sequence[int]) -> NDArray[np.intp]:
+    generator = np.random.default_rng(predictor.spec.split.seed)
+    return np.sort(generator.choice(np.array(places, np.intp), min(RECOMPUTED, len(places)), replace=False))
+
+
+def _skewed(
+    predictor: Predictor, window: Window, values: Mapping[str, Array], at: Array, sampled: NDArray[np.intp]
+) -> int:
+    """How many of these predictions come out otherwise now: other features, or a risk further off than TOLERANCE."""
+    if not len(sampled):
+        return 0
+    X = build.build(predictor.plan, {name: column[sampled] for name, column in values.items()}, at[sampled])
+    same = np.array([feature_digest(row) == window.digests[place] for row, place in zip(X, sampled, strict=True)])
+    close = np.abs(predictor.risk(X) - window.risks[sampled]) <= TOLERANCE
+    return int((~(same & close)).sum())
+
+
+def _judge(engine: Engine, predictor: Predictor, block: Block) -> Judged:
+    window, outcomes_to = windows.read(engine, block)
+    report = judge_window(predictor, _named(f"window {block.number}", window), window, _refused(engine, block, window))
+    return windows.keep(engine, block, window, outcomes_to, report)
+
+
+def _refused(engine: Engine, block: Block, window: Window) -> dict[tuple[str, str], int]:
+    if window.first is None or window.last is None:
+        return {}
+    return refusals.between(engine, block.model, window.first, window.last + REFUSALS_LATE)
+
+
+def _named(what: str, window: Window) -> str:
+    if window.first is None or window.last is None:
+        return f"{what}, which is empty"
+    purged = f" (and {count(window.purged)} that were purged)" if window.purged else ""
+    return (
+        f"{what}, {count(len(window))} predictions{purged}, "
+        f"{window.first:%Y-%m-%d %H:%M} to {window.last:%Y-%m-%d %H:%M} UTC"
+    )
+
+
+def _episodes(engine: Engine, champion: Promotion, judged: Iterable[Judged], channels: Sequence[str]) -> list[Episode]:
+    """Begin and end episodes: of each code the newest window counts in which it could be judged."""
+    newest: dict[str, Judged] = {}
+    for one in sorted(judged, key=lambda one: one.block.number):
+        newest |= {finding.code: one for finding in one.report.findings if finding.verdict != "not applicable"}
+    texts = {code: text for code, one in newest.items() if (text := _text(one, code))}
+    return failing(engine, champion.model, champion.version, texts, newest.keys() - texts.keys(), channels)
+
+
+def _text(judged: Judged, code: str) -> str:
+    """What failed, for a person to read; empty where nothing did."""
+    failed = [finding for finding in judged.report.failed if finding.code == code]
+    if not failed:
+        return ""
+    said = [f"{finding.title}: {finding.explanation}" for finding in failed[:NAMED_AT_MOST]]
+    if len(failed) > NAMED_AT_MOST:
+        said.append(f"and {len(failed) - NAMED_AT_MOST} findings more")
+    return f"{'; '.join(said)} ({judged.report.data})"
+
+
+def _filling(engine: Engine, champion: Promotion, predictor: Predictor) -> tuple[Shown, Window]:
+    """The champion's window that is not full yet, or has nothing in it at all; it is on no record."""
+    size = predictor.spec.monitoring.window
+    block = windows.open_block(engine, champion.model, champion.version, champion.bundle, size)
+    window, refused = predictions.laid_out((), {}, 0), {}
+    if block is not None:
+        window, _ = windows.read(engine, block)
+        refused = _refused(engine, block, window)
+    report = judge_window(predictor, _named("a window that is not full yet", window), window, refused)
+    return _unkept(champion, window, report, f"window-{champion.version}-filling.html"), window
+
+
+def _ad_hoc(
+    engine: Engine, champion: Promotion, predictor: Predictor, since: datetime, settings: Settings
+) -> Monitored:
+    window = predictions.window(engine, champion.model, champion.bundle, None, since)
+    refused = refusals.between(engine, champion.model, since, now())
+    report = judge_window(predictor, _named(f"all since {since:%Y-%m-%d %H:%M} UTC", window), window, refused)
+    shown = _unkept(champion, window, report, f"since-{since:%Y%m%dT%H%M%S}.html")
+    drawing, undrawn, notes = _draw(champion, predictor, window, settings)
+    path = settings.reports / champion.model / shown.page
+    pages.write_window(path, shown, notes)
     return Monitored(report, path, drawing, undrawn)
 
 
-def _name(seen: Window) -> str:
-    if seen.first is None or seen.last is None:
-        return "an empty window"
-    return f"{len(seen)} predictions, {seen.first:%Y-%m-%d %H:%M} to {seen.last:%Y-%m-%d %H:%M} UTC"
+def _unkept(champion: Promotion, window: Window, report: Report, page: str) -> Shown:
+    return Shown(
+        version=champion.version,
+        number=None,
+        n=len(window),
+        outcomes=int(np.isfinite(window.outcomes).sum()),
+        begins_at=window.first or now(),
+        ends_at=window.last or now(),
+        report=report,
+        page=page,
+    )
 
 
-def _again(predictor: Predictor, seen: Window) -> tuple[dict[str, NDArray[np.str_]], int]:
-    """Each prediction's attributes, and how many come out with other features when computed again."""
+def _draw(
+    champion: Promotion, predictor: Predictor, window: Window, settings: Settings
+) -> tuple[Path, dict[str, str], list[str]]:
+    """Evidently's drawing of the window's inputs, what it does not hold and why, and what a page says about it."""
+    folder = settings.private(settings.reports / champion.model)
+    path = folder / "drift.html"
+    reference, note = _reference(predictor, settings)
+    kinds = {feature.name: "category" if feature.categories else "number" for feature in predictor.plan.features}
+    title = f"{champion.model}@{champion.version}: drift of the inputs, {_named('the newest window', window)}"
+    current = _frame(predictor.plan, window.features)
     try:
-        checked = [predictor.check(record) for record in seen.records]
-    except RecordError as exc:
-        raise LedgerError(f"a prediction on record no longer keeps the contract: {exc}") from exc
-    values = {name: np.array([record.values[name] for record in checked]) for name in predictor.spec.columns}
-    at = np.array([record.at.timestamp() if record.at else np.nan for record in checked])
-    X = build.build(predictor.plan, values, at)
-    skewed = sum(feature_digest(row) != digest for row, digest in zip(X, seen.digests, strict=True))
-    return build.attributes(predictor.plan, values, at), skewed
+        undrawn = drift.page(reference, current, kinds, title, path, predictor.spec.split.seed)  # type: ignore[arg-type]
+    except OSError as exc:
+        raise LedgerError(f"{path.name}: could not be written ({exc.strerror or exc}). Nothing was changed.") from exc
+    notes = [
+        f"{predictor.spec.title}. Version {champion.version}, champion since {champion.at:%Y-%m-%d %H:%M} UTC.",
+        f"Drawing of the newest window's inputs, with patients' values in it: {path.name}. {note}",
+        *(f"Not drawn: {column}, {why}" for column, why in undrawn.items()),
+    ]
+    return path, undrawn, notes
 
 
-def _reference(bundle: Bundle, settings: Settings) -> tuple["pd.DataFrame | None", str]:
+def _reference(predictor: Predictor, settings: Settings) -> tuple["pd.DataFrame | None", str]:
     """The rows that the bundle was trained on, if this machine has them, and what the page says about it."""
+    bundle = predictor.bundle
     name = bundle.spec.name
     try:
         patients = cohort.load(settings.data / "cohorts" / f"{name}.parquet")
@@ -120,9 +298,7 @@ def _reference(bundle: Bundle, settings: Settings) -> tuple["pd.DataFrame | None
         return None, f"It has no reference: {exc}"
     if patients.fingerprint != bundle.training["data"]:
         return None, "It has no reference: the cohort on this machine is not the one this version was trained on."
-    return _frame(
-        build.plan(bundle.spec), patients.only("train").X
-    ), "Its reference is the training part of the cohort."
+    return _frame(predictor.plan, patients.only("train").X), "Its reference is the training part of the cohort."
 
 
 def _frame(plan: build.Plan, X: NDArray[np.float32]) -> "pd.DataFrame":

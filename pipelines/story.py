@@ -121,7 +121,16 @@ def monitored(done: "Monitored") -> None:
     say(f"[bold]monitor[/]   {escape(done.report.data)}: {_verdict(done.report)}")
     told = [finding for finding in done.report.findings if finding.verdict == "failed" or finding.code > "MW003"]
     findings(told)
+    if done.watched is not None:
+        older = done.watched.passed_over
+        passed_over = f", {older:,} older predictions passed over" if older else ""
+        say(f"          {len(done.watched.judged)} windows judged{passed_over}; "
+            f"{len(done.watched.opened)} findings fail that did not before")  # fmt: skip
+    if done.told is not None and done.told.waiting:
+        say(f"          [yellow]{done.told.waiting} alerts could not be delivered; they are tried again[/]")
     say(f"          report {escape(str(done.page))}")
+    if done.timeline is not None:
+        say(f"          time line {escape(str(done.timeline))}")
     say(f"          drawing {escape(str(done.drawing))} (holds patients' values)")
 
 

@@ -7,15 +7,18 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
-from prefect import flow, task
+from prefect import Flow, flow, task
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.deployments.runner import EntrypointType
+from prefect.events import DeploymentEventTrigger, emit_event
 from prefect.exceptions import ObjectAlreadyExists
 from rich.markup import escape
 
 from configs.errors import FetchError, RegistryError
 from configs.settings import settings
+from ledger.database import connect
+from pipelines import alerts as alerting
 from pipelines import ingest as ingesting
 from pipelines import monitor as monitoring
 from pipelines import prepare as preparing
@@ -28,6 +31,15 @@ from pipelines import validate as validating
 WORK_POOL = "medimind"
 MONITOR_AT = "0 6 * * *"
 """Every morning at six, before the first patients come; the server's time zone."""
+
+RETRAIN_AT = "30 * * * *"
+"""Every hour: a trial, a canary and a probation end when their outcomes are in, and it costs little to see that."""
+
+ALERTS_AT = "*/5 * * * *"
+"""How soon a channel that was down is told what it missed."""
+
+RETRAIN_DUE = "medimind.retrain.due"
+"""The event of a model that is to be retrained, or whose retraining is under way."""
 
 
 async def _may_pass(_task: Any, _run: Any, state: Any) -> bool:
@@ -93,8 +105,17 @@ def offer(name: str, number: int) -> None:
 
 @flow(name="monitor")
 def monitor(name: str, since: datetime | None = None) -> None:
-    """The champion's window, judged."""
+    """The champion's windows, judged; where a retraining is due by them, or under way, the event that starts it."""
     story.monitored(monitoring.monitor(name, since, settings()))
+    if since is None and (why := retraining.due(name, settings())):
+        emit_event(RETRAIN_DUE, resource={"prefect.resource.id": _resource(name)}, payload={"why": list(why)})
+
+
+@flow(name="alerts")
+def alerts() -> None:
+    """What a channel has not taken yet, told again."""
+    told = alerting.deliver(connect(settings()), settings())
+    story.say(f"alerts: {told.delivered} delivered, {told.waiting} still wait")
 
 
 @flow(name="retrain")
@@ -129,15 +150,32 @@ def deploy(names: list[str]) -> list[str]:
         client.create_work_pool(WorkPoolCreate(name=WORK_POOL, type="process"))
     made = []
     for name in names:
-        for work, parameters, cron in ((run, {"names": [name]}, None), (monitor, {"name": name}, MONITOR_AT)):
-            deployment = work.to_deployment(
-                name=name,
-                parameters=parameters,
-                cron=cron,
-                work_pool_name=WORK_POOL,
-                entrypoint_type=EntrypointType.MODULE_PATH,
-                concurrency_limit=1,
-            )
-            deployment.apply()
-            made.append(f"{work.name}/{name}")
-    return made
+        due = DeploymentEventTrigger(
+            name=f"{name}: a retraining is due", expect={RETRAIN_DUE}, match={"prefect.resource.id": _resource(name)}
+        )
+        made += [
+            _deploy(run, name, {"names": [name]}, None),
+            _deploy(monitor, name, {"name": name}, MONITOR_AT),
+            _deploy(retrain, name, {"name": name}, RETRAIN_AT, due),
+        ]
+    return [*made, _deploy(alerts, WORK_POOL, {}, ALERTS_AT)]
+
+
+def _deploy(
+    work: Flow[..., Any], name: str, parameters: dict[str, Any], cron: str | None, *triggers: DeploymentEventTrigger
+) -> str:
+    deployment = work.to_deployment(
+        name=name,
+        parameters=parameters,
+        cron=cron,
+        triggers=list(triggers),
+        work_pool_name=WORK_POOL,
+        entrypoint_type=EntrypointType.MODULE_PATH,
+        concurrency_limit=1,
+    )
+    deployment.apply()
+    return f"{work.name}/{name}"
+
+
+def _resource(name: str) -> str:
+    return f"medimind.model.{name}"

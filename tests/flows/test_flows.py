@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from time import monotonic, sleep
 
 import pytest
 
@@ -49,7 +50,7 @@ def test_each_verb_ran_as_a_flow_of_its_own(ran, machine):
     assert {state for name, state in runs if name in ("prepare", "train", "validate", "promote", "run")} == {
         "Completed"
     }
-    assert sorted((machine.reports / "toy").glob("monitor-*.html"))
+    assert (machine.reports / "toy" / "timeline.html").exists()
 
 
 def test_a_second_run_makes_no_new_version(ran, machine):
@@ -102,22 +103,51 @@ def test_a_flow_that_fails_is_told_in_one_line(harness, machine, add, toy_docume
     assert line.startswith("medimind: lost: the source")
 
 
-def test_deployments_name_their_module_their_pool_and_the_mornings_of_the_monitor(harness, machine):
+def test_deployments_name_their_module_their_pool_and_their_times(harness, machine):
     from prefect.client.orchestration import get_client
 
     from pipelines import flows
 
-    assert flows.deploy(["toy"]) == ["run/toy", "monitor/toy"]
-    assert flows.deploy(["toy"]) == ["run/toy", "monitor/toy"], "a second time changes nothing"
+    made = ["run/toy", "monitor/toy", "retrain/toy", "alerts/medimind"]
+    assert flows.deploy(["toy"]) == made
+    assert flows.deploy(["toy"]) == made, "a second time changes nothing"
 
     with get_client(sync_client=True) as client:
-        run = client.read_deployment_by_name("run/toy")
-        monitor = client.read_deployment_by_name("monitor/toy")
+        found = {name: client.read_deployment_by_name(name) for name in made}
         pool = client.read_work_pool(flows.WORK_POOL)
-        assert len(client.read_deployments()) == 2
-    assert (run.entrypoint, monitor.entrypoint) == ("pipelines.flows.run", "pipelines.flows.monitor")
-    assert (run.parameters, monitor.parameters) == ({"names": ["toy"]}, {"name": "toy"})
-    assert {run.work_pool_name, monitor.work_pool_name} == {pool.name} == {"medimind"}
-    assert run.schedules == []
-    assert [schedule.schedule.cron for schedule in monitor.schedules] == [flows.MONITOR_AT]
-    assert run.concurrency_limit == monitor.concurrency_limit == 1 or run.global_concurrency_limit.limit == 1
+        assert len(client.read_deployments()) == len(made)
+    assert {name: one.entrypoint for name, one in found.items()} == {
+        name: f"pipelines.flows.{name.partition('/')[0]}" for name in made
+    }
+    assert [one.parameters for one in found.values()] == [{"names": ["toy"]}, {"name": "toy"}, {"name": "toy"}, {}]
+    assert {one.work_pool_name for one in found.values()} == {pool.name} == {"medimind"}
+    assert [[schedule.schedule.cron for schedule in one.schedules] for one in found.values()] == [
+        [],
+        [flows.MONITOR_AT],
+        [flows.RETRAIN_AT],
+        [flows.ALERTS_AT],
+    ]
+    assert all(one.concurrency_limit == 1 or one.global_concurrency_limit.limit == 1 for one in found.values())
+
+
+def test_a_retraining_that_is_due_is_started_by_the_monitor_s_event(ran, machine, monkeypatch):
+    from prefect.client.orchestration import get_client
+
+    from pipelines import flows
+
+    flows.deploy(["toy"])
+    monkeypatch.setattr(flows.retraining, "due", lambda name, settings: ("a reason",))
+    flows.monitor("toy")
+
+    with get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name("retrain/toy").id
+
+        def started():
+            runs = [run for run in client.read_flow_runs() if run.deployment_id == deployment]
+            return [run.parameters for run in runs if not run.auto_scheduled]
+
+        until = monotonic() + 60
+        while not started():
+            assert monotonic() < until, "no flow run of retrain/toy was made"
+            sleep(0.5)
+        assert started() == [{"name": "toy"}]

@@ -444,6 +444,30 @@ def retrain(
 
 
 @app.command()
+def simulate(
+    name: Name,
+    source: Annotated[
+        str | None, typer.Option("--source", help="Who comes in: a .csv or .parquet file. Default: the external part.")
+    ] = None,
+    per_day: Annotated[
+        int | None, typer.Option("--per-day", help="Patients a day, where the source has no time. Default: 5.")
+    ] = None,
+    outcomes_after: Annotated[
+        float, typer.Option("--outcomes-after", help="Days until an outcome is known, half more or less.")
+    ] = 14,
+    plant: Annotated[bool, typer.Option("--plant", help="Plant a bad candidate: once refused, once forced.")] = False,
+    limit: Annotated[int | None, typer.Option(help="The first so many patients alone.")] = None,
+    output: Annotated[Path | None, typer.Option(help="A folder that the pages are copied to.")] = None,
+) -> None:
+    """Replay history through the whole loop, in a ledger of its own: what would be watched, retrained and promoted."""
+    from pipelines import story
+    from pipelines.simulate import Asked, simulate
+
+    asked = Asked(source, per_day, outcomes_after, plant, limit, output)
+    story.simulated(simulate(name, asked, _settings(), story.happened))
+
+
+@app.command()
 def serve(
     names: Annotated[list[str] | None, typer.Argument(help="Diseases; default: the released ones.")] = None,
     port: Annotated[int | None, typer.Option(help="Default: MEDIMIND_PORT, or 8400.")] = None,

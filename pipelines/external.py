@@ -36,7 +36,7 @@ def validate_on(name: str, number: int, where: str, settings: Settings) -> Exter
     """
     version, bundle = f"{name}@{number}", registered(name, number, settings)
     spec, predictor = bundle.spec, Predictor(bundle)
-    table = sources.read(_as_source(spec, where, settings), settings)
+    table = sources.read(as_source(spec, where, settings), settings)
     records, refusals = columns.check_table(spec, table, columns.translate_table(spec, table))
     dropped = dropped_by_reason(refusals)
     known = ~np.isnan(records.outcome)
@@ -85,7 +85,7 @@ def _learned_from(bundle: Bundle, X: Matrix, y: Array, settings: Settings) -> in
     return sum((row.tobytes(), outcome) in known for row, outcome in zip(X, y.tolist(), strict=True))
 
 
-def _as_source(spec: Spec, where: str, settings: Settings) -> Spec:
+def as_source(spec: Spec, where: str, settings: Settings) -> Spec:
     """The spec with another source: a file of this machine, or that of another disease's YAML."""
     path = Path(where)
     if path.suffix in (".csv", ".parquet"):

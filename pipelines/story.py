@@ -1,5 +1,6 @@
 """What a person at the terminal reads while the verbs run."""
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -9,6 +10,8 @@ from rich.table import Table
 from evidence.report import Finding, Report
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from features.cohort import Cohort
     from ledger.replay import Replay
     from models.bundle import Bundle
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from pipelines.monitor import Monitored
     from pipelines.promote import Promoted, Waits
     from pipelines.retrain import Done
+    from pipelines.simulate import Simulated
     from pipelines.validate import Validated
     from pipelines.verify import Verified
 
@@ -139,6 +143,89 @@ def retrained(done: "Done") -> None:
         say(f"[bold]retrain[/]   {escape(step.told)}")
     if not done.steps or done.steps[-1].open:
         say(f"[bold]retrain[/]   {escape(done.stands)}")
+
+
+def happened(day: "date", what: str) -> None:
+    say(f"{day:%Y-%m-%d}  {escape(what)}")
+
+
+def simulated(done: "Simulated") -> None:
+    coming = done.stream
+    invented = "; [yellow]its times are invented[/]" if coming.invented else ""
+    say(f"[bold]simulate[/]  {done.answered} of {len(coming.arrivals)} patients of {escape(coming.where)} answered, "
+        f"{coming.outcomes} outcomes, on {done.days} days; {done.windows} windows judged{invented}")  # fmt: skip
+    if coming.refused:
+        say(f"          {coming.refused} rows break the contract and were not sent")
+    if done.found:
+        _table(
+            ("code", "first failed", "window", "until", "failed in", "about"),
+            [
+                (
+                    each.code,
+                    each.title,
+                    each.window,
+                    f"{each.ends_at:%Y-%m-%d}",
+                    f"{each.failed} of {each.judged}",
+                    each.explanation,
+                )
+                for each in done.found
+            ],
+        )
+    if done.earned:
+        _table(
+            ("estimate", "windows", "estimate less truth", "mean distance", "truth in its interval"),
+            [
+                (
+                    name.replace("_", " "),
+                    str(each.n),
+                    f"{each.mean:+.3f}",
+                    f"{each.distance:.3f}",
+                    f"{each.inside} of {each.n}",
+                )
+                for name, each in done.earned.items()
+            ],
+        )
+    for each in done.compared:
+        say(f"          @{each.version} beside @{each.earlier}, the champion before it, on the {each.n} patients whom "
+            f"it answered, {each.events} events")  # fmt: skip
+        _table(
+            ("figure", f"@{each.version}", f"@{each.earlier}", "difference", "95 % interval"),
+            [
+                (
+                    name.replace("_", " "),
+                    _number(pair["a"]),
+                    _number(pair["b"]),
+                    _number(pair["difference"], "+"),
+                    _spread(pair),
+                )
+                for name, pair in each.paired.items()
+            ],
+        )
+    for said in done.planted:
+        say(f"          [bold]planted[/]  {escape(said)}")
+    if done.timeline is None:
+        say(f"          no window was full; simulation.json lies in {escape(str(done.folder))}")
+    else:
+        say(f"          time line {escape(str(done.timeline))}")
+
+
+def _number(value: float | None, sign: str = "") -> str:
+    return "" if value is None else f"{value:{sign}.3f}"
+
+
+def _spread(pair: Mapping[str, float | None]) -> str:
+    low, high = pair["low"], pair["high"]
+    return "" if low is None or high is None else f"{low:+.3f} to {high:+.3f}"
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = Table(box=None, padding=(0, 1, 0, 0), show_edge=False, header_style="dim")
+    for heading in ("", *headings):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row("  ", *map(escape, row))
+    console = Console(highlight=False)
+    (console if console.is_terminal else Console(highlight=False, width=200)).print(table)
 
 
 def replayed(done: "Replay") -> None:

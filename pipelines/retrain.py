@@ -165,10 +165,12 @@ def _triggers(scene: Scene) -> tuple[str, ...]:
     when = scene.spec.monitoring.retrain_when
     if when is None:
         return ()
-    judged = windows.judged(scene.engine, scene.name, scene.champion.bundle)
-    found = [*monitoring.due([(one.block.number, one.report.figures) for one in judged], when)]
+    found: list[str] = []
+    if when.bounds:
+        judged = windows.judged(scene.engine, scene.name, scene.champion.bundle)
+        found += monitoring.due([one.report.figures for one in judged], when)
     if when.new_outcomes is not None:
-        _, cut = _learned_to(scene)
+        _, cut = learned_to(scene.engine, scene.champion)
         news = confirmed.count(scene.engine, scene.name, cut)
         if news >= when.new_outcomes:
             found.append(f"{news} outcomes have come since {scene.shown} was trained, {when.new_outcomes} are enough")
@@ -185,7 +187,8 @@ def _train(scene: Scene, step: Step) -> Next:
         return other
     engine, settings = scene.engine, scene.settings
     try:
-        found = candidate.gather(engine, scene.spec, step.evidence["outcomes_to"], _learned_to(scene)[0], settings)
+        before, _ = learned_to(engine, scene.champion)
+        found = candidate.gather(engine, scene.spec, step.evidence["outcomes_to"], before, settings)
         made = candidate.make(engine, scene.champion, found.patients, settings)
     except TooFewError as exc:
         return _step(step, "waits", f"not applicable: {exc}", settings), ""
@@ -399,10 +402,10 @@ def _beyond(spec: Spec, y: Array, risk: Array) -> list[str]:
     return found
 
 
-def _learned_to(scene: Scene) -> tuple[Place, int]:
+def learned_to(engine: Engine, champion: Promotion) -> tuple[Place, int]:
     """The place of the last prediction that the champion may have learned from, and the last outcome it may know."""
-    for step in reversed(retrainings.steps(scene.engine, scene.name)):
-        if step.bundle == scene.champion.bundle and "learned_to" in step.evidence:
+    for step in reversed(retrainings.steps(engine, champion.model)):
+        if step.bundle == champion.bundle and "learned_to" in step.evidence:
             request, position = step.evidence["learned_to"]
             return (request, position), step.evidence["outcomes_to"]
     return (-1, -1), 0

@@ -384,3 +384,11 @@ def medimind_home(
     monkeypatch.setenv("MEDIMIND_CONFIGS", str(configs))
     monkeypatch.setenv("MEDIMIND_DATA", str(data))
     return settings()
+
+
+@pytest.fixture
+def clinic_of(medimind_home: Settings, toy_table: Callable[..., Table]) -> Callable[..., Any]:
+    """`clinic_of(canary=…)`: a hospital where the invented disease has its first champion; keys of the retraining."""
+    from tests.clinic import with_a_champion
+
+    return lambda **retrain: with_a_champion(medimind_home, toy_table, **retrain)

@@ -1,0 +1,201 @@
+"""A retraining goes as far as its evidence carries it, leaves each step on record, and may be killed between two."""
+
+import pytest
+
+from configs.errors import BusyError, LedgerError, PromotionError
+from ledger import locks, promotions, registry, retrainings, traffic
+from ledger.chain import check
+from pipelines import retrain as retraining
+from pipelines.promote import promote
+from pipelines.retrain import retrain
+
+
+@pytest.fixture
+def clinic(clinic_of):
+    return clinic_of()
+
+
+def steps(clinic):
+    return [step.step for step in retrainings.steps(clinic.engine, "toy")]
+
+
+def test_the_whole_way_from_a_trigger_to_a_kept_champion(clinic):
+    home = clinic.home
+    assert "nothing is due" in retrain("toy", home).stands and retraining.due("toy", home) == ()
+
+    clinic.see(160, more_events=0.6)
+    assert "outcomes have come since" in retraining.due("toy", home)[0]
+    done = retrain("toy", home)
+    assert [step.step for step in done.steps] == ["begun", "trial"], done.stands
+    assert "silent trial" in done.stands and "of 40" in done.stands
+    candidate = registry.find(home, "toy", 2)
+    assert candidate.passed and candidate.bundle == done.steps[-1].bundle
+    assert clinic.champion.version == 1, "a candidate under trial answers nobody"
+    assert traffic.find(clinic.engine, "toy").shadow.version == 2
+
+    clinic.see(20, more_events=0.6)
+    assert not retrain("toy", home).steps, "too few outcomes decide nothing"
+    clinic.see(100, more_events=0.6)
+    done = retrain("toy", home)
+    assert [step.step for step in done.steps] == ["promoted"], done.stands
+    assert clinic.champion.version == 2 and "in its silent trial" in clinic.champion.reason
+    assert traffic.find(clinic.engine, "toy").shadow.version == 1, "who was champion before scores beside it"
+
+    clinic.see(100, more_events=0.6)
+    assert [step.step for step in retrain("toy", home).steps] == ["kept"]
+    assert traffic.find(clinic.engine, "toy").lanes == {}
+    assert steps(clinic) == ["begun", "trial", "promoted", "kept"]
+    found = retrainings.steps(clinic.engine, "toy")
+    assert found[2].evidence["trial"]["paired"]["log_loss"]["high"] < 0
+    assert found[1].evidence["cohort"]["test"] >= 30 and all(step.reason for step in found)
+    assert not check(clinic.engine).problems
+
+
+def test_a_champion_that_fails_its_probation_is_rolled_back_by_itself(clinic):
+    home = clinic.home
+    clinic.see(160, more_events=0.6)
+    retrain("toy", home)
+    clinic.see(120, more_events=0.6)
+    assert retrain("toy", home).steps[-1].step == "promoted"
+    clinic.see(160, more_events=-0.5)
+    done = retrain("toy", home)
+    assert [step.step for step in done.steps] == ["rolled_back"]
+    assert "worse than the earlier champion's" in done.steps[0].reason
+    assert clinic.champion.version == 1 and "probation" in clinic.champion.reason
+    assert traffic.find(clinic.engine, "toy").lanes == {}
+
+
+def test_a_candidate_that_is_no_better_is_refused_and_not_tried_again_at_once(clinic):
+    clinic.see(120)
+    done = retrain("toy", clinic.home)
+    assert [step.step for step in done.steps] == ["begun", "refused"], done.stands
+    assert clinic.champion.version == 1 and traffic.find(clinic.engine, "toy").lanes == {}
+    assert not retrain("toy", clinic.home).steps
+    clinic.see(20)
+    assert retrain("toy", clinic.home).steps[0].step == "begun"
+
+
+def test_a_candidate_whose_trial_disappoints_is_refused(clinic):
+    clinic.see(160, more_events=0.6)
+    retrain("toy", clinic.home)
+    clinic.see(80)
+    done = retrain("toy", clinic.home)
+    assert [step.step for step in done.steps] == ["refused"] and "in its silent trial" in done.stands
+    assert clinic.champion.version == 1 and traffic.find(clinic.engine, "toy").lanes == {}
+
+
+def test_with_too_few_of_a_class_it_waits_and_trains_nothing(clinic):
+    clinic.see(70, more_events=1.0)
+    done = retrain("toy", clinic.home)
+    assert [step.step for step in done.steps] == ["begun", "waits"] and "not applicable" in done.stands
+    assert [version.number for version in registry.versions(clinic.home, "toy")] == [1]
+
+
+def test_a_canary_answers_a_fixed_share_before_it_answers_all(clinic_of, medimind_home):
+    clinic = clinic_of(canary={"share": 0.5, "outcomes": 20})
+    clinic.see(160, more_events=0.6)
+    retrain("toy", medimind_home)
+    clinic.see(120, more_events=0.6)
+    done = retrain("toy", medimind_home)
+    assert [step.step for step in done.steps] == ["canary"] and clinic.champion.version == 1
+    assert traffic.find(clinic.engine, "toy").canary.share == 0.5
+    assert traffic.find(clinic.engine, "toy").shadow is None
+    clinic.see(120, more_events=0.6)
+    done = retrain("toy", medimind_home)
+    assert [step.step for step in done.steps] == ["promoted"] and clinic.champion.version == 2
+    assert traffic.find(clinic.engine, "toy").canary is None
+
+
+def test_without_a_trial_in_the_spec_a_person_decides(clinic_of, medimind_home):
+    clinic = clinic_of(trial=None, probation=None).see(160, more_events=0.6)
+    done = retrain("toy", medimind_home)
+    assert [step.step for step in done.steps] == ["begun", "waits"] and "medimind promote toy@2" in done.stands
+    assert promote("toy", 2, "its figures are read", medimind_home).new and clinic.champion.version == 2
+
+
+def test_a_retrained_version_takes_no_other_champions_place_than_the_one_it_was_held_against(clinic):
+    clinic.see(160, more_events=0.6)
+    retrain("toy", clinic.home)
+    clinic.see(160, more_events=0.6)
+    assert retrain("toy", clinic.home).steps[-1].step == "promoted"
+    grounds = promotions.Grounds(clinic.champion)
+    with pytest.raises(PromotionError, match="is not champion any more"):
+        promotions.promote(clinic.engine, 2, clinic.champion.report, "tests", "again", grounds)
+
+
+def test_a_person_who_ends_the_shadow_ends_the_retraining(clinic):
+    clinic.see(160, more_events=0.6)
+    retrain("toy", clinic.home)
+    traffic.end(clinic.engine, traffic.Lane("toy", "shadow"), "enough", "nurse.joy")
+    assert [step.step for step in retrain("toy", clinic.home).steps] == ["ended"]
+
+
+def test_a_shadow_that_a_person_set_is_not_taken_away(clinic):
+    clinic.see(160, more_events=0.6)
+    mine = traffic.Lane("toy", "shadow")
+    traffic.set_route(clinic.engine, mine, traffic.Target(7, clinic.champion.bundle), "mine", "nurse.joy")
+    done = retrain("toy", clinic.home)
+    assert [step.step for step in done.steps] == ["begun", "waits"] and "--off shadow" in done.stands
+    assert traffic.find(clinic.engine, "toy").shadow.version == 7
+
+
+def test_one_at_a_time(clinic):
+    with locks.alone(clinic.engine, clinic.home, "toy"), pytest.raises(BusyError, match="being retrained"):
+        retrain("toy", clinic.home)
+
+
+def test_a_disease_without_a_champion_or_with_another_yaml_is_not_retrained(clinic, medimind_home):
+    with pytest.raises(LedgerError, match="has no champion"):
+        retrain("nobody", medimind_home)
+    path = medimind_home.configs / "diseases" / "toy.yaml"
+    path.write_text(path.read_text().replace("auroc_drop: 0.1", "auroc_drop: 0.5"))
+    with pytest.raises(PromotionError, match="its YAML is not the one"):
+        retrain("toy", medimind_home, "by hand")
+
+
+@pytest.mark.parametrize("moment", [1, 3, 5, 7])
+def test_killed_between_any_two_effects_it_goes_on_and_comes_to_the_same(clinic, monkeypatch, moment):
+    """The n-th effect on the ledger is done, and the process is gone before it knows."""
+    clinic.see(160, more_events=0.6)
+    count = 0
+
+    class Killed(BaseException):
+        pass
+
+    def dying(real):
+        def call(*given, **named):
+            nonlocal count
+            done = real(*given, **named)
+            count += 1
+            if count == moment + 1:
+                raise Killed
+            return done
+
+        return call
+
+    for module, names in (
+        (retraining.retrainings, ["put"]),
+        (retraining.traffic, ["set_route", "end"]),
+        (retraining.promote, ["offer"]),
+        (retraining.candidate, ["make", "gather"]),
+    ):
+        for name in names:
+            monkeypatch.setattr(module, name, dying(getattr(module, name)))
+
+    def on():
+        for _ in range(3):
+            try:
+                return retrain("toy", clinic.home)
+            except Killed:
+                continue
+        raise AssertionError("killed more than once")
+
+    on()
+    clinic.see(120, more_events=0.6)
+    on()
+    clinic.see(100, more_events=0.6)
+    on()
+    assert steps(clinic) == ["begun", "trial", "promoted", "kept"]
+    assert [version.number for version in registry.versions(clinic.home, "toy")] == [1, 2]
+    assert clinic.champion.version == 2 and traffic.find(clinic.engine, "toy").lanes == {}
+    assert not check(clinic.engine).problems

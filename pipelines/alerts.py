@@ -28,6 +28,9 @@ SOCKET_WAIT_S = 4.0
 ALL_WAIT_S = 10.0
 """How long all channels together may take; what was not told by then waits for the next try."""
 
+MOST_TOGETHER = 20
+"""Episodes of one version that one message tells of."""
+
 OUTBOX = "-alerts"
 """The lock of whoever delivers; no disease has such a name."""
 
@@ -65,7 +68,8 @@ def channels(settings: Settings) -> dict[str, Send]:
 def deliver(engine: Engine, settings: Settings) -> Told:
     """Tell every channel what it was not told yet, the oldest first, within ALL_WAIT_S for all of them together.
 
-    A channel that does not take an alert is left alone until the next call. Of two processes one delivers.
+    One message tells of all that is new of a version. A channel that does not take one is left alone until the next
+    call. Of two processes one delivers.
     """
     sends = channels(settings)
     try:
@@ -76,26 +80,37 @@ def deliver(engine: Engine, settings: Settings) -> Told:
     return Told(delivered, len(alerts.undelivered(engine, list(sends))))
 
 
-def message(episode: Episode, settings: Settings) -> tuple[str, str]:
-    """The title and the text of an alert."""
-    named = f"{episode.model}@{episode.version}"
-    page = settings.reports / episode.model / "timeline.html"
-    return (
-        f"MediMind {named}: {episode.code} failed",
-        f"{episode.text}\nSince {episode.began_at:%Y-%m-%d %H:%M} UTC. To look further: medimind monitor "
-        f"{episode.model}; {page}",
-    )
+def message(episodes: Sequence[Episode], settings: Settings) -> tuple[str, str]:
+    """The title and the text that tell of one version's episodes."""
+    first = episodes[0]
+    codes = ", ".join(dict.fromkeys(episode.code for episode in episodes))
+    lines = [f"{one.code}, since {one.began_at:%Y-%m-%d %H:%M} UTC: {one.text}" for one in episodes]
+    page = settings.reports / first.model / "timeline.html"
+    further = f"To look further: medimind monitor {first.model}; {page}"
+    return f"MediMind {first.model}@{first.version}: {codes} failed", "\n".join([*lines, further])
+
+
+def _messages(found: Sequence[tuple[int, Episode]], settings: Settings) -> list[tuple[list[int], tuple[str, str]]]:
+    """The messages that tell of all these, a version's together: the deliveries that each makes, title and text."""
+    by_version: dict[tuple[str, int], list[tuple[int, Episode]]] = {}
+    for delivery, episode in found:
+        by_version.setdefault((episode.model, episode.version), []).append((delivery, episode))
+    return [
+        ([delivery for delivery, _ in part], message([episode for _, episode in part], settings))
+        for of_version in by_version.values()
+        for part in (of_version[start : start + MOST_TOGETHER] for start in range(0, len(of_version), MOST_TOGETHER))
+    ]
 
 
 def _to_each(engine: Engine, settings: Settings, sends: Mapping[str, Send]) -> int:
     """How many were delivered. Each channel has a thread, and what hangs there is left behind; all is recorded here."""
     done: queue.SimpleQueue[tuple[str, bool]] = queue.SimpleQueue()
     over = threading.Event()
-    left: dict[str, list[int]] = {}
+    left: dict[str, list[list[int]]] = {}
     for channel, send in sends.items():
-        if found := alerts.undelivered(engine, [channel]):
-            left[channel] = [delivery for delivery, _ in found]
-            told = [message(episode, settings) for _, episode in found]
+        if found := _messages(alerts.undelivered(engine, [channel]), settings):
+            left[channel] = [deliveries for deliveries, _ in found]
+            told = [text for _, text in found]
             threading.Thread(target=_tell, args=(channel, send, told, done, over), daemon=True).start()
     delivered, until = 0, monotonic() + ALL_WAIT_S
     while left:
@@ -103,13 +118,15 @@ def _to_each(engine: Engine, settings: Settings, sends: Mapping[str, Send]) -> i
             channel, taken = done.get(timeout=max(until - monotonic(), 0))
         except queue.Empty:
             break
-        alerts.tried(engine, left[channel].pop(0), taken)
-        delivered += taken
+        for delivery in left[channel].pop(0):
+            alerts.tried(engine, delivery, taken)
+            delivered += taken
         if not (taken and left[channel]):
             del left[channel]
     over.set()
-    for deliveries in left.values():  # what is under way still
-        alerts.tried(engine, deliveries[0], False)
+    for waiting in left.values():
+        for delivery in waiting[0]:  # still under way
+            alerts.tried(engine, delivery, False)
     return delivered
 
 
@@ -141,7 +158,8 @@ def _by_apprise(address: str) -> Send | None:
     """How to tell this address, and nobody else; None if apprise does not know such an address."""
     import apprise
 
-    logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)  # it would quote parts of the address
+    logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)  # it quotes addresses, and so does what it sends with
+    logging.getLogger("urllib3").setLevel(logging.WARNING)
     asset = apprise.AppriseAsset(
         async_mode=False,
         http_redirects=False,  # the address that was given, not one that its host names
@@ -159,4 +177,5 @@ def _by_apprise(address: str) -> Send | None:
         return None
     for service in told:
         service.socket_connect_timeout = service.socket_read_timeout = SOCKET_WAIT_S
+        service.request_rate_per_sec = 0  # no pause of 5.5 s between two messages: there are few
     return lambda title, text: bool(told.notify(text, title=title, notify_type="failure", body_format="text"))

@@ -110,11 +110,11 @@ def spread(value: float | None, low: float | None, high: float | None, digits: i
     return f"{number(value, digits)} ({number(low, digits)} to {number(high, digits)})"
 
 
-def figure(title: str, drawing: str, said: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def figure(
+    title: str, drawing: str, said: str, heads: Sequence[str], rows: Sequence[Sequence[str]], note: str = ""
+) -> str:
     """A drawing, the sentence that says it in words, and its numbers as a table that opens."""
-    thinned = _thinned(rows)
-    note = f" ({len(thinned)} of {len(rows)} points)" if len(thinned) < len(rows) else ""
-    numbers = table(f"{title}: the numbers", heads, thinned)
+    numbers = table(f"{title}: the numbers", heads, rows)
     return (
         f"<figure>{drawing}<figcaption>{escape(said)}</figcaption></figure>"
         f"<details><summary>{title} as a table{note}</summary>{numbers}</details>"
@@ -122,7 +122,9 @@ def figure(title: str, drawing: str, said: str, heads: Sequence[str], rows: Sequ
 
 
 def _figure(drawing: str, said: str, key: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return figure(TITLES[key], drawing, said, heads, rows)
+    thinned = _thinned(rows)
+    note = f" ({len(thinned)} of {len(rows)} points)" if len(thinned) < len(rows) else ""
+    return figure(TITLES[key], drawing, said, heads, thinned, note)
 
 
 def _thinned(rows: Sequence[Sequence[str]]) -> list[Sequence[str]]:

@@ -62,6 +62,7 @@ details .wide { max-height: 24rem; overflow-y: auto; }
 table { border-collapse: collapse; font-size: .93rem; font-variant-numeric: tabular-nums; min-width: 100%; }
 caption { text-align: left; color: var(--muted); padding: 0 0 .4rem; }
 th, td { text-align: left; vertical-align: top; padding: .35rem 1.1rem .35rem 0; border-bottom: 1px solid var(--rule); }
+.lined td, .lined th { white-space: nowrap; }
 thead th { color: var(--muted); font-weight: 500; } tbody th { font-weight: 500; }
 .flow { padding: 0; margin: 0; list-style: none; max-width: 36rem; }
 .flow > li { border: 1px solid var(--rule); padding: .6rem .9rem; }

@@ -21,6 +21,9 @@ ASSUMPTION = (
     "The estimate knows no outcome: it takes it for granted that the risks are calibrated for these patients too, and "
     "cannot see that the same inputs now lead to another outcome."
 )
+CLOSE = 0.09
+"""Of the axis' length: what two marks' letters need between them."""
+
 FEW = 40
 """Of up to so many windows each has its dot."""
 
@@ -67,17 +70,16 @@ class Series:
     kind: str = "line"
 
 
-def html(title: str, windows: Sequence[Shown], marks: Sequence[Mark], notes: Sequence[str], assumption: str) -> str:
+def html(title: str, windows: Sequence[Shown], marks: Sequence[Mark], notes: Sequence[str]) -> str:
     """The page of a model's windows, in the order in which they came, at least one.
 
-    `notes` are sentences that stand on top: where the data are invented or replayed, say so here. `assumption` says
-    what the estimate without outcomes takes for granted, and how far it has earned trust.
+    `notes` are sentences that stand on top: where the data are invented or replayed, say so here.
     """
     newest = windows[-1]
     drawn = _Drawn(windows, _placed(windows, marks))
     said = "".join(f"<p class='invented'>{escape(note)}</p>" for note in notes)
     sections = {
-        "performance": ("Performance", f"<p>{escape(assumption)}</p>{_exhibits(_performance(drawn))}"),
+        "performance": ("Performance", f"<p>{escape(ASSUMPTION)}</p>{_exhibits(_performance(drawn))}"),
         "inputs": ("Inputs and risks", _exhibits(_inputs(drawn))),
         "marks": ("What happened", _told(drawn.marks)),
         "windows": ("Windows", _windows(windows)),
@@ -110,6 +112,11 @@ def held(figures: Figures, *keys: str) -> Figures | None:
     if isinstance(found, int | float):
         return {"value": float(found)}
     return found if isinstance(found, Mapping) and found.get("value") is not None else None  # type: ignore[return-value]
+
+
+def error_of(estimate: Figures | None, realized: Figures | None) -> float | None:
+    """How far an estimate lay above what came true."""
+    return estimate["value"] - realized["value"] if estimate and realized else None
 
 
 @dataclass(frozen=True)
@@ -156,18 +163,22 @@ class _Drawn:
         return title, exhibits.figure(title, drawing, said, heads, cells)
 
     def _verticals(self, axis: Axis) -> list[Line]:
-        at: dict[float, list[str]] = {}
+        """A line for each mark; of those too close for a letter each, the first has the letters of all."""
+        near = (self.axis.high - self.axis.low) * CLOSE
+        groups: list[list[tuple[str, float]]] = []
         for letter, place, _ in self.marks:
-            at.setdefault(place, []).append(letter)
-        return [
-            Line(
-                letters[0] if len(letters) == 1 else f"{letters[0]}–{letters[-1]}",
-                [(place, axis.low), (place, axis.high)],
-                "dashed",
-                (place, axis.high),
-            )
-            for place, letters in at.items()
-        ]
+            if groups and place - groups[-1][0][1] < near:
+                groups[-1].append((letter, place))
+            else:
+                groups.append([(letter, place)])
+        drawn = []
+        for group in groups:
+            letters, at = [letter for letter, _ in group], group[0][1]
+            label = letters[0] if len(letters) == 1 else f"{letters[0]}–{letters[-1]}"
+            drawn.append(Line(label, [(at, axis.low), (at, axis.high)], "dashed", (at, axis.high)))
+            rest = dict.fromkeys(place for _, place in group if place != at)
+            drawn += [Line("", [(place, axis.low), (place, axis.high)], "dashed") for place in rest]
+        return drawn
 
 
 def _placed(windows: Sequence[Shown], marks: Sequence[Mark]) -> list[tuple[str, float, Mark]]:
@@ -238,8 +249,7 @@ def _performance(drawn: _Drawn) -> list[tuple[str, str]]:
         return lambda window: held(window.report.figures, "estimate", key)
 
     def error(window: Shown) -> str:
-        came, said = (held(window.report.figures, kind, "auroc") for kind in ("realized", "estimate"))
-        return number(said["value"] - came["value"]) if came and said else "–"
+        return number(error_of(estimated("auroc")(window), realized("auroc")(window)))
 
     return [
         drawn.chart(
@@ -427,8 +437,8 @@ def _windows(windows: Sequence[Shown]) -> str:
         body += "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
     caption = "Every window, the newest first: version, number"
     return (
-        f'<div class="wide" role="group" tabindex="0" aria-label="{caption}"><table><caption>{caption}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f'<div class="wide" role="group" tabindex="0" aria-label="{caption}"><table class="lined">'
+        f"<caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 

@@ -8,9 +8,9 @@ from html import escape
 
 from evidence import exhibits
 from evidence.exhibits import Figures, number, spread
-from evidence.page import banner, foot, top, verdicts
+from evidence.page import banner, figure, foot, top, verdict
 from evidence.report import Report
-from evidence.timeline import ASSUMPTION, coverages, cusum, held
+from evidence.timeline import ASSUMPTION, coverages, cusum, error_of, held
 
 FIGURES = {
     "auroc": "AUROC",
@@ -19,6 +19,8 @@ FIGURES = {
     "calibration_intercept": "calibration intercept",
     "brier": "Brier score",
     "log_loss": "log loss",
+    "ppv": "PPV",
+    "alerts_per_100": "alerts per 100",
 }
 
 
@@ -26,7 +28,7 @@ def html(report: Report, title: str, notes: Sequence[str]) -> str:
     """The page. `notes` are sentences about where the window stands."""
     figures = report.figures
     sections = {
-        "verdicts": ("Verdicts", verdicts(report)),
+        "verdicts": ("Verdicts", _verdicts(report)),
         "performance": ("Estimated and realized", f"<p>{escape(ASSUMPTION)}</p>{_performance(figures)}"),
         "cusum": ("Observed against expected", _cusum(figures)),
         "coverage": ("Coverage of the prediction sets", _coverage(report)),
@@ -45,6 +47,20 @@ def html(report: Report, title: str, notes: Sequence[str]) -> str:
     )
 
 
+def _verdicts(report: Report) -> str:
+    """What failed, to be read; what passed, and what could not be judged, to be opened."""
+    failed = "".join(map(verdict, report.failed))
+    told = f'<ul class="findings">{failed}</ul>' if failed else "<p>No finding failed.</p>"
+    for kind in ("passed", "not applicable"):
+        rows = [
+            [f.code, f.title, figure(f), f.limit or "", f.explanation] for f in report.findings if f.verdict == kind
+        ]
+        if rows:
+            held = exhibits.table(f"Findings, {kind}", ("code", "finding", "value (95 %)", "limit", "about"), rows)
+            told += f"<details><summary>{len(rows)} findings: {kind}</summary>{held}</details>"
+    return told
+
+
 def _performance(figures: Figures) -> str:
     named = dict(FIGURES)
     for kind in ("realized", "estimate"):
@@ -55,7 +71,7 @@ def _performance(figures: Figures) -> str:
         said, came = (list(_rows(figures, kind, key)) for kind in ("estimate", "realized"))
         for point in dict.fromkeys([*(p for p, _ in said), *(p for p, _ in came)]):
             estimate, realized = dict(said).get(point), dict(came).get(point)
-            error = number(estimate["value"] - realized["value"]) if estimate and realized else "–"
+            error = number(error_of(estimate, realized))
             rows.append([f"{name}: {point}" if point else name, _told(estimate), _told(realized), error])
     if not rows:
         return '<p class="absent">Nothing could be estimated, and too few outcomes are known.</p>'
@@ -73,7 +89,9 @@ def _rows(figures: Figures, kind: str, key: str) -> list[tuple[str, Figures]]:
 
 
 def _told(row: Figures | None) -> str:
-    return "–" if row is None else spread(row["value"], row.get("low"), row.get("high"))
+    if row is None:
+        return "–"
+    return spread(row["value"], row.get("low"), row.get("high"), 1 if abs(row["value"]) >= 10 else 3)
 
 
 def _cusum(figures: Figures) -> str:

@@ -47,7 +47,7 @@ def write(
     path = folder / "timeline.html"
     marks = [_mark(one) for one in marked]
     with replacing(path, LedgerError) as partial:
-        text = timeline.html(f"{name}: time line", windows_, marks, notes, timeline.ASSUMPTION)
+        text = timeline.html(f"{name}: time line", windows_, marks, notes)
         partial.write_text(text, encoding="utf-8")
     return path, folder / windows_[-1].page
 

@@ -392,3 +392,66 @@ def clinic_of(medimind_home: Settings, toy_table: Callable[..., Table]) -> Calla
     from tests.clinic import with_a_champion
 
     return lambda **retrain: with_a_champion(medimind_home, toy_table, **retrain)
+
+
+@pytest.fixture
+def windows_shown() -> Any:
+    """Invented windows of two versions: the first version's last two drift and fail; the last has few outcomes."""
+    from datetime import UTC, datetime, timedelta
+
+    from evidence.report import Finding, Report
+    from evidence.timeline import Shown
+
+    def spread(value: float, by: float) -> dict[str, float]:
+        return {"value": value, "low": value - by, "high": value + by}
+
+    def window(place: int, version: int, number: int, bad: bool, known: bool) -> Shown:
+        begins = datetime(2026, 3, 1, tzinfo=UTC) + timedelta(days=2 * place)
+        reached = 0.66 if bad else 0.86
+        findings = (
+            Finding("MW002", "missing: cholesterol_mg_dl", "passed", 0.4, "p >= 0.001", "6% missing, 5% in training"),
+            Finding("MW003", "drift: age_years", "failed" if bad else "passed", 1e-9, "p >= 0.001", "older & <sicker>"),
+            Finding("MW003", "drift: sex", "passed", 0.3, "p >= 0.001", "as in training"),
+            Finding("MW007", "AUROC", "failed", reached, ">= 0.7", "80 outcomes", (reached - 0.03, reached + 0.03))
+            if bad
+            else Finding("MW007", "AUROC", "not applicable", None, ">= 0.7", "too few outcomes"),
+        )
+        realized = {
+            "auroc": spread(reached, 0.05),
+            "observed_over_expected": spread(1.6 if bad else 1.0, 0.2),
+            "calibration_slope": spread(0.4 if bad else 1.0, 0.3),
+            "calibration_intercept": spread(1.2 if bad else 0.0, 0.4),
+            "ppv": {"alert": spread(0.7, 0.1)},
+        }
+        path = [step / 4 for step in range(8)]
+        figures = {
+            "n": 80,
+            "mean_risk": 0.5,
+            "alerts_per_100": {"rule_out": 80.0, "alert": 30.0},
+            "estimate": {"auroc": spread(0.87, 0.04), "ppv": {"alert": spread(0.8, 0.1)}},
+            "realized": realized if known else {},
+            "cusum": {
+                "at": [10 * step for step in range(1, 9)],
+                "up": path,
+                "down": [0.0] * 8,
+                "limit": 1.6,
+                "crossed_up": 70 if bad else None,
+                "crossed_down": None,
+            }
+            if known
+            else {},
+            "coverage": [
+                {"group": "all", "n": 80, "coverage": 0.9, "low": 0.83, "high": 0.95, "nominal": 0.9},
+                {"group": "sex: female", "n": None, "coverage": 0.8, "low": 0.5, "high": 0.95, "nominal": 0.9},
+            ]
+            if known
+            else [],
+            "drift": {"age_years": {"p": 1e-9 if bad else 0.5, "psi": 0.4}, "sex": {"p": 0.3, "psi": 0.01}},
+            "missing": {"age_years": 0.0, "sex": 0.02},
+        }
+        report = Report("toy", "monitoring", "b" * 64, f"window {number}, 80 predictions", findings, figures)
+        page = f"window-{version}-{number}.html"
+        return Shown(version, number, 80, 80 if known else 7, begins, begins + timedelta(days=2), report, page)
+
+    first = [window(place, 1, place + 1, bad=place > 1, known=True) for place in range(4)]
+    return [*first, window(4, 2, 1, False, True), window(5, 2, 2, False, False)]

@@ -1,4 +1,5 @@
-"""The review page in a real browser: read by axe-core as a screen reader's user would need it, wide and narrow.
+"""The review page, the time line and a window's page in a real browser, wide and narrow: read by axe-core as a screen
+reader's user would need them.
 
 Needs Chromium and axe-core (`make tools`); where one is missing these tests skip and say so, and fail where CI is set.
 """
@@ -9,13 +10,15 @@ import re
 import shutil
 import subprocess
 from dataclasses import replace
+from datetime import UTC, datetime
 from html import unescape
 
 import pytest
 
 from configs.settings import ROOT
-from evidence import review
+from evidence import review, timeline, window
 from evidence.page import POLICY
+from evidence.timeline import Mark
 
 CHROMIUM = shutil.which("chromium")
 AXE = ROOT / "tests" / "typescript" / "node_modules" / "axe-core" / "axe.min.js"
@@ -24,6 +27,7 @@ FLAGS = [
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
     "--virtual-time-budget=20000",
 ]
+MARKS = [Mark(datetime(2026, 3, 9, 12, tzinfo=UTC), "toy@2 promoted: better on the same patients")]
 SCHEMES = {"dark": "--blink-settings=preferredColorScheme=0", "light": "--blink-settings=preferredColorScheme=1"}
 
 READ = """
@@ -54,12 +58,14 @@ def _tools():
 
 
 @pytest.fixture
-def pages(invented_bundle, full_report):
+def pages(invented_bundle, full_report, windows_shown):
     before = invented_bundle("a" * 64, {"family": "logistic", "data": "f" * 64}, gates={"auroc": ">= 0.55"})
     theirs = replace(full_report, bundle="a" * 64, data="f" * 64)
     return {
         "full": review.html(invented_bundle(), full_report, 3, (2, before, theirs)),
         "bare": review.html(invented_bundle(), replace(full_report, figures={}), None, None),
+        "time line": timeline.html("toy: time line", windows_shown, MARKS, ["The data are replayed."]),
+        "window": window.html(windows_shown[2].report, "toy@1: window 3", ["A note."]),
     }
 
 
@@ -92,6 +98,9 @@ def reading(folder, page, width, scheme):
         ("full", 1280, "dark"),
         ("full", 375, "dark"),
         ("bare", 375, "light"),
+        ("time line", 1280, "light"),
+        ("time line", 375, "dark"),
+        ("window", 375, "light"),
     ],
 )
 def test_axe_finds_nothing_and_the_page_never_scrolls_sideways(pages, tmp_path, kind, width, scheme):
@@ -103,11 +112,12 @@ def test_axe_finds_nothing_and_the_page_never_scrolls_sideways(pages, tmp_path, 
     assert found["violations"] == []
 
 
-def test_the_page_opens_under_its_own_policy_without_a_complaint(pages, tmp_path):
+@pytest.mark.parametrize("kind", ["full", "time line"])
+def test_the_page_opens_under_its_own_policy_without_a_complaint(pages, tmp_path, kind):
     path = tmp_path / "page.html"
-    path.write_text(pages["full"], encoding="utf-8")
+    path.write_text(pages[kind], encoding="utf-8")
 
     document, complaints = browse(tmp_path, path)
 
-    assert document.count("<svg") == pages["full"].count("<svg") > 8
+    assert document.count("<svg") == pages[kind].count("<svg") > 8
     assert complaints == [], complaints

@@ -61,12 +61,17 @@ def calibration_slope(y: Array, risk: Array) -> float:
 
     Source: Cox DR. Two further applications of a model for binary regression. Biometrika 1958;45:562-565.
     """
-    return _logistic_fit(y, _logit(risk), free_slope=True)[1]
+    return recalibration(y, risk)[1]
+
+
+def recalibration(y: Array, risk: Array) -> tuple[float, float]:
+    """Intercept and slope of the outcome on the risk's log-odds, fitted together; source as `calibration_slope`."""
+    return _logistic_fit(y, logit(risk), free_slope=True)
 
 
 def calibration_intercept(y: Array, risk: Array) -> float:
     """Intercept of the outcome on the risk's log-odds with the slope held at 1; above 0 the risks are too low."""
-    return _logistic_fit(y, _logit(risk), free_slope=False)[0]
+    return _logistic_fit(y, logit(risk), free_slope=False)[0]
 
 
 METRICS: dict[str, Metric] = {
@@ -111,7 +116,8 @@ def wilson(part: float, whole: float) -> tuple[float, float] | None:
     return low, high
 
 
-def _logit(risk: Array) -> Array:
+def logit(risk: Array) -> Array:
+    """Log-odds of risks (n,), cut at 1e-12 from either end."""
     clipped = np.clip(risk, SMALLEST_RISK, 1 - SMALLEST_RISK)
     return np.log(clipped / (1 - clipped))
 

@@ -1,22 +1,71 @@
-"""A window of predictions against what the model was trained on, as findings MW001 to MW008."""
+"""A window of predictions against what the model was trained on, as findings MW001 to MW019; and what makes it due.
 
-from collections.abc import Mapping
+Every test of the inputs and of the score has its share of one chance in a hundred: so often, and no oftener, does a
+window of patients who have not changed raise any of their alarms.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from configs.spec import Bound
+from configs.spec import Bound, RetrainWhen, Spec
+from evidence import cusum, estimate
 from evidence.checks import gated
-from evidence.metrics import Array, auroc, interval, observed_over_expected
+from evidence.comparison import delong_interval
+from evidence.estimate import ASSUMPTION, Trust
+from evidence.metrics import (
+    METRICS,
+    RESAMPLES,
+    SMALLEST_RISK,
+    Z95,
+    Array,
+    auroc,
+    calibration_intercept,
+    logit,
+    observed_over_expected,
+    recalibration,
+    wilson,
+)
 from evidence.report import Finding, Report
-from evidence.subgroups import SMALLEST_CELL
+from evidence.subgroups import FEWEST_OF_A_CLASS, FEWEST_PATIENTS, SMALLEST_CELL
+from features import units
 from models.bundle import Bundle
 from models.training import histogram
 
 FALSE_ALARMS = 0.01
 """The chance, about, that a window without drift raises any alarm on its inputs or score; shared among the tests."""
+
+
+FEWEST_EXPECTED = 5
+"""A smaller expected count makes the chi-square law untrue (Cochran WG. Biometrics 1954;10:417-451)."""
+TABLES = 20_000
+"""Drawn for a p value where the law does not hold: it can then be as small as 1 in 20,001."""
+REFUSED_AT_MOST = 0.01
+"""The share of records that may be refused for one field, unless the spec tolerates more at ingest; our own limit."""
+OF_REFUSALS = {"MW015": "out of range", "MW016": "new category", "MW017": "refused otherwise"}
+REFUSAL_CODES = {"out_of_range": "MW015", "unknown_category": "MW016"}
+UNLIKE, ALIKE = 0.5, 0.2
+"""A stability index from which values are unlike what was learned from (0.25 is often used), and the share of it that
+another unit must leave to be named; our own limits."""
+CLOCK_MAY_DIFFER_S = 60.0
+TITLES = {
+    "auroc": "AUROC",
+    "observed_over_expected": "observed / expected events",
+    "calibration_slope": "calibration slope",
+}
+OF_OUTCOMES = {
+    "MW006": "prevalence",
+    "MW007": "AUROC",
+    "MW008": "observed / expected events",
+    "MW009": "calibration slope",
+    "MW010": "calibration intercept",
+    "MW011": "CUSUM of observed against expected",
+    "MW012": "coverage of the prediction sets",
+    "MW013": "AUROC of the worst subgroup",
+}
 
 
 @dataclass(frozen=True)
@@ -44,14 +93,75 @@ class Seen:
 
 
 def judge(bundle: Bundle, window: str, seen: Seen) -> Report:
-    """The monitoring report of one window; `window` names it."""
+    """The monitoring report of one window; `window` names it. `figures` is what the pages, /metrics and `due` read."""
     findings = [_size(len(seen))]
+    figures: dict[str, Any] = {"n": len(seen), "outcomes": int((~np.isnan(seen.outcomes)).sum())}
     if len(seen):
-        findings += _inputs(bundle, seen.X, seen.attributes)
-        findings.append(_score(bundle, seen.risk))
-        findings.append(_skew(seen.skewed, seen.sampled))
-    findings += _performance(bundle, seen.risk, seen.outcomes, seen.attributes)
-    return Report(bundle.spec.name, "monitoring", bundle.digest, window, tuple(findings), {"n": len(seen)})
+        alpha = FALSE_ALARMS / (2 * len(bundle.reference["features"]) + 1)
+        inputs, figures["drift"], figures["missing"] = _inputs(bundle, seen, alpha)
+        findings += [*inputs, _score(bundle, seen.risk, alpha), _skew(seen.skewed, seen.sampled)]
+        findings += _units(bundle, seen.X)
+        figures["mean_risk"] = float(seen.risk.mean())
+        figures["estimate"] = estimate.estimate(seen.risk, bundle.thresholds, bundle.spec.split.seed)
+        findings.append(_estimated(figures["estimate"]))
+        findings.append(_clock(seen))
+    findings += _refused(bundle, seen)
+    performance, more = _performance(bundle, seen)
+    return Report(bundle.spec.name, "monitoring", bundle.digest, window, (*findings, *performance), {**figures, **more})
+
+
+def due(windows: Sequence[Mapping[str, Any]], when: RetrainWhen) -> tuple[str, ...]:
+    """Why a retraining is due, a sentence for each bound that the figures of a model's windows miss, oldest first.
+
+    A bound is missed where the whole 95 % interval lies on its wrong side in the last two windows of which the figure
+    is known. Where outcomes are missing an estimate stands in for AUROC, if it has earned trust in earlier windows.
+    """
+    found = []
+    for name, bound in when.bounds.items():
+        known = [(place, figure, how) for place, figure, how in _known(windows, name)][-2:]
+        sides = [_side(figure, bound) for _, figure, _ in known]
+        if len(known) == 2 and sides[0] is not None and sides[0] == sides[1]:
+            told = " and ".join(
+                f"{figure['value']:.3g} ({figure['low']:.3g} to {figure['high']:.3g}){how}" for _, figure, how in known
+            )
+            found.append(f"{TITLES[name]} {told} in two windows in a row: {sides[0]} {bound.text}")
+    return tuple(found)
+
+
+def trust(windows: Sequence[Mapping[str, Any]], name: str) -> Trust:
+    """How far the estimates of a figure have earned to be believed, in the windows of which the outcomes are known."""
+    return estimate.earned(
+        [
+            (said, came)
+            for window in windows
+            if (said := _held(window, "estimate", name)) and (came := _held(window, "realized", name))
+        ]
+    )
+
+
+def _known(windows: Sequence[Mapping[str, Any]], name: str) -> Iterator[tuple[int, Mapping[str, float], str]]:
+    """The windows of which a figure is known, oldest first: from outcomes, or from an estimate that is trusted."""
+    believed = trust(windows, name).trusted
+    for place, window in enumerate(windows):
+        if (came := _held(window, "realized", name)) is not None:
+            yield place, came, ""
+        elif believed and (said := _held(window, "estimate", name)) is not None:
+            yield place, said, ", estimated"
+
+
+def _held(window: Mapping[str, Any], kind: str, name: str) -> Mapping[str, float] | None:
+    figure = (window.get(kind) or {}).get(name)
+    if figure is None or any(figure.get(end) is None for end in ("value", "low", "high")):
+        return None
+    return dict(figure)
+
+
+def _side(figure: Mapping[str, float], bound: Bound) -> str | None:
+    if bound.low is not None and figure["high"] < bound.low:
+        return "below"
+    if bound.high is not None and figure["low"] > bound.high:
+        return "above"
+    return None
 
 
 def _size(n: int) -> Finding:
@@ -61,16 +171,18 @@ def _size(n: int) -> Finding:
     return Finding("MW001", "predictions in the window", "passed", float(n), ">= 1", f"{n} predictions")
 
 
-def _inputs(bundle: Bundle, X: NDArray[np.float32], attributes: Mapping[str, NDArray[np.str_]]) -> list[Finding]:
-    reference = bundle.reference["features"]
-    alpha = FALSE_ALARMS / (2 * len(reference) + 1)
-    findings = []
-    for position, (name, known) in enumerate(reference.items()):
-        column = X[:, position].astype(np.float64)
+def _inputs(bundle: Bundle, seen: Seen, alpha: float) -> tuple[list[Finding], dict[str, Any], dict[str, float]]:
+    """MW002 and MW003 of each feature, and their figures."""
+    findings, drifts, missing = [], {}, {}
+    for position, (name, known) in enumerate(bundle.reference["features"].items()):
+        column = seen.X[:, position].astype(np.float64)
         gone = np.isnan(column)
-        findings.append(_missingness(name, known, bundle.reference["n"], gone, alpha, attributes))
-        findings.append(_drift(name, known, column[~gone], alpha))
-    return findings
+        findings.append(_missingness(name, known, bundle.reference["n"], gone, alpha, seen.attributes))
+        finding, index = _drift(name, known, column[~gone], alpha)
+        findings.append(finding)
+        drifts[name] = {"p": finding.value, "psi": index, "failed": finding.verdict == "failed"}
+        missing[name] = float(gone.mean())
+    return findings, drifts, missing
 
 
 def _missingness(
@@ -81,25 +193,28 @@ def _missingness(
     if gone.all():
         about = f"missing in every record; {about}"
     p = p_value([known["missing"], n - known["missing"]], [int(gone.sum()), int((~gone).sum())])
-    everywhere = bool(gone.all()) and known["missing"] < n
+    everywhere = bool(gone.all()) and known["missing"] < n and len(gone) > 1
     return _tested("MW002", f"missing: {name}", 0.0 if everywhere else p, alpha, about)
 
 
-def _drift(name: str, known: dict[str, Any], present: Array, alpha: float) -> Finding:
+def _drift(name: str, known: dict[str, Any], present: Array, alpha: float) -> tuple[Finding, float | None]:
     if not len(present):
         why = "no value in the window to compare"
-        return Finding("MW003", f"drift: {name}", "not applicable", None, f"p >= {alpha:.2g}", why)
+        return Finding("MW003", f"drift: {name}", "not applicable", None, f"p >= {alpha:.2g}", why), None
+    counts = _counts(known, present)
+    index = stability_index(known["counts"], counts)
+    about = f"{len(present)} values, population stability index {index:.2f}"
+    return _tested("MW003", f"drift: {name}", p_value(known["counts"], counts), alpha, about), index
+
+
+def _counts(known: Mapping[str, Any], present: Array) -> list[int]:
     if "categories" in known:
-        counts = [int((present == index).sum()) for index in range(len(known["categories"]))]
-    else:
-        counts = histogram(present, known["edges"])
-    about = f"{len(present)} values, population stability index {stability_index(known['counts'], counts):.2f}"
-    return _tested("MW003", f"drift: {name}", p_value(known["counts"], counts), alpha, about)
+        return [int((present == index).sum()) for index in range(len(known["categories"]))]
+    return histogram(present, known["edges"])
 
 
-def _score(bundle: Bundle, risk: Array) -> Finding:
+def _score(bundle: Bundle, risk: Array, alpha: float) -> Finding:
     known = bundle.reference["score"]
-    alpha = FALSE_ALARMS / (2 * len(bundle.reference["features"]) + 1)
     about = f"mean risk {risk.mean():.2f}, in training {known['mean']:.2f}"
     return _tested("MW004", "drift: risk", p_value(known["counts"], histogram(risk, known["edges"])), alpha, about)
 
@@ -109,38 +224,309 @@ def _tested(code: str, title: str, p: float, alpha: float, about: str) -> Findin
     return Finding(code, title, "failed" if p < alpha else "passed", p, f"p >= {alpha:.2g}", about)
 
 
-def _skew(skewed: int, n: int) -> Finding:
-    about = f"{n} predictions computed again from what is on record"
+def _skew(skewed: int, sampled: int) -> Finding:
+    about = f"{sampled} predictions computed again from what is on record: features to the bit, risks within 1e-6"
     return gated("MW005", "training-serving skew", float(skewed), None, Bound(low=None, high=0.0), about)
 
 
-def _performance(bundle: Bundle, risk: Array, outcomes: Array, attributes: Mapping[str, Any]) -> list[Finding]:
-    spec = bundle.spec
-    known = ~np.isnan(outcomes)
-    y, said = outcomes[known], risk[known]
-    fewest = spec.monitoring.min_outcomes
-    titles = {"MW006": "prevalence", "MW007": "AUROC", "MW008": "observed / expected events"}
-    if len(y) < fewest:
-        why = f"{len(y)} outcomes are known, {fewest} are needed"
-        return [Finding(code, title, "not applicable", None, None, why) for code, title in titles.items()]
-    before = [bundle.reference["events"], bundle.reference["n"] - bundle.reference["events"]]
-    groups = _by_site(y == 1, {name: labels[known] for name, labels in attributes.items()})
-    about = f"{y.mean():.2f} in {len(y)} outcomes, {before[0] / sum(before):.2f} in training{groups}"
-    found = [_tested("MW006", titles["MW006"], p_value(before, [y.sum(), (1 - y).sum()]), FALSE_ALARMS, about)]
-    counted = f"{len(y)} outcomes, {int(y.sum())} events"
-    for code, metric, bound in (
-        ("MW007", auroc, spec.gates.auroc),
-        ("MW008", observed_over_expected, spec.gates.observed_over_expected),
-    ):
-        value = metric(y, said)
-        if not np.isfinite(value):
-            why = f"cannot be computed: {counted}"
-            found.append(Finding(code, titles[code], "not applicable", None, bound.text if bound else None, why))
+def _units(bundle: Bundle, X: NDArray[np.float32]) -> list[Finding]:
+    """MW014: each number that fits what was learned from far better if it is taken to be in another unit."""
+    findings = []
+    for position, (name, known) in enumerate(bundle.reference["features"].items()):
+        column = bundle.spec.columns.get(name)
+        if column is None or column.unit is None or "edges" not in known:
             continue
-        spread = interval(metric, y, said, spec.split.seed)
-        by_interval = bound.model_copy(update={"by_interval": True}) if bound else None  # noise alone raises no alarm
-        found.append(gated(code, titles[code], value, spread, by_interval, counted))
+        present = X[:, position].astype(np.float64)
+        present = present[~np.isnan(present)]
+        others = {
+            unit: ratio
+            for unit in units.beside(column.unit, column.loinc)
+            if (ratio := units.factor(unit, column.unit, column.loinc)) is not None
+        }
+        if not others or len(present) < SMALLEST_CELL:
+            continue
+        as_is = stability_index(known["counts"], histogram(present, known["edges"]))
+        unit, index = min(
+            (
+                (unit, stability_index(known["counts"], histogram(present * r, known["edges"])))
+                for unit, r in others.items()
+            ),
+            key=lambda each: each[1],
+        )
+        mistaken = as_is > UNLIKE and index < ALIKE * as_is
+        why = f"stability index {as_is:.2f} as {column.unit}" + (
+            f", {index:.2f} if the values are {unit}: it looks like {unit}" if mistaken else ""
+        )
+        findings.append(
+            Finding(
+                "MW014",
+                f"unit: {name}",
+                "failed" if mistaken else "passed",
+                as_is,
+                f"<= {UNLIKE:g}, or no unit fits",
+                why,
+            )
+        )
+    return findings
+
+
+def _refused(bundle: Bundle, seen: Seen) -> list[Finding]:
+    """MW015 to MW017: records that the contract refused in the window's time, by field: out of range, a category that
+    nobody knew, anything else."""
+    asked = len(seen) + sum(seen.refused.values())
+    allowed = max(bundle.spec.refused_rows_at_most, REFUSED_AT_MOST)
+    findings = []
+    for code, title in OF_REFUSALS.items():
+        by_field: dict[str, int] = {}
+        for (kind, field), n in seen.refused.items():
+            if REFUSAL_CODES.get(kind, "MW017") == code:
+                by_field[field] = by_field.get(field, 0) + n
+        if not by_field:
+            if asked:
+                about = "no record was refused for it"
+                findings.append(Finding(code, title, "passed", 0.0, f"share <= {allowed:g}", about))
+            continue
+        for field, n in sorted(by_field.items()):
+            low, high = wilson(n, asked) or (0.0, 1.0)
+            counted = (
+                f"{n} of {asked} records" if n >= SMALLEST_CELL else f"fewer than {SMALLEST_CELL} of {asked} records"
+            )
+            column = bundle.spec.columns.get(field)
+            hint = ""
+            if code == "MW015" and column is not None and column.accepts:
+                hint = f"; a number without a unit counts as {column.unit}: is it {' or '.join(column.accepts)}?"
+            shown = f"{title}: {field}" if field else title
+            told = n / asked if n >= SMALLEST_CELL else None
+            findings.append(
+                Finding(
+                    code,
+                    shown,
+                    "failed" if low > allowed else "passed",
+                    told,
+                    f"share <= {allowed:g}",
+                    f"{counted} refused{hint}",
+                    (low, high) if told is not None else None,
+                )
+            )
+    return findings
+
+
+def _estimated(figures: Mapping[str, Any]) -> Finding:
+    """MW018, shown and never judged: an estimate is no evidence against a model before outcomes bear it out."""
+    said = figures.get("auroc")
+    if said is None:
+        why = "no AUROC can be expected of these risks"
+        return Finding("MW018", "AUROC, estimated without outcomes", "not applicable", None, None, why)
+    spread = said["low"], said["high"]
+    return Finding(
+        "MW018", "AUROC, estimated without outcomes", "not applicable", said["value"], None, ASSUMPTION, spread
+    )
+
+
+def _clock(seen: Seen) -> Finding:
+    """MW019: whether the server's clock went back, or was ahead of this machine's."""
+    steps = np.diff(seen.received)
+    back = float(-steps.min()) if len(steps) and steps.min() < 0 else 0.0
+    ahead = float(max(seen.received.max() - seen.now, 0.0)) if len(seen.received) else 0.0
+    worst = max(back, ahead)
+    about = "times rise, and none lies ahead"
+    if worst > CLOCK_MAY_DIFFER_S:
+        about = (
+            f"the clock went back by {back:.0f} s, or was ahead of this machine's by {ahead:.0f} s; windows are in the "
+            "order of their numbers all the same, but an age in days may be wrong"
+        )
+    return gated("MW019", "clock of the server", worst, None, Bound(low=None, high=CLOCK_MAY_DIFFER_S), about)
+
+
+def _performance(bundle: Bundle, seen: Seen) -> tuple[list[Finding], dict[str, Any]]:
+    """MW006 to MW013 of the outcomes that are known, and their figures."""
+    spec = bundle.spec
+    known = ~np.isnan(seen.outcomes)
+    y, risk = seen.outcomes[known], seen.risk[known]
+    attributes = {name: labels[known] for name, labels in seen.attributes.items()}
+    fewest = spec.monitoring.min_outcomes
+    if len(y) < fewest:
+        counted = f"{len(y)}" if len(y) >= SMALLEST_CELL or not len(y) else f"fewer than {SMALLEST_CELL}"
+        why = f"{counted} outcomes are known, {fewest} are needed"
+        return [Finding(code, title, "not applicable", None, None, why) for code, title in OF_OUTCOMES.items()], {}
+    figures = realized(y, risk, bundle.thresholds, spec.split.seed)
+    series = cusum.chart(y, risk, spec.split.seed)
+    coverage = _coverage(bundle, y, risk, attributes)
+    groups = _groups(y, risk, attributes)
+    few = min(y.sum(), len(y) - y.sum()) < SMALLEST_CELL
+    events = f"fewer than {SMALLEST_CELL} events or non-events" if few else f"{int(y.sum())} events"
+    counted = f"{len(y)} outcomes, {events}"
+    when = spec.monitoring.retrain_when
+    findings = [_prevalence(bundle, y, attributes, few)]
+    for code, name in (
+        ("MW007", "auroc"),
+        ("MW008", "observed_over_expected"),
+        ("MW009", "calibration_slope"),
+        ("MW010", "calibration_intercept"),
+    ):
+        bound = (when.bounds.get(name) if when else None) or getattr(spec.gates, name)
+        findings.append(_realized(code, OF_OUTCOMES[code], figures.get(name), bound, counted))
+    findings += [_cusum(series, counted), *_covered(y, coverage), _gap(spec, figures, groups)]
+    more: dict[str, Any] = {"realized": figures, "cusum": series, "coverage": coverage, "subgroups": groups}
+    return findings, {key: value for key, value in more.items() if value}
+
+
+def realized(y: Array, risk: Array, thresholds: Mapping[str, float], seed: int) -> dict[str, Any]:
+    """What came true of patients with these outcomes and risks (n,): each figure with its 95 % interval.
+
+    AUROC by DeLong's variance, calibration slope and intercept by Wald, PPV by Wilson's score, the others by a
+    percentile bootstrap. A figure that cannot be computed, or whose interval cannot, is absent.
+    """
+    found: dict[str, Any] = {}
+    n = len(y)
+    if not n:
+        return found
+
+    def add(name: str, value: float, spread: tuple[float, float] | None) -> None:
+        if spread is not None and np.isfinite([value, *spread]).all():
+            found[name] = {"value": float(value), "low": float(spread[0]), "high": float(spread[1])}
+
+    add("auroc", auroc(y, risk), delong_interval(y, risk))
+    for name, value, error in _wald(y, risk):
+        add(name, value, (value - Z95 * error, value + Z95 * error))
+    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=RESAMPLES).astype(np.float64)
+    clipped = np.clip(risk, SMALLEST_RISK, 1 - SMALLEST_RISK)
+    losses = -(y * np.log(clipped) + (1 - y) * np.log(1 - clipped))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        drawn = {
+            "observed_over_expected": (weights @ y) / (weights @ risk),
+            "brier": weights @ (risk - y) ** 2 / n,
+            "log_loss": weights @ losses / n,
+        }
+    for name, values in drawn.items():
+        finite = values[np.isfinite(values)]
+        if len(finite) >= RESAMPLES // 2:
+            low, high = np.percentile(finite, [2.5, 97.5])
+            add(name, METRICS[name](y, risk), (low, high))
+    ppv = {}
+    for point, threshold in thresholds.items():
+        alerted = risk >= threshold
+        right, alerts = int(y[alerted].sum()), int(alerted.sum())
+        if min(right, alerts - right) >= SMALLEST_CELL:
+            low, high = wilson(right, alerts) or (0.0, 1.0)
+            ppv[point] = {"value": right / alerts, "low": low, "high": high}
+    return {**found, **({"ppv": ppv} if ppv else {})}
+
+
+def _wald(y: Array, risk: Array) -> Iterator[tuple[str, float, float]]:
+    """Calibration slope and intercept with their standard errors, from the information at the maximum."""
+    odds = logit(risk)
+    (level, slope), intercept = recalibration(y, risk), calibration_intercept(y, risk)
+    if np.isfinite(intercept):
+        p = 1 / (1 + np.exp(-(intercept + odds)))
+        yield "calibration_intercept", intercept, float(1 / np.sqrt((p * (1 - p)).sum()))
+    if np.isfinite(slope):
+        p = 1 / (1 + np.exp(-(level + slope * odds)))
+        w = p * (1 - p)
+        centred = odds - (w * odds).sum() / w.sum()
+        yield "calibration_slope", slope, float(1 / np.sqrt((w * centred**2).sum()))
+
+
+def _prevalence(bundle: Bundle, y: Array, attributes: Mapping[str, NDArray[np.str_]], few: bool) -> Finding:
+    before = [bundle.reference["events"], bundle.reference["n"] - bundle.reference["events"]]
+    share = f"{y.mean():.2f}" if not few else f"fewer than {SMALLEST_CELL} events or non-events"
+    groups = "" if few else _by_site(y == 1, attributes)
+    about = f"{share} in {len(y)} outcomes, {before[0] / sum(before):.2f} in training{groups}"
+    return _tested("MW006", "prevalence", p_value(before, [y.sum(), (1 - y).sum()]), FALSE_ALARMS, about)
+
+
+def _realized(code: str, title: str, figure: Mapping[str, float] | None, bound: Bound | None, counted: str) -> Finding:
+    if figure is None:
+        why = f"cannot be computed: {counted}"
+        return Finding(code, title, "not applicable", None, bound.text if bound else None, why)
+    by_interval = bound.model_copy(update={"by_interval": True}) if bound else None  # noise alone raises no alarm
+    return gated(code, title, figure["value"], (figure["low"], figure["high"]), by_interval, counted)
+
+
+def _cusum(series: Mapping[str, Any], counted: str) -> Finding:
+    limit = Bound(low=None, high=series["limit"])
+    where = [
+        f"{kind} events than the risks announced, by patient {series[side]}"
+        for side, kind in (("crossed_up", "more"), ("crossed_down", "fewer"))
+        if series[side] is not None
+    ]
+    about = f"{'; '.join(where) or 'within its limit'}; {counted}; a calibrated model crosses in 1 % of such series"
+    return gated("MW011", OF_OUTCOMES["MW011"], series["highest"], None, limit, about)
+
+
+def _coverage(
+    bundle: Bundle, y: Array, risk: Array, attributes: Mapping[str, NDArray[np.str_]]
+) -> list[dict[str, Any]]:
+    """How often the sets held what happened: of all, by outcome, by group. A group of fewer than 10 is not told."""
+    rule = bundle.spec.uncertainty
+    if rule is None or bundle.conformal is None:
+        return []
+    held = np.where(y == 1, risk >= bundle.conformal.positive, risk <= bundle.conformal.negative)
+    everybody: NDArray[np.bool_] = np.ones(len(y), bool)
+    rows = [("all", "", everybody), ("outcome", "event", y == 1), ("outcome", "no event", y == 0)]
+    rows += [(name, label, labels == label) for name, labels in attributes.items() for label in sorted(set(labels))]
+    found = []
+    for name, label, here in rows:
+        n, covered = int(here.sum()), int(held[here].sum())
+        row: dict[str, Any] = {"attribute": name, "label": str(label), "nominal": rule.coverage}
+        if min(covered, n - covered) < SMALLEST_CELL and (name != "all" or n < SMALLEST_CELL):
+            found.append({**row, "n": None, "coverage": None, "low": None, "high": None})
+            continue
+        low, high = wilson(covered, n) or (0.0, 1.0)
+        found.append({**row, "n": n, "coverage": covered / n, "low": low, "high": high})
     return found
+
+
+def _covered(y: Array, coverage: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    """MW012: fails where not even the upper end of the interval reaches what the sets promise."""
+    if not coverage or coverage[0]["coverage"] is None:
+        why = "the model has no prediction sets" if not coverage else f"fewer than {SMALLEST_CELL} outcomes"
+        return [Finding("MW012", OF_OUTCOMES["MW012"], "not applicable", None, None, why)]
+    row = coverage[0]
+    limit = Bound(low=row["nominal"], high=None, by_interval=True)
+    about = f"{len(y)} outcomes; class-conditional sets for {row['nominal']:.0%}"
+    return [gated("MW012", OF_OUTCOMES["MW012"], row["coverage"], (row["low"], row["high"]), limit, about)]
+
+
+def _groups(y: Array, risk: Array, attributes: Mapping[str, NDArray[np.str_]]) -> list[dict[str, Any]]:
+    """AUROC and observed over expected of each group that is large enough: 30 patients, 10 of each class."""
+    found = []
+    for name, labels in attributes.items():
+        for label in sorted(set(labels.tolist())):
+            here = labels == label
+            n, events = int(here.sum()), int(y[here].sum())
+            if n < FEWEST_PATIENTS or min(events, n - events) < FEWEST_OF_A_CLASS:
+                continue
+            spread = delong_interval(y[here], risk[here])
+            found.append(
+                {
+                    "attribute": name,
+                    "label": label,
+                    "n": n,
+                    "auroc": auroc(y[here], risk[here]),
+                    "low": spread[0] if spread else None,
+                    "high": spread[1] if spread else None,
+                    "observed_over_expected": observed_over_expected(y[here], risk[here]),
+                }
+            )
+    return found
+
+
+def _gap(spec: Spec, figures: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> Finding:
+    """MW013: the group whose AUROC is lowest, against the gate on the worst one, by its interval."""
+    title = OF_OUTCOMES["MW013"]
+    bound = spec.gates.worst_subgroup_auroc
+    judged = [group for group in groups if group["low"] is not None]
+    if not judged or "auroc" not in figures:
+        why = f"no group has {FEWEST_PATIENTS} outcomes, {FEWEST_OF_A_CLASS} events and {FEWEST_OF_A_CLASS} non-events"
+        return Finding("MW013", title, "not applicable", None, bound.text if bound else None, why)
+    worst = min(judged, key=lambda group: group["auroc"])
+    about = (
+        f"{worst['attribute']} {worst['label']}, {worst['n']} outcomes; all together {figures['auroc']['value']:.3f}"
+    )
+    return _realized(
+        "MW013", title, {"value": worst["auroc"], "low": worst["low"], "high": worst["high"]}, bound, about
+    )
 
 
 def _by_site(rows: NDArray[np.bool_], attributes: Mapping[str, NDArray[np.str_]]) -> str:
@@ -158,7 +544,11 @@ def _by_site(rows: NDArray[np.bool_], attributes: Mapping[str, NDArray[np.str_]]
 
 
 def p_value(before: Any, now: Any) -> float:
-    """Chance of counts at least this unlike if one source gave both (chi-square; Fisher's exact for two by two)."""
+    """Chance of counts at least this unlike if one source gave both.
+
+    Fisher's exact test for two by two. Otherwise chi-square, and where a count of fewer than 5 is expected, which makes
+    its law untrue, the same statistic over tables of the same margins that are drawn at random.
+    """
     from scipy.stats import chi2_contingency, fisher_exact
 
     table = np.array([before, now], float)
@@ -167,7 +557,15 @@ def p_value(before: Any, now: Any) -> float:
         return 1.0
     if table.shape[1] == 2:
         return float(fisher_exact(table)[1])
-    return float(chi2_contingency(table)[1])
+    found = chi2_contingency(table)
+    if found.expected_freq.min() >= FEWEST_EXPECTED:
+        return float(found.pvalue)
+    columns, size = table.sum(axis=0).astype(int), int(table[1].sum())
+    drawn = np.random.default_rng(0).multivariate_hypergeometric(columns, size, TABLES, method="marginals")
+    expected = found.expected_freq
+    statistic = ((drawn - expected[1]) ** 2 / expected[1] + (drawn - expected[1]) ** 2 / expected[0]).sum(axis=1)
+    here = float(((table - expected) ** 2 / expected).sum())
+    return float((1 + (statistic >= here - 1e-9).sum()) / (1 + TABLES))
 
 
 def stability_index(before: Any, now: Any) -> float:

@@ -16,6 +16,12 @@ MOLES_PER_LITRE = {"mmol/L": 1e-3, "umol/L": 1e-6}
 PASCALS = {"mm[Hg]": 133.322, "kPa": 1000.0}  # conventional millimetre of mercury; BIPM SI brochure, 8th ed., table 8
 
 
+def beside(unit: str, loinc: str | None) -> tuple[str, ...]:
+    """The other units in which the same quantity may have been written."""
+    known = dict.fromkeys([*GRAMS_PER_LITRE, *MOLES_PER_LITRE, *PASCALS])
+    return tuple(other for other in known if other != unit and factor(other, unit, loinc) is not None)
+
+
 def factor(unit: str, to: str, loinc: str | None) -> float | None:
     """What a value in `unit` is multiplied by to stand in `to`; None if the two cannot be converted."""
     if unit == to:

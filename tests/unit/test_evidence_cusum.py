@@ -1,0 +1,59 @@
+"""The chart is quiet while the risks are right, and loud, on the right side, when they are not."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evidence.cusum import chart
+
+SEED = 17
+
+
+def patients(n, seed, shift=0.0):
+    dice = np.random.default_rng(seed)
+    odds = dice.normal(-0.5, 1, n)
+    y = (dice.random(n) < 1 / (1 + np.exp(-(odds + shift)))).astype(float)
+    return y, 1 / (1 + np.exp(-odds))
+
+
+def by_hand(y, risk, ratio):
+    path, now = [], 0.0
+    for happened, p in zip(y, risk, strict=True):
+        now = max(0.0, now + np.log((ratio if happened else 1) / (1 - p + ratio * p)))
+        path.append(now)
+    return path
+
+
+def test_the_path_is_that_of_steiner_and_others():
+    y, risk = patients(60, 1)
+    found = chart(y, risk, SEED)
+    places = np.array(found["at"]) - 1
+    assert found["up"] == pytest.approx(np.array(by_hand(y, risk, 2.0))[places])
+    assert found["down"] == pytest.approx(np.array(by_hand(y, risk, 0.5))[places])
+    assert found["o_minus_e"] == pytest.approx(np.cumsum(y - risk)[places])
+
+
+def test_a_calibrated_model_crosses_in_about_one_series_of_a_hundred():
+    crossed = [chart(*patients(100, seed), SEED) for seed in range(200)]
+    assert sum(one["highest"] > one["limit"] for one in crossed) <= 6
+
+
+@pytest.mark.parametrize(
+    ("shift", "side", "other"), [(1.5, "crossed_up", "crossed_down"), (-1.5, "crossed_down", "crossed_up")]
+)
+def test_more_events_cross_upwards_and_fewer_downwards(shift, side, other):
+    found = chart(*patients(200, 3, shift), SEED)
+    assert found[side] is not None and found[other] is None
+
+
+@given(n=st.integers(1, 260), seed=st.integers(0, 99))
+def test_no_point_is_one_patients(n, seed):
+    found = chart(*patients(n, seed), SEED)
+    steps = np.diff([0, *found["at"]])
+    assert found["at"][-1] == n and (steps[:-1] >= 10).all()
+    assert len(found["at"]) == len(found["up"]) == len(found["down"]) == len(found["o_minus_e"]) <= 201
+
+
+def test_of_nobody_there_is_no_chart():
+    assert chart(np.empty(0), np.empty(0), SEED) == {}

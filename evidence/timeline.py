@@ -10,17 +10,14 @@ from html import escape
 from string import ascii_uppercase
 from typing import Any
 
-from evidence import exhibits
+from evidence import exhibits, monitoring
+from evidence.estimate import ASSUMPTION
 from evidence.exhibits import Figures, number, spread
 from evidence.page import banner, foot, top
 from evidence.report import Report
 from evidence.subgroups import SMALLEST_CELL
 from evidence.svg import Axis, Line, lines
 
-ASSUMPTION = (
-    "The estimate knows no outcome: it takes it for granted that the risks are calibrated for these patients too, and "
-    "cannot see that the same inputs now lead to another outcome."
-)
 CLOSE = 0.09
 """Of the axis' length: what two marks' letters need between them."""
 
@@ -79,7 +76,7 @@ def html(title: str, windows: Sequence[Shown], marks: Sequence[Mark], notes: Seq
     drawn = _Drawn(windows, _placed(windows, marks))
     said = "".join(f"<p class='invented'>{escape(note)}</p>" for note in notes)
     sections = {
-        "performance": ("Performance", f"<p>{escape(ASSUMPTION)}</p>{_exhibits(_performance(drawn))}"),
+        "performance": ("Performance", f"{_estimate(windows)}{_exhibits(_performance(drawn))}"),
         "inputs": ("Inputs and risks", _exhibits(_inputs(drawn))),
         "marks": ("What happened", _told(drawn.marks)),
         "windows": ("Windows", _windows(windows)),
@@ -307,6 +304,11 @@ def coverages(report: Report) -> list[Figures]:
     return [row for row in report.figures.get("coverage") or [] if row.get("coverage") is not None]
 
 
+def alerts_of(report: Report) -> dict[str, Figures]:
+    """How many of 100 patients reached each operating point: risks alone tell it, and exactly."""
+    return (report.figures.get("estimate") or {}).get("alerts_per_100") or {}
+
+
 def _coverage(window: Shown) -> Figures | None:
     for row in coverages(window.report)[:1]:
         return {"value": row["coverage"], "low": row.get("low"), "high": row.get("high")}
@@ -363,11 +365,11 @@ def _inputs(drawn: _Drawn) -> list[tuple[str, str]]:
     def named(code: str) -> Callable[[Shown], str]:
         return lambda window: ", ".join(failed(window.report, code)) or "none"
 
-    points = list(dict.fromkeys(p for w in drawn.windows for p in w.report.figures.get("alerts_per_100") or {}))
+    points = list(dict.fromkeys(p for window in drawn.windows for p in alerts_of(window.report)))
 
     def alerts(point: str) -> Callable[[Shown], Figures | None]:
         def found(window: Shown) -> Figures | None:
-            row = held(window.report.figures, "alerts_per_100", point)
+            row = alerts_of(window.report).get(point)
             return {"value": row["value"] / 100} if row else None
 
         return found
@@ -404,6 +406,14 @@ def _inputs(drawn: _Drawn) -> list[tuple[str, str]]:
             ],
         ),
     ]
+
+
+def _estimate(windows: Sequence[Shown]) -> str:
+    """What the estimates take for granted, and how far those of the newest version have earned to be believed."""
+    version = windows[-1].version
+    trust = monitoring.trust([window.report.figures for window in windows if window.version == version], "auroc")
+    error = "" if trust.mean_error is None else f" On the mean it lay {number(trust.mean_error)} above what came true."
+    return f"<p>{escape(ASSUMPTION)}</p><p>The estimated AUROC of version {version}: {escape(trust.why)}.{error}</p>"
 
 
 def _exhibits(found: Sequence[tuple[str, str]]) -> str:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from html import escape
 
 from evidence import exhibits
+from evidence.estimate import ASSUMPTION
 from evidence.exhibits import Figures, number, spread
 from evidence.page import banner, figure, foot, top, verdict
 from evidence.report import Report
-from evidence.timeline import ASSUMPTION, coverages, cusum, error_of, held
+from evidence.timeline import coverages, cusum, error_of, held
 
 FIGURES = {
     "auroc": "AUROC",
@@ -32,6 +33,7 @@ def html(report: Report, title: str, notes: Sequence[str]) -> str:
         "performance": ("Estimated and realized", f"<p>{escape(ASSUMPTION)}</p>{_performance(figures)}"),
         "cusum": ("Observed against expected", _cusum(figures)),
         "coverage": ("Coverage of the prediction sets", _coverage(report)),
+        "subgroups": ("Subgroups", _subgroups(figures)),
         "inputs": ("Inputs against the training", _inputs(figures)),
     }
     contents = "".join(f'<li><a href="#{key}">{heading}</a></li>' for key, (heading, _) in sections.items())
@@ -103,8 +105,8 @@ def _cusum(figures: Figures) -> str:
 def _coverage(report: Report) -> str:
     rows = [
         [
-            str(row["group"]),
-            "fewer than 10" if row.get("n") is None else f"{row['n']:,}",
+            _group(row),
+            f"{row['n']:,}",
             spread(row["coverage"], row.get("low"), row.get("high")),
             number(row.get("nominal"), 2),
         ]
@@ -115,6 +117,20 @@ def _coverage(report: Report) -> str:
     return exhibits.table(
         "How often the set held the truth", ("patients", "number", "coverage (95 %)", "promised"), rows
     )
+
+
+def _subgroups(figures: Figures) -> str:
+    rows = [
+        [_group(row), f"{row['n']:,}", spread(row["auroc"], row.get("low"), row.get("high"))]
+        for row in figures.get("subgroups") or []
+    ]
+    if not rows:
+        return '<p class="absent">No group is large enough.</p>'
+    return exhibits.table("AUROC of each group that is large enough", ("patients", "outcomes", "AUROC (95 %)"), rows)
+
+
+def _group(row: Figures) -> str:
+    return f"{row['attribute']}: {row['label']}" if row["label"] else str(row["attribute"])
 
 
 def _inputs(figures: Figures) -> str:

@@ -427,8 +427,11 @@ def windows_shown() -> Any:
         figures = {
             "n": 80,
             "mean_risk": 0.5,
-            "alerts_per_100": {"rule_out": 80.0, "alert": 30.0},
-            "estimate": {"auroc": spread(0.87, 0.04), "ppv": {"alert": spread(0.8, 0.1)}},
+            "estimate": {
+                "auroc": spread(0.87, 0.04),
+                "ppv": {"alert": spread(0.8, 0.1)},
+                "alerts_per_100": {"rule_out": spread(80.0, 9.0), "alert": spread(30.0, 10.0)},
+            },
             "realized": realized if known else {},
             "cusum": {
                 "at": [10 * step for step in range(1, 9)],
@@ -441,11 +444,14 @@ def windows_shown() -> Any:
             if known
             else {},
             "coverage": [
-                {"group": "all", "n": 80, "coverage": 0.9, "low": 0.83, "high": 0.95, "nominal": 0.9},
-                {"group": "sex: female", "n": None, "coverage": 0.8, "low": 0.5, "high": 0.95, "nominal": 0.9},
+                {"attribute": "all", "label": "", "n": 80, "coverage": 0.9, "low": 0.83, "high": 0.95, "nominal": 0.9},
+                {"attribute": "sex", "label": "male", "n": None, "coverage": None, "nominal": 0.9},
             ]
             if known
             else [],
+            "subgroups": [
+                {"attribute": "sex", "label": "male", "n": 40, "auroc": 0.8, "low": 0.7, "high": 0.9},
+            ],
             "drift": {"age_years": {"p": 1e-9 if bad else 0.5, "psi": 0.4}, "sex": {"p": 0.3, "psi": 0.01}},
             "missing": {"age_years": 0.0, "sex": 0.02},
         }

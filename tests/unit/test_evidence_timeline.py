@@ -46,7 +46,9 @@ def test_the_estimate_stands_beside_what_came_true_with_its_error(page):
     assert told[0] == ["@1 · 1", "0.860 (0.810 to 0.910)", "0.870 (0.830 to 0.910)", "0.010"]
     assert told[2] == ["@1 · 3", "0.660 (0.610 to 0.710)", "0.870 (0.830 to 0.910)", "0.210"]
     assert told[5] == ["@2 · 2", "–", "0.870 (0.830 to 0.910)", "–"], "no outcome is no error"
-    assert "calibrated for these patients" in section(page, "Performance")
+    said = section(page, "Performance")
+    assert "calibrated for these patients" in said
+    assert "of version 2: in 1 of 1 windows" in said and "5 windows are needed to trust it" in said
 
 
 def test_what_drifts_is_named_and_counted_among_the_features(page):
@@ -54,6 +56,10 @@ def test_what_drifts_is_named_and_counted_among_the_features(page):
 
     assert told[1] == ["@1 · 2", "0.0 %", "none"]
     assert told[3] == ["@1 · 4", "50.0 %", "age_years"]
+
+
+def test_mean_risk_and_alerts_are_told_for_each_operating_point(page):
+    assert rows(page, "Mean risk and alerts: the numbers")[0] == ["@1 · 1", "50.0 %", "80.0 %", "30.0 %"]
 
 
 def test_the_windows_in_which_the_cusum_crossed_its_limit_are_named(page):
@@ -88,7 +94,7 @@ def test_a_number_under_ten_is_not_told(page, windows_shown):
     assert newest[3:5] == ["80", "fewer than 10"]
     assert [count(n) for n in (0, 1, 9, 10, 1234)] == ["none", "fewer than 10", "fewer than 10", "10", "1,234"]
     one = window.html(windows_shown[0].report, "toy@1: window 1", [])
-    assert rows(one, "How often the set held the truth")[1][:2] == ["sex: female", "fewer than 10"]
+    assert rows(one, "How often the set held the truth") == [["all", "80", "0.900 (0.830 to 0.950)", "0.90"]]
 
 
 def test_a_note_of_the_caller_stands_on_top(page):

@@ -1,0 +1,165 @@
+"""The champion watched: each window is judged once, again when more is known, and what fails is told once."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ledger import alerts, outcomes, windows
+from ledger.database import now, writing
+from ledger.outcomes import Outcome
+from ledger.predictions import prediction_id
+from pipelines import monitor
+from pipelines.alerts import LOG
+from tests.clinic import Clinic
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Where a hospital with its champion lies, once one was made."""
+    return tmp_path_factory.mktemp("made") / "home"
+
+
+@pytest.fixture
+def clinic(made, clinic_of, medimind_home, toy_table):
+    if not made.exists():
+        clinic_of()
+        shutil.copytree(medimind_home.home, made)
+    shutil.copytree(made, medimind_home.home, dirs_exist_ok=True)
+    return Clinic(medimind_home, toy_table)
+
+
+def watch(clinic, channels=(LOG,)):
+    champion = clinic.champion
+    return monitor.watch(clinic.engine, champion, clinic.predictor(champion.bundle), clinic.home, channels)
+
+
+def numbers(watched):
+    return [one.block.number for one in watched.judged]
+
+
+def judged(clinic):
+    return windows.judged(clinic.engine, "toy", clinic.champion.bundle)
+
+
+def seen(clinic, block):
+    window, _ = windows.read(clinic.engine, block)
+    return window
+
+
+def judge(clinic, window):
+    report = monitor.judge_window(clinic.predictor(clinic.champion.bundle), "a window", window, {})
+    return {finding.code: finding for finding in report.findings}
+
+
+def test_each_window_is_judged_once_and_again_when_an_outcome_comes(clinic):
+    clinic.see(30).see(95)
+
+    assert numbers(watch(clinic)) == [1, 2], "25 predictions fill no window yet"
+    assert numbers(watch(clinic)) == []
+
+    first = seen(clinic, judged(clinic)[0].block)
+    with writing(clinic.engine) as connection:
+        turned = Outcome(prediction_id(*first.places[3]), None, "toy", 1 - int(first.outcomes[3]), now())
+        outcomes.record(connection, turned)
+
+    assert numbers(watch(clinic)) == [1]
+    assert numbers(watch(clinic)) == []
+    assert [one.block.number for one in judged(clinic)] == [1, 2]
+
+
+def test_of_a_ledger_with_far_more_than_one_look_can_judge_the_newest_is_judged(clinic, monkeypatch):
+    monkeypatch.setattr(monitor, "MOST_AT_ONCE", 2)
+    clinic.see(260)
+
+    watched = watch(clinic)
+
+    assert (len(watched.judged), watched.passed_over) == (2, 150)
+
+
+def test_a_finding_that_goes_on_failing_begins_one_episode_and_it_ends_when_it_passes(clinic):
+    clinic.see(50, more_events=-1.0)
+    opened = watch(clinic).opened
+    codes = {episode.code for episode in opened}
+    assert codes & {"MW006", "MW007", "MW008"}, "nobody has an event"
+    assert all("1 of" not in episode.text and "window 1" in episode.text for episode in opened)
+
+    clinic.see(50, more_events=-1.0)
+    assert not {episode.code for episode in watch(clinic).opened} & codes
+
+    clinic.see(100)
+    watch(clinic)
+    assert not {episode.code for episode in alerts.open_episodes(clinic.engine, "toy")} & codes
+
+
+def test_what_an_earlier_look_judged_and_died_before_it_told_is_told(clinic, monkeypatch):
+    clinic.see(50, more_events=-1.0)
+    with monkeypatch.context() as killed:
+        killed.setattr(monitor, "failing", lambda *_: [][0] if judged(clinic) else [])
+        with pytest.raises(IndexError):
+            watch(clinic)
+    assert alerts.waiting(clinic.engine) == 0 and len(judged(clinic)) == 1
+
+    watched = watch(clinic)
+
+    assert watched.judged == () and watched.opened
+    assert alerts.waiting(clinic.engine) == len(watched.opened)
+
+
+def test_a_newer_window_that_passes_ends_what_an_older_one_failed_whenever_its_outcomes_come(clinic):
+    clinic.see(100)
+    watch(clinic)
+    before = {episode.code for episode in alerts.open_episodes(clinic.engine, "toy")}
+    old = seen(clinic, judged(clinic)[0].block)
+    with writing(clinic.engine) as connection:
+        for place in old.places:
+            outcomes.record(connection, Outcome(prediction_id(*place), None, "toy", 0, now()))
+
+    watched = watch(clinic)
+
+    assert numbers(watched) == [1]
+    assert "MW008" not in {episode.code for episode in watched.opened} | before
+
+
+def test_features_or_a_risk_that_come_out_otherwise_are_a_finding(clinic):
+    clinic.see(50)
+    watch(clinic)
+    window = seen(clinic, judged(clinic)[0].block)
+    assert judge(clinic, window)["MW005"].value == 0
+
+    digests = ["0" * 64, *window.digests[1:]]
+    risks = window.risks + np.where(np.arange(50) < 3, 1e-5, 0.0)
+
+    assert judge(clinic, replace(window, digests=digests))["MW005"].value == 1
+    assert judge(clinic, replace(window, risks=risks))["MW005"].value == 3
+    assert judge(clinic, replace(window, risks=risks))["MW005"].verdict == "failed"
+
+
+def test_a_record_that_does_not_keep_the_contract_any_more_is_a_finding_and_no_crash(clinic):
+    clinic.see(50)
+    watch(clinic)
+    window = seen(clinic, judged(clinic)[0].block)
+    records = [{**window.records[0], "pain": "of a kind nobody knew"}, *window.records[1:]]
+
+    found = judge(clinic, replace(window, records=records))
+
+    assert found["MW020"].verdict == "failed"
+    assert "fewer than 10 of 50 predictions" in found["MW020"].explanation
+    assert found["MW005"].value == 0 and "MW020" not in judge(clinic, window)
+
+
+def test_at_most_200_predictions_are_computed_again_and_always_the_same(clinic):
+    clinic.see(300)
+    window = seen(clinic, windows.open_block(clinic.engine, "toy", 1, clinic.champion.bundle, 300))
+    spoilt = replace(window, digests=["0" * 64] * 300)
+
+    assert judge(clinic, spoilt)["MW005"].value == 200
+    half = replace(window, digests=[digest if place % 2 else "0" * 64 for place, digest in enumerate(window.digests)])
+    assert judge(clinic, half)["MW005"] == judge(clinic, half)["MW005"]
+
+
+def test_an_empty_window_is_judged(clinic):
+    window = monitor.predictions.laid_out((), {}, 0)
+
+    assert judge(clinic, window)["MW001"].verdict == "failed"

@@ -1,6 +1,7 @@
 """A bad candidate, planted in a simulation: judged and refused like any other, then promoted by force and rolled back.
 
-It learned from outcomes in shuffled order, so what it says of a patient has nothing to do with the patient.
+It learned from outcomes the wrong way round, as if somebody upstream had swapped their codes. (From outcomes in
+shuffled order no candidate comes at all: training refuses a calibration whose slope is not above 0.)
 """
 
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,7 @@ from models import bundle as bundles
 from pipelines import candidate, promote, retrain
 from pipelines.candidate import Candidate
 
-PLANTED = "planted by the simulation: a candidate that learned from outcomes in shuffled order"
+PLANTED = "planted by the simulation: a candidate that learned from outcomes the wrong way round"
 FORCED = (
     "planted by the simulation, in its own ledger alone: a bad candidate is promoted by force, with a report whose "
     "failures were forged into passes"
@@ -60,7 +61,7 @@ class Plant:
             found = candidate.gather(engine, spec, outcomes_to, learned_to, settings)
         except TooFewError:
             return []
-        made = candidate.make(engine, champion, shuffled(found.patients, spec.split.seed), settings)
+        made = candidate.make(engine, champion, reversed_outcomes(found.patients), settings)
         assert made is not None  # other outcomes give another bundle
         evidence = {
             "outcomes_to": outcomes_to,
@@ -109,9 +110,6 @@ class Plant:
         promotions.promote(engine, made.version.number, forged, settings.actor, FORCED, promotions.Grounds(champion))
 
 
-def shuffled(patients: Cohort, seed: int) -> Cohort:
-    """The same patients; those who are learned from have each other's outcomes."""
-    learned = patients.part == "train"
-    y = patients.y.copy()
-    y[learned] = np.random.default_rng(seed).permutation(y[learned])
-    return replace(patients, y=y)
+def reversed_outcomes(patients: Cohort) -> Cohort:
+    """The same patients; of those who are learned from, events are non-events."""
+    return replace(patients, y=np.where(patients.part == "train", 1 - patients.y, patients.y))

@@ -1,16 +1,19 @@
-"""The champion's window judged: drift that is there is found, drift that is not there raises no alarm."""
+"""The champion's windows judged: drift that is there is found, drift that is not there raises no alarm."""
 
 import json
 import re
+import socket
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from configs.settings import Settings
+from ledger.alerts import open_episodes, waiting
 from ledger.database import connect, writing
 from ledger.outcomes import Outcome, record
 from ledger.promotions import find_champion, promote
+from ledger.windows import judged
 
 
 @pytest.fixture
@@ -107,3 +110,76 @@ def test_without_the_cohort_the_page_says_so(monitored, answered, patients, ledg
     assert failed(findings) == set()
     assert "It has no reference" in page
     assert "the reference's rows were not found" in drawing
+
+
+def test_every_full_window_has_its_page_and_the_time_line_leads_to_all_of_them(
+    medimind, monitored, answered, patients, ledger, machine
+):
+    answered(patients(120, 11), ledger[0])
+
+    monitored()
+
+    folder = machine.reports / "toy"
+    timeline = (folder / "timeline.html").read_text()
+    for number in (1, 2):
+        assert f'href="window-1-{number}.html"' in timeline
+        assert (folder / f"window-1-{number}.html").exists()
+    assert "window-1-3.html" not in timeline, "20 predictions fill no window"
+    assert oct((folder / "drift.html").stat().st_mode & 0o777) == "0o600"
+
+
+def test_a_window_that_is_not_full_is_shown_and_on_no_record(medimind, monitored, answered, patients, ledger):
+    answered(patients(30, 11), ledger[0])
+
+    findings, page, _ = monitored()
+
+    assert findings["predictions in the window"]["value"] == 30
+    assert "a window on no record" in page
+    assert judged(ledger[1], "toy", find_champion(ledger[1], "toy").bundle) == []
+
+
+def test_since_looks_once_and_keeps_nothing_and_tells_nobody(medimind, answered, patients, ledger, monkeypatch):
+    shifted = [{**one, "age_years": 110} for one in patients(60, 11)]
+    answered(shifted, ledger[0])
+    monkeypatch.setenv("MEDIMIND_LEDGER", ledger[0])
+
+    said = medimind("monitor", "toy", "--since", "2026-01-01")
+
+    assert said.code == 0 and "60 predictions" in said.out
+    assert "MW003" in said.out
+    assert judged(ledger[1], "toy", find_champion(ledger[1], "toy").bundle) == []
+    assert waiting(ledger[1]) == 0 and open_episodes(ledger[1], "toy") == []
+
+
+def test_a_failed_finding_is_told_on_standard_error_once_and_a_webhook_that_is_down_waits(
+    process, machine, answered, patients, ledger
+):
+    answered([{**one, "age_years": 110} for one in patients(50, 11)], ledger[0])
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        address = f"json://127.0.0.1:{taken.getsockname()[1]}/secret4711"
+        first, second = (
+            process("monitor", "toy", settings=machine, MEDIMIND_LEDGER=ledger[0], MEDIMIND_ALERTS=address)
+            for _ in range(2)
+        )
+
+    assert (first.code, second.code) == (0, 0), first.err + second.err
+    assert "MW003" in first.err and "drift: age_years" in first.err and "medimind monitor toy" in first.err
+    assert second.err == ""
+    for said in (first, second):
+        assert "could not be delivered" in said.out
+        assert "secret4711" not in said.out + said.err
+
+
+def test_an_address_that_is_none_is_an_error_before_anything_is_judged(
+    medimind, answered, patients, ledger, monkeypatch
+):
+    answered(patients(50, 11), ledger[0])
+    monkeypatch.setenv("MEDIMIND_LEDGER", ledger[0])
+    monkeypatch.setenv("MEDIMIND_ALERTS", "nowhere")
+
+    said = medimind("monitor", "toy")
+
+    assert said.code == 2
+    assert said.err.startswith("medimind: MEDIMIND_ALERTS: address 1 is none that apprise knows")
+    assert judged(ledger[1], "toy", find_champion(ledger[1], "toy").bundle) == []

@@ -11,10 +11,11 @@ import sqlalchemy as sa
 from ledger import chain, tables
 from ledger.database import audit, deciding, now, reading, utc
 
-Name = Literal["begun", "waits", "trial", "canary", "promoted", "kept", "refused", "rolled_back", "ended"]
+Name = Literal["begun", "waits", "trial", "canary", "promoted", "kept", "refused", "offered", "rolled_back", "ended"]
 
-OPEN = ("begun", "trial", "canary", "promoted")
-"""Steps after which the same retraining goes on. The others end it."""
+OPEN = ("begun", "waits", "trial", "canary", "promoted")
+"""Steps after which the same retraining goes on: one that `waits` does so for patients. The others end it; what is
+`offered` is for a person to decide."""
 
 
 @dataclass(frozen=True)

@@ -192,7 +192,7 @@ retrainings = Table(
     Column("id", Integer, primary_key=True),
     Column("model", String, nullable=False),
     Column("run", Integer, nullable=False),  # 1, 2, 3, … of this model
-    Column("step", String, nullable=False),  # begun, refused, waits, trial, canary, promoted, kept, rolled_back, …
+    Column("step", String, nullable=False),  # begun, waits, trial, canary, promoted, kept, …: ledger/retrainings.py
     Column("version", Integer),  # the candidate's, once it is registered
     Column("bundle", String),
     Column("at", DateTime(timezone=True), nullable=False),

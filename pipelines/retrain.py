@@ -91,7 +91,7 @@ def retrain(name: str, settings: Settings, reason: str | None = None) -> Done:
             lock.require()
             retrainings.put(engine, found)
             taken.append(found)
-            if not found.open:
+            if found.step == "waits" or not found.open:
                 return Done(name, tuple(taken), found.told)
             step, reason = found, None
 
@@ -116,6 +116,8 @@ def _next(scene: Scene, step: Step | None, reason: str | None) -> Next:
     match step.step if step is not None and step.open else None:
         case "begun":
             return _train(scene, _known(step))
+        case "waits":
+            return _wait(scene, _known(step))
         case "trial":
             return _trial(scene, _known(step))
         case "canary":
@@ -181,6 +183,24 @@ def _triggers(scene: Scene) -> tuple[str, ...]:
     return tuple(found)
 
 
+def _wait(scene: Scene, step: Step) -> Next:
+    """Whether the patients that were too few are enough now."""
+    if (other := _another(scene, step)) is not None:
+        return other
+    latest = confirmed.newest_outcome(scene.engine)
+    if latest == step.evidence["outcomes_to"]:
+        return None, step.told
+    try:
+        found = candidate.gather(
+            scene.engine, scene.spec, latest, learned_to(scene.engine, scene.champion)[0], scene.settings
+        )
+    except TooFewError as exc:
+        return None, f"{scene.name} waits: not applicable: {exc}"
+    evidence = {**step.evidence, "outcomes_to": latest}
+    why = f"{found.counts['confirmed']} outcomes are enough to go on with what had begun"
+    return _step(replace(step, evidence=evidence), "begun", why, scene.settings), ""
+
+
 def _train(scene: Scene, step: Step) -> Next:
     """From the confirmed outcomes to a registered candidate, judged beside the champion."""
     if (other := _another(scene, step)) is not None:
@@ -210,7 +230,7 @@ def _train(scene: Scene, step: Step) -> Next:
     if scene.asked.trial is None:
         command = f'medimind promote {made.version} --reason "…"'
         why = f"better: {made.said}; the spec has no trial, a person decides: `{command}`"
-        return _step(step, "waits", why, settings), ""
+        return _step(step, "offered", why, settings), ""
     return _into_shadow(scene, step, f"better: {made.said}"), ""
 
 
@@ -220,7 +240,7 @@ def _into_shadow(scene: Scene, step: Step, why: str) -> Step:
     if taken is not None and taken.bundle != step.bundle:
         freed = f"`medimind traffic {scene.name} --off shadow` frees it"
         why = f"{why}; the shadow is {scene.name}@{taken.version}'s: {freed}"
-        return _step(step, "waits", why, scene.settings)
+        return _step(step, "offered", why, scene.settings)
     if taken is None:
         _shadow(scene, step.version, f"the silent trial of a retrained model; {why}")
     evidence = {**step.evidence, "after_request": confirmed.newest_request(scene.engine)}
@@ -265,7 +285,7 @@ def _into_canary(scene: Scene, step: Step, why: str) -> Step:
         why = (
             f"{why}; the canary is {scene.name}@{lanes.canary.version}'s: `medimind traffic {scene.name} --off canary`"
         )
-        return _step(step, "waits", why, scene.settings)
+        return _step(step, "offered", why, scene.settings)
     version = registry.find(scene.settings, scene.name, step.version)
     try:
         bundle, report = promote.lay_in_store(scene.engine, version, True, scene.settings)
@@ -276,7 +296,7 @@ def _into_canary(scene: Scene, step: Step, why: str) -> Step:
             )
     except PromotionError as exc:
         _off(scene, scene.shadow, "it may not answer")
-        return _step(step, "waits", f"{why}; {exc}", scene.settings)
+        return _step(step, "offered", f"{why}; {exc}", scene.settings)
     _off(scene, scene.shadow, "its silent trial is over; it is the canary now")
     evidence = {**step.evidence, "after_request": confirmed.newest_request(scene.engine)}
     return _step(replace(step, evidence=evidence), "canary", why, scene.settings)
@@ -315,7 +335,7 @@ def _into_office(scene: Scene, step: Step, why: str) -> Step:
         return _step(step, "refused", f"{why}; {exc}", scene.settings)
     if isinstance(done, Waits):
         _clear(scene, step, "it waits for a person")
-        return _step(step, "waits", f"{why}; {'; '.join(done.why)}: `{done.command}`", scene.settings)
+        return _step(step, "offered", f"{why}; {'; '.join(done.why)}: `{done.command}`", scene.settings)
     return _crowned(_scene(scene.engine, scene.name, scene.settings), step)
 
 

@@ -141,7 +141,7 @@ def monitored(done: "Monitored") -> None:
 def retrained(done: "Done") -> None:
     for step in done.steps:
         say(f"[bold]retrain[/]   {escape(step.told)}")
-    if not done.steps or done.steps[-1].open:
+    if not done.steps or done.steps[-1].told != done.stands:
         say(f"[bold]retrain[/]   {escape(done.stands)}")
 
 

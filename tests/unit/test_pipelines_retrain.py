@@ -89,6 +89,10 @@ def test_with_too_few_of_a_class_it_waits_and_trains_nothing(clinic):
     done = retrain("toy", clinic.home)
     assert [step.step for step in done.steps] == ["begun", "waits"] and "not applicable" in done.stands
     assert [version.number for version in registry.versions(clinic.home, "toy")] == [1]
+    assert not retrain("toy", clinic.home).steps, "nobody came since"
+    clinic.see(100, more_events=0.6)
+    done = retrain("toy", clinic.home)
+    assert [step.step for step in done.steps] == ["begun", "trial"] and done.steps[0].run == 1
 
 
 def test_a_canary_answers_a_fixed_share_before_it_answers_all(clinic_of, medimind_home):
@@ -109,7 +113,7 @@ def test_a_canary_answers_a_fixed_share_before_it_answers_all(clinic_of, medimin
 def test_without_a_trial_in_the_spec_a_person_decides(clinic_of, medimind_home):
     clinic = clinic_of(trial=None, probation=None).see(160, more_events=0.6)
     done = retrain("toy", medimind_home)
-    assert [step.step for step in done.steps] == ["begun", "waits"] and "medimind promote toy@2" in done.stands
+    assert [step.step for step in done.steps] == ["begun", "offered"] and "medimind promote toy@2" in done.stands
     assert promote("toy", 2, "its figures are read", medimind_home).new and clinic.champion.version == 2
 
 
@@ -135,7 +139,7 @@ def test_a_shadow_that_a_person_set_is_not_taken_away(clinic):
     mine = traffic.Lane("toy", "shadow")
     traffic.set_route(clinic.engine, mine, traffic.Target(7, clinic.champion.bundle), "mine", "nurse.joy")
     done = retrain("toy", clinic.home)
-    assert [step.step for step in done.steps] == ["begun", "waits"] and "--off shadow" in done.stands
+    assert [step.step for step in done.steps] == ["begun", "offered"] and "--off shadow" in done.stands
     assert traffic.find(clinic.engine, "toy").shadow.version == 7
 
 

@@ -63,24 +63,23 @@ def newest_request(engine: sa.Engine) -> int:
 
 def count(engine: sa.Engine, model: str, since: int, to: int | None = None) -> int:
     """How many of the model's predictions got an outcome after outcome `since`, up to `to` where it is given."""
-    t, o = tables.requests, tables.outcomes
-    query = sa.select(o.c.request, o.c.position).join(t, t.c.id == o.c.request)
-    query = query.where(o.c.id > since, t.c.model == model).distinct()
-    if to is not None:
-        query = query.where(o.c.id <= to)
+    o = tables.outcomes
     with snapshot(engine) as connection:
-        return int(connection.execute(sa.select(sa.func.count()).select_from(query.subquery())).scalar_one())
+        if to is None:  # else SQLite reads every outcome there is
+            to = connection.execute(sa.select(sa.func.max(o.c.id))).scalar() or 0
+        of_model = sa.select(o.c.request, o.c.position).where(o.c.id > since, o.c.id <= to, _of_model(model))
+        query = sa.select(sa.func.count()).select_from(of_model.distinct().subquery())
+        return int(connection.execute(query).scalar_one())
 
 
 def confirmed(engine: sa.Engine, model: str, to: int) -> Confirmed:
     """Every prediction of the model, by any version, whose outcome is known by the outcomes up to number `to`."""
-    t, o = tables.requests, tables.outcomes
-    told = sa.select(o.c.request, o.c.position, o.c.value).join(t, t.c.id == o.c.request)
-    told = told.where(o.c.id <= to, t.c.model == model).order_by(o.c.id)
+    o = tables.outcomes
+    told = sa.select(o.c.request, o.c.position, o.c.value).where(o.c.id <= to, _of_model(model)).order_by(o.c.id)
     values: dict[int, dict[int, int]] = {}
     records, outcomes, places, patients, received, bundles, purged = [], [], [], [], [], [], 0
     with snapshot(engine) as connection:
-        for request, position, value in connection.execution_options(yield_per=10_000).execute(told):
+        for request, position, value in connection.execute(told.execution_options(yield_per=10_000)):
             values.setdefault(request, {})[position] = value
         for row in _rows(connection, sorted(values)):
             known = values[row.id]
@@ -117,6 +116,12 @@ def answered(engine: sa.Engine, model: str, bundle: str, after_request: int, mos
     """
     query = sa.select(tables.requests.c.id, sa.null().label("candidate"))
     return _paired(engine, query.where(*_after(model, bundle, after_request)), most)
+
+
+def _of_model(model: str) -> sa.ColumnElement[bool]:
+    """An outcome about a prediction of the model. (Not a join: SQLite would begin with all requests of the model.)"""
+    t = tables.requests
+    return sa.exists().where(t.c.id == tables.outcomes.c.request, t.c.model == model)
 
 
 def _after(model: str, bundle: str, request: int) -> tuple[sa.ColumnElement[bool], ...]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from configs.errors import BusyError, LedgerError
 from configs.settings import Settings
@@ -91,7 +91,7 @@ def _session(engine: sa.Engine, model: str, holder: str) -> Iterator[Lock]:
             def held() -> bool:
                 try:
                     return bool(connection.execute(session).scalar_one() == mine)
-                except DBAPIError:
+                except SQLAlchemyError:  # it is gone
                     return False
 
             yield Lock(model, held)

@@ -196,8 +196,8 @@ def _judged(row: sa.Row[Any]) -> Judged:
 def _frontier(connection: sa.Connection, model: str, bundle: str) -> tuple[int, Place]:
     """The number of the bundle's last window, 0 if there is none, and the place right after it."""
     t = tables.windows
-    query = sa.select(t).where(t.c.model == model, t.c.bundle == bundle).order_by(t.c.number.desc()).limit(1)
-    last = connection.execute(query).one_or_none()
+    query = sa.select(t.c.number, t.c.last_request, t.c.last_position).where(t.c.model == model, t.c.bundle == bundle)
+    last = connection.execute(query.order_by(t.c.number.desc()).limit(1)).one_or_none()
     return (last.number, (last.last_request, last.last_position + 1)) if last else (0, (0, 0))
 
 
@@ -215,7 +215,7 @@ def _spans(
     query = sa.select(t.c.id, t.c.n).where(t.c.model == model, t.c.bundle == bundle, t.c.id >= first[0])
     if last is not None:
         query = query.where(t.c.id <= last[0])
-    for request, n in connection.execution_options(yield_per=1000).execute(query.order_by(t.c.id)):
+    for request, n in connection.execute(query.order_by(t.c.id).execution_options(yield_per=1000)):
         yield (request, *_span(request, n, first, last))
 
 
@@ -234,7 +234,7 @@ def _newest(connection: sa.Connection, model: str, bundle: str, count: int) -> P
     """Where the bundle's newest `count` predictions begin."""
     t = tables.requests
     query = sa.select(t.c.id, t.c.n).where(t.c.model == model, t.c.bundle == bundle).order_by(t.c.id.desc())
-    for request, n in connection.execution_options(yield_per=1000).execute(query):
+    for request, n in connection.execute(query.execution_options(yield_per=1000)):
         if count <= n:
             return request, n - count
         count -= n

@@ -1,5 +1,6 @@
 """What every page of ours shares: one HTML file that opens anywhere, without a network, a script or a patient."""
 
+from collections.abc import Sequence
 from html import escape
 
 from evidence import svg
@@ -124,13 +125,21 @@ def banner(report: Report) -> str:
     gated = [finding for finding in report.findings if finding.verdict != "not applicable"]
     failed = report.failed
     if failed:
-        named = ", ".join(dict.fromkeys(f"{finding.code} {finding.title}" for finding in failed))
-        kind, said = "failed", f"✕ Failed: {len(failed)} of {len(gated)} verdicts. {named}."
+        kind, said = "failed", f"✕ Failed: {len(failed)} of {len(gated)} verdicts. {'; '.join(_named(failed))}."
     elif report.passed:
         kind, said = "passed", f"✓ Passed: all {len(gated)} verdicts."
     else:
         kind, said = "not-applicable", "– Nothing could be judged."
     return f'<p class="verdict {kind}">{escape(said)}</p>'
+
+
+def _named(findings: Sequence[Finding]) -> list[str]:
+    """The findings' titles; of one code and kind, such as "drift: age_years", all in one."""
+    of_kind: dict[str, list[str]] = {}
+    for finding in findings:
+        kind, _, of = finding.title.partition(": ")
+        of_kind.setdefault(f"{finding.code} {kind}", []).extend([of] if of else [])
+    return [f"{kind}: {', '.join(dict.fromkeys(of))}" if of else kind for kind, of in of_kind.items()]
 
 
 def verdicts(report: Report) -> str:

@@ -142,8 +142,7 @@ class _Drawn:
         if not any(any(row) for row in found):
             return title, '<p class="absent">Not known for any window yet.</p>'
         label, low, high, percent = axis
-        ends = [row[end] for rows in found for row in rows if row for end in ("value", "low", "high") if _has(row, end)]
-        y_axis = Axis(label, *_grown(low, high, ends), percent)
+        y_axis = Axis(label, *_grown(low, high, [row for rows in found for row in rows if row]), percent)
         drawn = self._verticals(y_axis)
         if reference is not None:
             drawn.append(Line("", [(0.5, reference[1]), (self.axis.high, reference[1])], "dotted"))
@@ -191,10 +190,12 @@ def _has(row: Figures, end: str) -> bool:
     return row.get(end) is not None
 
 
-def _grown(low: float, high: float, ends: Sequence[float]) -> tuple[float, float]:
-    """The axis' ends, moved by at most their distance each way to hold what is drawn."""
+def _grown(low: float, high: float, rows: Sequence[Figures]) -> tuple[float, float]:
+    """The axis' ends, moved to hold every value, and the intervals as far as twice the axis goes."""
     span = high - low
-    return max(min([low, *ends]), low - span), min(max([high, *ends]), high + span)
+    lows, highs = ([row[end] for row in rows if _has(row, end)] for end in ("low", "high"))
+    values = [row["value"] for row in rows]
+    return min(max(min([low, *lows]), low - span), *values), max(min(max([high, *highs]), high + span), *values)
 
 
 def _curves(series: Series, rows: Sequence[Figures | None], versions: Sequence[int], axis: Axis) -> list[Line]:
@@ -412,7 +413,10 @@ def _estimate(windows: Sequence[Shown]) -> str:
     """What the estimates take for granted, and how far those of the newest version have earned to be believed."""
     version = windows[-1].version
     trust = monitoring.trust([window.report.figures for window in windows if window.version == version], "auroc")
-    error = "" if trust.mean_error is None else f" On the mean it lay {number(trust.mean_error)} above what came true."
+    error = ""
+    if trust.mean_error is not None:
+        side = "above" if trust.mean_error > 0 else "below"
+        error = f" On the mean it lay {number(abs(trust.mean_error))} {side} what came true."
     return f"<p>{escape(ASSUMPTION)}</p><p>The estimated AUROC of version {version}: {escape(trust.why)}.{error}</p>"
 
 

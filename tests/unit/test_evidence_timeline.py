@@ -134,3 +134,26 @@ def test_a_window_says_what_failed_first_and_what_was_promised_beside_what_came(
         page, "What the risks promised and what came true"
     )
     assert rows(page, "Every feature against the training")[0] == ["age_years", "1e-09", "0.40", "0%"]
+
+
+def test_a_figure_far_off_is_drawn_where_it_lies(windows_shown):
+    """Not at the edge of an axis that was too short for it."""
+    report = windows_shown[0].report
+    far = {"value": 9.0, "low": 6.0, "high": 90.0}
+    realized = {**report.figures["realized"], "calibration_intercept": far}
+    one = replace(windows_shown[0], report=replace(report, figures={**report.figures, "realized": realized}))
+
+    drawing = section(timeline.html("toy: time line", [one], [], []), "Calibration intercept")
+
+    heights = [float(y) for y in re.findall(r'<circle class="open" cx="[^"]+" cy="([^"]+)"', drawing)]
+    ticks = {text: float(y) for y, text in re.findall(r'y="([\d.]+)" text-anchor="end">([^<]+)<', drawing)}
+    assert heights[0] == pytest.approx(ticks["8"] - 4 - (ticks["6"] - ticks["8"]) / 2, abs=0.3)
+
+
+def test_the_verdict_names_what_failed_by_its_kind(windows_shown):
+    report = windows_shown[2].report
+    both = tuple(replace(finding, verdict="failed") for finding in report.findings)
+
+    page = window.html(replace(report, findings=both), "toy@1: window 3", [])
+
+    assert "4 of 4 verdicts. MW002 missing: cholesterol_mg_dl; MW003 drift: age_years, sex; MW007 AUROC." in page

@@ -450,11 +450,11 @@ def simulate(
         str | None, typer.Option("--source", help="Who comes in: a .csv or .parquet file. Default: the external part.")
     ] = None,
     per_day: Annotated[
-        int | None, typer.Option("--per-day", help="Patients a day, where the source has no time. Default: 5.")
+        int | None, typer.Option("--per-day", help="Patients a day, where the source has no time. Default: 10.")
     ] = None,
     outcomes_after: Annotated[
         float, typer.Option("--outcomes-after", help="Days until an outcome is known, half more or less.")
-    ] = 14,
+    ] = 1,
     plant: Annotated[bool, typer.Option("--plant", help="Plant a bad candidate: once refused, once forced.")] = False,
     limit: Annotated[int | None, typer.Option(help="The first so many patients alone.")] = None,
     output: Annotated[Path | None, typer.Option(help="A folder that the pages are copied to.")] = None,

@@ -53,7 +53,7 @@ class Asked:
 
     source: str | None = None
     per_day: int | None = None
-    outcomes_after_days: float = 14.0
+    outcomes_after_days: float = 1.0
     plant: bool = False
     limit: int | None = None
     output: Path | None = None

@@ -19,7 +19,7 @@ from pipelines.external import as_source
 FIRST_DAY = date(2001, 1, 1)
 """Where the source has no time: the day on which the invented ones begin. Nobody takes it for when they came."""
 
-PER_DAY = 5
+PER_DAY = 10
 """Where the source has no time: patients a day, if nobody says how many."""
 
 

@@ -162,8 +162,7 @@ def _send(client: httpx.Client, spec: Spec, table: sources.Table, clinic: str, p
 
 
 def _newest_report(here: Settings) -> str:
-    reports = sorted(path for path in (here.reports / DISEASE).glob("monitor-*.html") if "drift" not in path.name)
-    return str(reports[-1])
+    return str(max((here.reports / DISEASE).glob("since-*.html")))
 
 
 if __name__ == "__main__":

@@ -55,6 +55,14 @@ def failing(
     return opened
 
 
+def begun_since(engine: sa.Engine, model: str, code: str, moment: datetime) -> bool:
+    """Whether an episode of this code has begun at that moment or later."""
+    t = tables.episodes
+    query = sa.select(t.c.id).where(t.c.model == model, t.c.code == code, t.c.began_at >= utc(moment)).limit(1)
+    with reading(engine) as connection:
+        return connection.execute(query).first() is not None
+
+
 def undelivered(engine: sa.Engine, channels: Sequence[str]) -> list[tuple[int, Episode]]:
     """What is still to be told on these channels, oldest first: the delivery's number, and the episode."""
     d, t = tables.deliveries, tables.episodes

@@ -86,8 +86,9 @@ def message(episodes: Sequence[Episode], settings: Settings) -> tuple[str, str]:
     codes = ", ".join(dict.fromkeys(episode.code for episode in episodes))
     lines = [f"{one.code}, since {one.began_at:%Y-%m-%d %H:%M} UTC: {one.text}" for one in episodes]
     page = settings.reports / first.model / "timeline.html"
-    further = f"To look further: medimind monitor {first.model}; {page}"
-    return f"MediMind {first.model}@{first.version}: {codes} failed", "\n".join([*lines, further])
+    further = f"To look further: medimind monitor {first.model}; medimind history {first.model}; {page}"
+    failed = " failed" if codes.startswith("MW") else ""
+    return f"MediMind {first.model}@{first.version}: {codes}{failed}", "\n".join([*lines, further])
 
 
 def _messages(found: Sequence[tuple[int, Episode]], settings: Settings) -> list[tuple[list[int], tuple[str, str]]]:

@@ -437,10 +437,13 @@ def retrain(
     if _as_flow(flow):
         _flows().retrain(name, reason)
         return
-    from pipelines import story
+    from ledger.database import connect
+    from pipelines import alerts, story
     from pipelines.retrain import retrain
 
-    story.retrained(retrain(name, _settings(), reason))
+    settings = _settings()
+    story.retrained(retrain(name, settings, reason))
+    alerts.deliver(connect(settings), settings)
 
 
 @app.command()

@@ -122,6 +122,7 @@ def alerts() -> None:
 def retrain(name: str, reason: str | None = None) -> None:
     """The loop, once: begun, judged, tried, promoted or refused, kept or rolled back, as far as it goes now."""
     story.retrained(stubborn(retraining.retrain)(name, settings(), reason))
+    alerting.deliver(connect(settings()), settings())
 
 
 @flow(name="run")

@@ -15,13 +15,14 @@ from configs.spec import Retrain, Spec, load_spec
 from evidence import monitoring, retraining
 from evidence.metrics import METRICS, Array, interval
 from evidence.report import Finding
-from ledger import confirmed, locks, promotions, registry, retrainings, traffic, windows
+from ledger import alerts, confirmed, locks, promotions, registry, retrainings, traffic, windows
 from ledger.database import Engine, connect, now
 from ledger.promotions import Promotion
 from ledger.retrainings import Name, Step
 from ledger.traffic import Lane, Target
 from models import bundle as bundles
 from models.bundle import Bundle
+from pipelines import alerts as telling
 from pipelines import candidate, promote
 from pipelines.candidate import Place
 from pipelines.promote import Waits
@@ -70,6 +71,9 @@ class Scene:
         return Lane(self.name, "canary")
 
 
+ANNOUNCED = {"promoted": "MR004", "rolled_back": "MR005", "offered": "MR006", "refused": "MR007"}
+"""Steps that people are told of, each with its code (docs/evidence.md)."""
+
 Next = tuple[Step | None, str]
 """The next step, its work done, or None; and where things stand."""
 
@@ -84,12 +88,14 @@ def retrain(name: str, settings: Settings, reason: str | None = None) -> Done:
     with locks.alone(engine, settings, name) as lock:
         taken: list[Step] = []
         step = retrainings.newest(engine, name)
+        _announce(engine, step, settings)  # an earlier process may have died before it did
         while True:
             found, stands = _next(_scene(engine, name, settings), step, reason)
             if found is None:
                 return Done(name, tuple(taken), stands)
             lock.require()
             retrainings.put(engine, found)
+            _announce(engine, found, settings)
             taken.append(found)
             if found.step == "waits" or not found.open:
                 return Done(name, tuple(taken), found.told)
@@ -103,6 +109,20 @@ def due(name: str, settings: Settings) -> tuple[str, ...]:
     if step is not None and step.open:
         return (f"its retraining is under way ({step.step})",)
     return _triggers(_scene(engine, name, settings))
+
+
+def _announce(engine: Engine, step: Step | None, settings: Settings) -> None:
+    """Put in the outbox what people are told of a step, once."""
+    if step is None:
+        return
+    code = ANNOUNCED.get(step.step)
+    texts = {}
+    if code is not None and not alerts.begun_since(engine, step.model, code, step.at):
+        texts[code] = step.told
+    champion = promotions.find_champion(engine, step.model)
+    if champion is not None:
+        others = set(ANNOUNCED.values()) - {code}
+        alerts.failing(engine, step.model, champion.version, texts, others, list(telling.channels(settings)))
 
 
 def _scene(engine: Engine, name: str, settings: Settings) -> Scene:

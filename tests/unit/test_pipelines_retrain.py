@@ -3,7 +3,7 @@
 import pytest
 
 from configs.errors import BusyError, LedgerError, PromotionError
-from ledger import locks, promotions, registry, retrainings, traffic
+from ledger import alerts, locks, promotions, registry, retrainings, traffic
 from ledger.chain import check
 from pipelines import retrain as retraining
 from pipelines.promote import promote
@@ -48,6 +48,8 @@ def test_the_whole_way_from_a_trigger_to_a_kept_champion(clinic):
     found = retrainings.steps(clinic.engine, "toy")
     assert found[2].evidence["trial"]["paired"]["log_loss"]["high"] < 0
     assert found[1].evidence["cohort"]["test"] >= 30 and all(step.reason for step in found)
+    (told,) = {episode.code: episode for _, episode in alerts.undelivered(clinic.engine, ["log"])}.values()
+    assert told.code == "MR004" and "in its silent trial" in told.text, "people are told of a self-made promotion, once"
     assert not check(clinic.engine).problems
 
 
@@ -63,6 +65,7 @@ def test_a_champion_that_fails_its_probation_is_rolled_back_by_itself(clinic):
     assert "worse than the earlier champion's" in done.steps[0].reason
     assert clinic.champion.version == 1 and "probation" in clinic.champion.reason
     assert traffic.find(clinic.engine, "toy").lanes == {}
+    assert [one.code for _, one in alerts.undelivered(clinic.engine, ["log"])] == ["MR004", "MR005"]
 
 
 def test_a_candidate_that_is_no_better_is_refused_and_not_tried_again_at_once(clinic):

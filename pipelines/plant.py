@@ -30,11 +30,15 @@ FORCED = (
 
 @dataclass
 class Plant:
-    """Waits for the end of the first retraining that promoted, or for half of the patients; plants once."""
+    """Waits for the end of the first retraining that promoted, or for half of the patients; plants once.
+
+    `said`: what came of it, a sentence each; `version`: the bad candidate's, once it is planted.
+    """
 
     name: str
     half: float
     said: list[str] = field(default_factory=list)
+    version: int | None = None
     _planted: int | None = None
 
     def look(self, engine: Engine, answered: int, settings: Settings) -> list[str]:
@@ -69,6 +73,7 @@ class Plant:
             "champion": {"version": champion.version, "bundle": champion.bundle},
         }
         before = steps[-1] if steps else None
+        self.version = made.version.number
         refused = self._judged(engine, before, made, {**evidence, "paired": made.paired}, settings)
         self._force(engine, champion, made, evidence, settings)
         return [refused, f"{made.version} promoted by force: {FORCED}"]

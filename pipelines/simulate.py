@@ -96,10 +96,14 @@ class Crowned:
 
 @dataclass(frozen=True)
 class Compared:
-    """A new champion beside the one before it, on the patients whom the new one answered: every figure, paired."""
+    """A new champion beside the one before it, on the patients whom the new one answered: every figure, paired.
+
+    `action`: promote, or rollback where it was champion before.
+    """
 
     version: int
     earlier: int
+    action: str
     n: int
     events: int
     paired: Mapping[str, Mapping[str, float | None]]
@@ -345,7 +349,7 @@ def _told(
         len(judged),
         crowned,
         _found(judged),
-        _earned(judged),
+        _earned([one for one in judged if planting is None or one.block.version != planting.version]),
         tuple(retrainings.steps(engine, name)),
         _compared(clinic, spec, crowned),
         tuple(planting.said) if planting else (),
@@ -385,13 +389,9 @@ def _earned(judged: Sequence[Judged]) -> dict[str, Earned]:
     """For each figure that was estimated without outcomes, and then came true."""
     pairs: dict[str, list[tuple[float, bool]]] = {}
     for one in judged:
-        figures = one.report.figures
-        true = figures.get("realized") or {}
-        for name, guess in (figures.get("estimate") or {}).items():
-            came = true.get(name)
-            if not isinstance(guess, Mapping) or not isinstance(came, Mapping):
-                continue
-            if guess.get("value") is None or came.get("value") is None:
+        true = _figures(one.report.figures.get("realized"))
+        for name, guess in _figures(one.report.figures.get("estimate")).items():
+            if (came := true.get(name)) is None:
                 continue
             low, high = guess.get("low"), guess.get("high")
             inside = low is not None and high is not None and low <= came["value"] <= high
@@ -404,6 +404,17 @@ def _earned(judged: Sequence[Judged]) -> dict[str, Earned]:
             sum(inside for _, inside in each),
         )
         for name, each in pairs.items()
+    }
+
+
+def _figures(told: Any, of: str = "") -> dict[str, Mapping[str, float]]:
+    """The figures that have a value, by name; one of an operating point by both names."""
+    if not isinstance(told, Mapping):
+        return {}
+    if "value" in told:
+        return {} if told["value"] is None else {of: told}
+    return {
+        name: figure for key, each in told.items() for name, figure in _figures(each, f"{of} {key}".strip()).items()
     }
 
 
@@ -426,7 +437,7 @@ def _compared(clinic: Clinic, spec: Spec, crowned: Sequence[Crowned]) -> tuple[C
         new = np.array([answer.risk for answer in seen])
         old = clinic.predictor(before.bundle).risk(np.stack([answer.features for answer in seen]))
         paired = retraining.paired(y, new, old, spec.split.seed)
-        found.append(Compared(present.version, before.version, len(y), int(y.sum()), paired))
+        found.append(Compared(present.version, before.version, present.action, len(y), int(y.sum()), paired))
     return tuple(found)
 
 

@@ -186,8 +186,9 @@ def simulated(done: "Simulated") -> None:
             ],
         )
     for each in done.compared:
-        say(f"          @{each.version} beside @{each.earlier}, the champion before it, on the {each.n} patients whom "
-            f"it answered, {each.events} events")  # fmt: skip
+        came = "promoted" if each.action == "promote" else "back again"
+        say(f"          @{each.version}, {came}, beside @{each.earlier}, the champion before it, on the {each.n} patients "
+            f"whom it answered then, {each.events} events")  # fmt: skip
         _table(
             ("figure", f"@{each.version}", f"@{each.earlier}", "difference", "95 % interval"),
             [

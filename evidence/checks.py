@@ -216,7 +216,9 @@ def certain(predictor: Predictor, test: Cohort, risk: Array) -> list[Finding]:
     for code, title, rows in _covered(test):
         covered, n = _coverage(sets[rows], test.y[rows])
         # No set is made for a subgroup: of many, some miss it by chance.
-        bound = None if code == "MM027" else Bound(low=_least(predictor.bundle, title, n, rule.coverage), high=None)
+        bound = (
+            None if code == "MM027" else Bound(low=least_covered(predictor.bundle, title, n, rule.coverage), high=None)
+        )
         if n < FEWEST_PATIENTS:
             few = f"{n} patients" if n >= SMALLEST_CELL else f"fewer than {SMALLEST_CELL} patients"
             about = f"{few}, at least {FEWEST_PATIENTS} are needed"
@@ -268,7 +270,7 @@ def _covered(test: Cohort) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
             yield "MM027", f"{title}, {attribute} {label}", labels == label
 
 
-def _least(bundle: Bundle, title: str, n: int, coverage: float) -> float:
+def least_covered(bundle: Bundle, title: str, n: int, coverage: float) -> float:
     """The lowest coverage among `n` test patients that chance still explains, where the sets keep their promise.
 
     What the thresholds of m calibration patients cover is itself drawn, from Beta(k, m + 1 - k), k = ceil((m + 1)

@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from evidence.metrics import Array, wilson
+from evidence.metrics import Array, resampled, wilson
 
-DRAWS = 1000
 FEWEST_WINDOWS = 5
 FEWEST_INSIDE = 0.8
 """Our own rule: in four of five windows what came true lay in the 95 % interval. By chance alone it is 19 of 20."""
@@ -40,16 +39,16 @@ class Trust:
 def estimate(risk: Array, thresholds: Mapping[str, float], seed: int) -> dict[str, Any]:
     """Expected AUROC, and PPV and alerts per 100 at each threshold, of patients with these risks (n,).
 
-    Each has the 95 % interval of what these very patients may come to: outcomes drawn from the risks. A figure that
-    cannot be estimated is absent.
+    Each has the 95 % interval of what such patients may come to: patients drawn anew, and their outcomes drawn from the
+    risks. A figure that cannot be estimated is absent.
     """
     found: dict[str, Any] = {}
     n = len(risk)
     if not n:
         return found
-    drawn = np.random.default_rng(seed).random((DRAWS, n)) < risk
+    aurocs, shares = _drawn(risk, thresholds, seed)
     if (value := expected_auroc(risk)) is not None:
-        found |= _with_interval("auroc", value, _aurocs(drawn, risk))
+        found |= _with_interval("auroc", value, aurocs)
     ppv: dict[str, Any] = {}
     alerts: dict[str, Any] = {}
     for point, threshold in thresholds.items():
@@ -57,8 +56,7 @@ def estimate(risk: Array, thresholds: Mapping[str, float], seed: int) -> dict[st
         low, high = wilson(int(alerted.sum()), n) or (0.0, 1.0)
         alerts[point] = {"value": 100 * float(alerted.mean()), "low": 100 * low, "high": 100 * high}
         if alerted.any():
-            shares = drawn[:, alerted].mean(axis=1)
-            ppv |= _with_interval(point, float(risk[alerted].mean()), shares)
+            ppv |= _with_interval(point, float(risk[alerted].mean()), shares[point])
     return {**found, **({"ppv": ppv} if ppv else {}), "alerts_per_100": alerts}
 
 
@@ -67,19 +65,14 @@ def expected_auroc(risk: Array) -> float | None:
 
     None where all are sure to be of one class.
     """
-    events, non_events = float(risk.sum()), float((1 - risk).sum())
-    if not events or not non_events:
-        return None
     order = np.argsort(risk, kind="stable")
-    values, starts = np.unique(risk[order], return_index=True)
-    of_events = np.add.reduceat(risk[order], starts)
-    of_others = np.add.reduceat(1 - risk[order], starts)
-    below = np.cumsum(of_others) - of_others
-    pairs = float((of_events * (below + of_others / 2)).sum())
-    # a patient makes no pair with itself, and the halves above counted it
-    alone = float((risk * (1 - risk)).sum()) / 2
-    total = events * non_events - 2 * alone
-    return (pairs - alone) / total if len(values) and total > 0 else None
+    events, others = risk[order][None, :], 1 - risk[order][None, :]
+    total = float(events.sum() * others.sum())
+    # a patient makes no pair with itself; NannyML counts it as a tie, which draws few patients' estimate to a half
+    alone = float((risk * (1 - risk)).sum())
+    if not total - alone > 1e-12:
+        return None
+    return (float(_aurocs(events, others, _ties(risk[order]))[0]) * total - alone / 2) / (total - alone)
 
 
 def earned(pairs: Sequence[tuple[Figure, Figure]]) -> Trust:
@@ -95,19 +88,44 @@ def earned(pairs: Sequence[tuple[Figure, Figure]]) -> Trust:
     return Trust(True, n, inside, error, f"{told}: it is trusted")
 
 
-def _aurocs(drawn: Any, risk: Array) -> Array:
-    """The AUROC of each row of drawn outcomes (m, n); NaN with one class."""
-    from scipy.stats import rankdata
+def _drawn(risk: Array, thresholds: Mapping[str, float], seed: int) -> tuple[Array, dict[str, Array]]:
+    """The AUROC, and the PPV at each threshold, of drawn patients with drawn outcomes; NaN where there is none."""
+    generator, n, ordered = np.random.default_rng(seed), len(risk), np.sort(risk)
+    ties = _ties(ordered)
+    aurocs: list[Array] = []
+    shares: dict[str, list[Array]] = {point: [] for point in thresholds}
+    for rows in resampled(n, generator):
+        happened = generator.random(rows.shape) < ordered[rows]
+        places = rows + n * np.arange(len(rows))[:, None]
+        everybody = np.bincount(places.ravel(), minlength=rows.size).reshape(rows.shape).astype(np.float64)
+        events = np.bincount(places[happened], minlength=rows.size).reshape(rows.shape).astype(np.float64)
+        aurocs.append(_aurocs(events, everybody - events, ties))
+        for point, threshold in thresholds.items():
+            first = int(np.searchsorted(ordered, threshold))
+            with np.errstate(invalid="ignore"):
+                shares[point].append(events[:, first:].sum(axis=1) / everybody[:, first:].sum(axis=1))
+    return np.concatenate(aurocs), {point: np.concatenate(found) for point, found in shares.items()}
 
-    events = drawn.sum(axis=1).astype(np.float64)
-    others = drawn.shape[1] - events
+
+def _ties(ordered: Array) -> Any:
+    """Where each run of equal risks begins."""
+    return np.flatnonzero(np.diff(ordered, prepend=-np.inf))
+
+
+def _aurocs(events: Array, others: Array, ties: Any) -> Array:
+    """The AUROC of each row of events and of non-events (m, n), in order of risk; NaN with one class.
+
+    Source of the formula with risks in place of outcomes: NannyML, confidence-based estimation of ROC AUC.
+    """
+    events, others = np.add.reduceat(events, ties, axis=1), np.add.reduceat(others, ties, axis=1)
+    below = np.cumsum(others, axis=1) - others / 2
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray((drawn @ rankdata(risk) - events * (events + 1) / 2) / (events * others))
+        return np.asarray((events * below).sum(axis=1) / (events.sum(axis=1) * others.sum(axis=1)))
 
 
 def _with_interval(name: str, value: float, draws: Array) -> dict[str, dict[str, float]]:
     finite = draws[np.isfinite(draws)]
-    if len(finite) < DRAWS // 2:
+    if len(finite) < len(draws) // 2:
         return {}
     low, high = np.percentile(finite, [2.5, 97.5])
     return {name: {"value": value, "low": float(low), "high": float(high)}}

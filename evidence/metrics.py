@@ -3,7 +3,7 @@
 `y` (n,) is 0 or 1, `risk` (n,) a probability. A figure that needs both classes is NaN without them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,8 @@ Array = NDArray[np.float64]
 Metric = Callable[[Array, Array], float]
 
 RESAMPLES = 1000
+FEWER_RESAMPLES = 200
+"""Of more than 20,000 patients, whose intervals are narrow and whose resamples are long."""
 SMALLEST_RISK = 1e-12
 
 Z95 = 1.959963984540054
@@ -97,6 +99,15 @@ def interval(metric: Metric, y: Array, risk: Array, seed: int) -> tuple[float, f
         return None
     low, high = np.percentile(finite, [2.5, 97.5])
     return float(low), float(high)
+
+
+def resampled(n: int, generator: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+    """The rows (m, n) of resamples of n patients, a few resamples at a time: their memory does not grow with n."""
+    left = RESAMPLES if n <= 20_000 else FEWER_RESAMPLES
+    while left and n:
+        several = min(left, max(1, 1_000_000 // n))
+        yield generator.integers(0, n, (several, n))
+        left -= several
 
 
 def wilson(part: float, whole: float) -> tuple[float, float] | None:

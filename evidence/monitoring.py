@@ -18,7 +18,6 @@ from evidence.comparison import delong_interval
 from evidence.estimate import ASSUMPTION, Trust
 from evidence.metrics import (
     METRICS,
-    RESAMPLES,
     SMALLEST_RISK,
     Z95,
     Array,
@@ -27,6 +26,7 @@ from evidence.metrics import (
     logit,
     observed_over_expected,
     recalibration,
+    resampled,
     wilson,
 )
 from evidence.report import Finding, Report
@@ -41,8 +41,11 @@ FALSE_ALARMS = 0.01
 
 FEWEST_EXPECTED = 5
 """A smaller expected count makes the chi-square law untrue (Cochran WG. Biometrics 1954;10:417-451)."""
-TABLES = 20_000
-"""Drawn for a p value where the law does not hold: it can then be as small as 1 in 20,001."""
+TABLES = 2_000
+"""Drawn at a time for a p value where the law does not hold."""
+MOST_TABLES = 400_000
+EXCEEDING = 20
+"""Tables as unlike as the one that is judged after which no more are drawn."""
 REFUSED_AT_MOST = 0.01
 """The share of records that may be refused for one field, unless the spec tolerates more at ingest; our own limit."""
 OF_REFUSALS = {"MW015": "out of range", "MW016": "new category", "MW017": "refused otherwise"}
@@ -113,18 +116,21 @@ def judge(bundle: Bundle, window: str, seen: Seen) -> Report:
 def due(windows: Sequence[Mapping[str, Any]], when: RetrainWhen) -> tuple[str, ...]:
     """Why a retraining is due, a sentence for each bound that the figures of a model's windows miss, oldest first.
 
-    A bound is missed where the whole 95 % interval lies on its wrong side in the last two windows of which the figure
-    is known. Where outcomes are missing an estimate stands in for AUROC, if it has earned trust in earlier windows.
+    A bound is missed where the whole 95 % interval lies on its wrong side in the last two windows whose outcomes are
+    known. Where outcomes are missing an estimate stands in for AUROC, if it has earned trust in earlier windows; it
+    can add a reason, and never take one away: what it cannot see, outcomes have seen.
     """
     found = []
     for name, bound in when.bounds.items():
-        known = [(place, figure, how) for place, figure, how in _known(windows, name)][-2:]
-        sides = [_side(figure, bound) for _, figure, _ in known]
-        if len(known) == 2 and sides[0] is not None and sides[0] == sides[1]:
-            told = " and ".join(
-                f"{figure['value']:.3g} ({figure['low']:.3g} to {figure['high']:.3g}){how}" for _, figure, how in known
-            )
-            found.append(f"{TITLES[name]} {told} in two windows in a row: {sides[0]} {bound.text}")
+        for estimates in (False, True):
+            known = list(_known(windows, name, estimates))[-2:]
+            sides = [_side(figure, bound) for figure, _ in known]
+            if len(known) == 2 and sides[0] is not None and sides[0] == sides[1]:
+                told = " and ".join(
+                    f"{figure['value']:.3g} ({figure['low']:.3g} to {figure['high']:.3g}){how}" for figure, how in known
+                )
+                found.append(f"{TITLES[name]} {told} in two windows in a row: {sides[0]} {bound.text}")
+                break
     return tuple(found)
 
 
@@ -139,14 +145,16 @@ def trust(windows: Sequence[Mapping[str, Any]], name: str) -> Trust:
     )
 
 
-def _known(windows: Sequence[Mapping[str, Any]], name: str) -> Iterator[tuple[int, Mapping[str, float], str]]:
-    """The windows of which a figure is known, oldest first: from outcomes, or from an estimate that is trusted."""
-    believed = trust(windows, name).trusted
-    for place, window in enumerate(windows):
+def _known(
+    windows: Sequence[Mapping[str, Any]], name: str, estimates: bool
+) -> Iterator[tuple[Mapping[str, float], str]]:
+    """A figure of the windows of which it is known, oldest first: by outcomes, or by an estimate that is trusted."""
+    believed = estimates and trust(windows, name).trusted
+    for window in windows:
         if (came := _held(window, "realized", name)) is not None:
-            yield place, came, ""
+            yield came, ""
         elif believed and (said := _held(window, "estimate", name)) is not None:
-            yield place, said, ", estimated"
+            yield said, ", estimated"
 
 
 def _held(window: Mapping[str, Any], kind: str, name: str) -> Mapping[str, float] | None:
@@ -193,8 +201,7 @@ def _missingness(
     if gone.all():
         about = f"missing in every record; {about}"
     p = p_value([known["missing"], n - known["missing"]], [int(gone.sum()), int((~gone).sum())])
-    everywhere = bool(gone.all()) and known["missing"] < n and len(gone) > 1
-    return _tested("MW002", f"missing: {name}", 0.0 if everywhere else p, alpha, about)
+    return _tested("MW002", f"missing: {name}", p, alpha, about)
 
 
 def _drift(name: str, known: dict[str, Any], present: Array, alpha: float) -> tuple[Finding, float | None]:
@@ -204,7 +211,7 @@ def _drift(name: str, known: dict[str, Any], present: Array, alpha: float) -> tu
     counts = _counts(known, present)
     index = stability_index(known["counts"], counts)
     about = f"{len(present)} values, population stability index {index:.2f}"
-    return _tested("MW003", f"drift: {name}", p_value(known["counts"], counts), alpha, about), index
+    return _tested("MW003", f"drift: {name}", p_value(known["counts"], counts, alpha), alpha, about), index
 
 
 def _counts(known: Mapping[str, Any], present: Array) -> list[int]:
@@ -215,8 +222,20 @@ def _counts(known: Mapping[str, Any], present: Array) -> list[int]:
 
 def _score(bundle: Bundle, risk: Array, alpha: float) -> Finding:
     known = bundle.reference["score"]
-    about = f"mean risk {risk.mean():.2f}, in training {known['mean']:.2f}"
-    return _tested("MW004", "drift: risk", p_value(known["counts"], histogram(risk, known["edges"])), alpha, about)
+    alerts = [
+        f"{100 * (risk >= threshold).mean():.0f} alerts per 100 at {point}, in training about "
+        f"{100 * _share_above(known, threshold):.0f}"
+        for point, threshold in bundle.thresholds.items()
+    ]
+    about = "; ".join([f"mean risk {risk.mean():.2f}, in training {known['mean']:.2f}", *alerts])
+    p = p_value(known["counts"], histogram(risk, known["edges"]), alpha)
+    return _tested("MW004", "drift: risk", p, alpha, about)
+
+
+def _share_above(known: Mapping[str, Any], threshold: float) -> float:
+    """The share of the training's risks from a threshold on, as far as their histogram tells: even within a bin."""
+    below = np.cumsum([0, *known["counts"]]) / sum(known["counts"])
+    return 1 - float(np.interp(threshold, [0.0, *known["edges"], 1.0], below))
 
 
 def _tested(code: str, title: str, p: float, alpha: float, about: str) -> Finding:
@@ -375,7 +394,9 @@ def realized(y: Array, risk: Array, thresholds: Mapping[str, float], seed: int) 
     """What came true of patients with these outcomes and risks (n,): each figure with its 95 % interval.
 
     AUROC by DeLong's variance, calibration slope and intercept by Wald, PPV by Wilson's score, the others by a
-    percentile bootstrap. A figure that cannot be computed, or whose interval cannot, is absent.
+    percentile bootstrap. A figure that cannot be computed, or whose interval cannot, is absent; so is the AUROC of
+    fewer than 10 of a class, whose variance is not known well enough. With so few, observed over expected has the
+    interval of Wilson's score: of no event a bootstrap knows only that there was none.
     """
     found: dict[str, Any] = {}
     n = len(y)
@@ -386,23 +407,24 @@ def realized(y: Array, risk: Array, thresholds: Mapping[str, float], seed: int) 
         if spread is not None and np.isfinite([value, *spread]).all():
             found[name] = {"value": float(value), "low": float(spread[0]), "high": float(spread[1])}
 
-    add("auroc", auroc(y, risk), delong_interval(y, risk))
+    few = min(y.sum(), n - y.sum()) < FEWEST_OF_A_CLASS
+    if not few:
+        add("auroc", auroc(y, risk), delong_interval(y, risk))
     for name, value, error in _wald(y, risk):
         add(name, value, (value - Z95 * error, value + Z95 * error))
-    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=RESAMPLES).astype(np.float64)
     clipped = np.clip(risk, SMALLEST_RISK, 1 - SMALLEST_RISK)
-    losses = -(y * np.log(clipped) + (1 - y) * np.log(1 - clipped))
+    each = np.array([y, risk, (risk - y) ** 2, -(y * np.log(clipped) + (1 - y) * np.log(1 - clipped))])
+    chunks = [each[:, rows].sum(axis=2) for rows in resampled(n, np.random.default_rng(seed))]
+    observed, expected, squares, losses = np.concatenate(chunks, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        drawn = {
-            "observed_over_expected": (weights @ y) / (weights @ risk),
-            "brier": weights @ (risk - y) ** 2 / n,
-            "log_loss": weights @ losses / n,
-        }
+        drawn = {"observed_over_expected": observed / expected, "brier": squares / n, "log_loss": losses / n}
     for name, values in drawn.items():
         finite = values[np.isfinite(values)]
-        if len(finite) >= RESAMPLES // 2:
-            low, high = np.percentile(finite, [2.5, 97.5])
-            add(name, METRICS[name](y, risk), (low, high))
+        if len(finite) >= len(values) // 2:
+            spread = np.percentile(finite, [2.5, 97.5])
+            if name == "observed_over_expected" and few and risk.sum():
+                spread = np.array(wilson(y.sum(), n)) * n / risk.sum()
+            add(name, METRICS[name](y, risk), (spread[0], spread[1]))
     ppv = {}
     for point, threshold in thresholds.items():
         alerted = risk >= threshold
@@ -543,11 +565,12 @@ def _by_site(rows: NDArray[np.bool_], attributes: Mapping[str, NDArray[np.str_]]
     return f" ({', '.join(told)})"
 
 
-def p_value(before: Any, now: Any) -> float:
-    """Chance of counts at least this unlike if one source gave both.
+def p_value(before: Any, now: Any, alpha: float = FALSE_ALARMS) -> float:
+    """Chance of counts at least this unlike if one source gave both, exact enough to be held against `alpha`.
 
     Fisher's exact test for two by two. Otherwise chi-square, and where a count of fewer than 5 is expected, which makes
-    its law untrue, the same statistic over tables of the same margins that are drawn at random.
+    its law untrue, the same statistic over tables of the same margins that are drawn at random, until 20 are as unlike.
+    Source: Besag J, Clifford P. Sequential Monte Carlo p-values. Biometrika 1991;78:301-304.
     """
     from scipy.stats import chi2_contingency, fisher_exact
 
@@ -561,11 +584,15 @@ def p_value(before: Any, now: Any) -> float:
     if found.expected_freq.min() >= FEWEST_EXPECTED:
         return float(found.pvalue)
     columns, size = table.sum(axis=0).astype(int), int(table[1].sum())
-    drawn = np.random.default_rng(0).multivariate_hypergeometric(columns, size, TABLES, method="marginals")
     expected = found.expected_freq
-    statistic = ((drawn - expected[1]) ** 2 / expected[1] + (drawn - expected[1]) ** 2 / expected[0]).sum(axis=1)
     here = float(((table - expected) ** 2 / expected).sum())
-    return float((1 + (statistic >= here - 1e-9).sum()) / (1 + TABLES))
+    generator, unlike, drawn = np.random.default_rng(0), 0, 0
+    while unlike < EXCEEDING and drawn < min(10 / alpha, MOST_TABLES):
+        tables = generator.multivariate_hypergeometric(columns, size, TABLES, method="marginals")
+        far = (tables - expected[1]) ** 2
+        unlike += int(((far / expected[1] + far / expected[0]).sum(axis=1) >= here - 1e-9).sum())
+        drawn += TABLES
+    return (1 + unlike) / (1 + drawn)
 
 
 def stability_index(before: Any, now: Any) -> float:

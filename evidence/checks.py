@@ -216,9 +216,8 @@ def certain(predictor: Predictor, test: Cohort, risk: Array) -> list[Finding]:
     for code, title, rows in _covered(test):
         covered, n = _coverage(sets[rows], test.y[rows])
         # No set is made for a subgroup: of many, some miss it by chance.
-        bound = (
-            None if code == "MM027" else Bound(low=least_covered(predictor.bundle, title, n, rule.coverage), high=None)
-        )
+        least = None if code == "MM027" else least_covered(predictor.bundle, title, n, rule.coverage)
+        bound = None if least is None else Bound(low=least, high=None)
         if n < FEWEST_PATIENTS:
             few = f"{n} patients" if n >= SMALLEST_CELL else f"fewer than {SMALLEST_CELL} patients"
             about = f"{few}, at least {FEWEST_PATIENTS} are needed"

@@ -1,4 +1,4 @@
-"""A window of predictions against what the model was trained on, as findings MW001 to MW019; and what makes it due.
+"""A window of predictions against what the model was trained on, as findings MW001 to MW023; and what makes it due.
 
 Every test of the inputs and of the score has its share of one chance in a hundred: so often, and no oftener, does a
 window of patients who have not changed raise any of their alarms.
@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from configs.spec import Bound, RetrainWhen, Spec
+from configs.spec import Bound, Column, RetrainWhen, Spec
 from evidence import cusum, estimate
-from evidence.checks import gated
+from evidence.checks import gated, least_covered
 from evidence.comparison import delong_interval
 from evidence.estimate import ASSUMPTION, Trust
 from evidence.metrics import (
@@ -29,7 +29,7 @@ from evidence.metrics import (
     resampled,
     wilson,
 )
-from evidence.report import Finding, Report
+from evidence.report import Finding, Report, Verdict
 from evidence.subgroups import FEWEST_OF_A_CLASS, FEWEST_PATIENTS, SMALLEST_CELL
 from features import units
 from models.bundle import Bundle
@@ -50,9 +50,8 @@ REFUSED_AT_MOST = 0.01
 """The share of records that may be refused for one field, unless the spec tolerates more at ingest; our own limit."""
 OF_REFUSALS = {"MW015": "out of range", "MW016": "new category", "MW017": "refused otherwise"}
 REFUSAL_CODES = {"out_of_range": "MW015", "unknown_category": "MW016"}
-UNLIKE, ALIKE = 0.5, 0.2
-"""A stability index from which values are unlike what was learned from (0.25 is often used), and the share of it that
-another unit must leave to be named; our own limits."""
+ALIKE = 0.2
+"""The share of a drift's stability index that another unit may leave, to be named; our own limit."""
 CLOCK_MAY_DIFFER_S = 60.0
 TITLES = {
     "auroc": "AUROC",
@@ -68,6 +67,9 @@ OF_OUTCOMES = {
     "MW011": "CUSUM of observed against expected",
     "MW012": "coverage of the prediction sets",
     "MW013": "AUROC of the worst subgroup",
+    "MW021": "Brier score",
+    "MW022": "log loss",
+    "MW023": "PPV",
 }
 
 
@@ -103,13 +105,14 @@ def judge(bundle: Bundle, window: str, seen: Seen) -> Report:
         alpha = FALSE_ALARMS / (2 * len(bundle.reference["features"]) + 1)
         inputs, figures["drift"], figures["missing"] = _inputs(bundle, seen, alpha)
         findings += [*inputs, _score(bundle, seen.risk, alpha), _skew(seen.skewed, seen.sampled)]
-        findings += _units(bundle, seen.X)
+        findings += _units(bundle, seen.X, alpha)
         figures["mean_risk"] = float(seen.risk.mean())
         figures["estimate"] = estimate.estimate(seen.risk, bundle.thresholds, bundle.spec.split.seed)
-        findings.append(_estimated(figures["estimate"]))
         findings.append(_clock(seen))
     findings += _refused(bundle, seen)
     performance, more = _performance(bundle, seen)
+    if len(seen):
+        findings.append(_estimated(figures["estimate"], more.get("realized", {})))
     return Report(bundle.spec.name, "monitoring", bundle.digest, window, (*findings, *performance), {**figures, **more})
 
 
@@ -248,8 +251,8 @@ def _skew(skewed: int, sampled: int) -> Finding:
     return gated("MW005", "training-serving skew", float(skewed), None, Bound(low=None, high=0.0), about)
 
 
-def _units(bundle: Bundle, X: NDArray[np.float32]) -> list[Finding]:
-    """MW014: each number that fits what was learned from far better if it is taken to be in another unit."""
+def _units(bundle: Bundle, X: NDArray[np.float32], alpha: float) -> list[Finding]:
+    """MW014: each number that has drifted, and not or far less if values are taken to be in another unit."""
     findings = []
     for position, (name, known) in enumerate(bundle.reference["features"].items()):
         column = bundle.spec.columns.get(name)
@@ -257,36 +260,47 @@ def _units(bundle: Bundle, X: NDArray[np.float32]) -> list[Finding]:
             continue
         present = X[:, position].astype(np.float64)
         present = present[~np.isnan(present)]
-        others = {
-            unit: ratio
-            for unit in units.beside(column.unit, column.loinc)
-            if (ratio := units.factor(unit, column.unit, column.loinc)) is not None
-        }
+        others = units.beside(column.unit, column.loinc)
         if not others or len(present) < SMALLEST_CELL:
             continue
-        as_is = stability_index(known["counts"], histogram(present, known["edges"]))
-        unit, index = min(
-            (
-                (unit, stability_index(known["counts"], histogram(present * r, known["edges"])))
-                for unit, r in others.items()
-            ),
-            key=lambda each: each[1],
-        )
-        mistaken = as_is > UNLIKE and index < ALIKE * as_is
-        why = f"stability index {as_is:.2f} as {column.unit}" + (
-            f", {index:.2f} if the values are {unit}: it looks like {unit}" if mistaken else ""
-        )
-        findings.append(
-            Finding(
-                "MW014",
-                f"unit: {name}",
-                "failed" if mistaken else "passed",
-                as_is,
-                f"<= {UNLIKE:g}, or no unit fits",
-                why,
-            )
-        )
+        before, as_is = known["counts"], histogram(present, known["edges"])
+        index = stability_index(before, as_is)
+        verdict: Verdict = "passed"
+        why = f"stability index {index:.2f} as {column.unit}"
+        fits = [fit for unit in others for fit in _taken_as(unit, column, known["edges"], present)]
+        if fits and p_value(before, as_is, alpha) < alpha:
+            best = min(fits, key=lambda fit: stability_index(before, fit.counts))
+            left = stability_index(before, best.counts)
+            if left < ALIKE * index or p_value(before, best.counts, alpha) >= alpha:
+                verdict = "failed"
+                why = f"{best.share:.0%} of the values look like {best.unit}: {why}, {left:.2f} if they are {best.unit}"
+        findings.append(Finding("MW014", f"unit: {name}", verdict, index, "no other unit fits", why))
     return findings
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """The histogram of a column's values if such a share of them is in that unit."""
+
+    unit: str
+    share: float
+    counts: list[int]
+
+
+def _taken_as(unit: str, column: Column, edges: list[float], present: Array) -> Iterator[_Fit]:
+    """All values taken to be in that unit, and those alone that lie beyond the training's outermost tenth.
+
+    Those of which the contract would have taken the right number, and if they are 10 or more.
+    """
+    assert column.unit is not None and column.range is not None  # the Spec demands both of a number
+    ratio = units.factor(unit, column.unit, column.loinc) or 1.0
+    low, high = column.range
+    allowed = (present * ratio >= low) & (present * ratio <= high)
+    outer = present < edges[0] if ratio > 1 else present >= edges[-1]
+    for chosen in (allowed, allowed & outer):
+        if chosen.sum() >= SMALLEST_CELL:
+            counts = histogram(np.where(chosen, present * ratio, present), edges)
+            yield _Fit(unit, float(chosen.mean()), counts)
 
 
 def _refused(bundle: Bundle, seen: Seen) -> list[Finding]:
@@ -330,16 +344,16 @@ def _refused(bundle: Bundle, seen: Seen) -> list[Finding]:
     return findings
 
 
-def _estimated(figures: Mapping[str, Any]) -> Finding:
+def _estimated(figures: Mapping[str, Any], realized: Mapping[str, Any]) -> Finding:
     """MW018, shown and never judged: an estimate is no evidence against a model before outcomes bear it out."""
     said = figures.get("auroc")
     if said is None:
         why = "no AUROC can be expected of these risks"
         return Finding("MW018", "AUROC, estimated without outcomes", "not applicable", None, None, why)
-    spread = said["low"], said["high"]
-    return Finding(
-        "MW018", "AUROC, estimated without outcomes", "not applicable", said["value"], None, ASSUMPTION, spread
-    )
+    spread, came, about = (said["low"], said["high"]), realized.get("auroc"), ASSUMPTION
+    if came is not None:
+        about = f"{came['value']:.3f} came true: it was off by {said['value'] - came['value']:+.3f}. {ASSUMPTION}"
+    return Finding("MW018", "AUROC, estimated without outcomes", "not applicable", said["value"], None, about, spread)
 
 
 def _clock(seen: Seen) -> Finding:
@@ -382,10 +396,13 @@ def _performance(bundle: Bundle, seen: Seen) -> tuple[list[Finding], dict[str, A
         ("MW008", "observed_over_expected"),
         ("MW009", "calibration_slope"),
         ("MW010", "calibration_intercept"),
+        ("MW021", "brier"),
+        ("MW022", "log_loss"),
     ):
         bound = (when.bounds.get(name) if when else None) or getattr(spec.gates, name)
         findings.append(_realized(code, OF_OUTCOMES[code], figures.get(name), bound, counted))
-    findings += [_cusum(series, counted), *_covered(y, coverage), _gap(spec, figures, groups)]
+    findings += _alerted(bundle, len(y), figures.get("ppv", {}))
+    findings += [_cusum(series, counted), _covered(bundle, y, coverage), _gap(spec, figures, groups)]
     more: dict[str, Any] = {"realized": figures, "cusum": series, "coverage": coverage, "subgroups": groups}
     return findings, {key: value for key, value in more.items() if value}
 
@@ -465,6 +482,15 @@ def _realized(code: str, title: str, figure: Mapping[str, float] | None, bound: 
     return gated(code, title, figure["value"], (figure["low"], figure["high"]), by_interval, counted)
 
 
+def _alerted(bundle: Bundle, n: int, figures: Mapping[str, Mapping[str, float]]) -> Iterator[Finding]:
+    """MW023: the PPV of each operating point, against what the spec promises of it."""
+    for point in bundle.thresholds:
+        promised = bundle.spec.operating_points.get(point)
+        bound = None if promised is None or promised.ppv is None else Bound(low=promised.ppv, high=None)
+        about = f"{n} outcomes" if point in figures else f"fewer than {SMALLEST_CELL} right, or wrong, alerts"
+        yield _realized("MW023", f"{OF_OUTCOMES['MW023']}: {point}", figures.get(point), bound, about)
+
+
 def _cusum(series: Mapping[str, Any], counted: str) -> Finding:
     limit = Bound(low=None, high=series["limit"])
     where = [
@@ -499,15 +525,16 @@ def _coverage(
     return found
 
 
-def _covered(y: Array, coverage: Sequence[Mapping[str, Any]]) -> list[Finding]:
-    """MW012: fails where not even the upper end of the interval reaches what the sets promise."""
+def _covered(bundle: Bundle, y: Array, coverage: Sequence[Mapping[str, Any]]) -> Finding:
+    """MW012: fails below what chance explains where the sets keep their promise, as MM025 does."""
+    title = OF_OUTCOMES["MW012"]
     if not coverage or coverage[0]["coverage"] is None:
         why = "the model has no prediction sets" if not coverage else f"fewer than {SMALLEST_CELL} outcomes"
-        return [Finding("MW012", OF_OUTCOMES["MW012"], "not applicable", None, None, why)]
+        return Finding("MW012", title, "not applicable", None, None, why)
     row = coverage[0]
-    limit = Bound(low=row["nominal"], high=None, by_interval=True)
+    limit = Bound(low=least_covered(bundle, title, len(y), row["nominal"]), high=None)
     about = f"{len(y)} outcomes; class-conditional sets for {row['nominal']:.0%}"
-    return [gated("MW012", OF_OUTCOMES["MW012"], row["coverage"], (row["low"], row["high"]), limit, about)]
+    return gated("MW012", title, row["coverage"], (row["low"], row["high"]), limit, about)
 
 
 def _groups(y: Array, risk: Array, attributes: Mapping[str, NDArray[np.str_]]) -> list[dict[str, Any]]:

@@ -187,8 +187,8 @@ def simulated(done: "Simulated") -> None:
         )
     for each in done.compared:
         came = "promoted" if each.action == "promote" else "back again"
-        say(f"          @{each.version}, {came}, beside @{each.earlier}, the champion before it, on the {each.n} patients "
-            f"whom it answered then, {each.events} events")  # fmt: skip
+        say(f"          @{each.version}, {came}, beside @{each.earlier}, the champion before it, on the {each.n} "
+            f"patients whom it answered then, {each.events} events")  # fmt: skip
         _table(
             ("figure", f"@{each.version}", f"@{each.earlier}", "difference", "95 % interval"),
             [

@@ -1,6 +1,7 @@
 """`medimind simulate`: the loop over history, told at the terminal; what it keeps is what the server would keep."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -43,7 +44,7 @@ def test_the_story_is_told_and_the_pages_lie_where_they_were_asked_for(medimind,
 
     assert said.code == 0, said.err
     assert "toy@1 promoted: its report passes every gate" in said.out
-    assert "toy begun: 40 outcomes have come since toy@1 was trained" in said.out
+    assert re.search(r"toy begun: \d+ outcomes have come since toy@1 was trained", said.out)
     assert "80 of 80 patients of the external part of toy answered" in said.out
     assert "its times are invented" in said.out
     assert f"time line {out / 'timeline.html'}" in said.out.replace("\n", "")

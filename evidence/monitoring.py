@@ -413,8 +413,11 @@ def realized(y: Array, risk: Array, thresholds: Mapping[str, float], seed: int) 
     AUROC by DeLong's variance, calibration slope and intercept by Wald, PPV by Wilson's score, the others by a
     percentile bootstrap. A figure that cannot be computed, or whose interval cannot, is absent; so is the AUROC of
     fewer than 10 of a class, whose variance is not known well enough. With so few, observed over expected has the
-    interval of Wilson's score: of no event a bootstrap knows only that there was none.
+    exact interval of the observed share (Clopper, Pearson. Biometrika 1934;26:404-413): of no event a bootstrap knows
+    only that there was none.
     """
+    from scipy.stats import binomtest
+
     found: dict[str, Any] = {}
     n = len(y)
     if not n:
@@ -440,7 +443,7 @@ def realized(y: Array, risk: Array, thresholds: Mapping[str, float], seed: int) 
         if len(finite) >= len(values) // 2:
             spread = np.percentile(finite, [2.5, 97.5])
             if name == "observed_over_expected" and few and risk.sum():
-                spread = np.array(wilson(y.sum(), n)) * n / risk.sum()
+                spread = np.array(binomtest(int(y.sum()), n).proportion_ci(method="exact")) * n / risk.sum()
             add(name, METRICS[name](y, risk), (spread[0], spread[1]))
     ppv = {}
     for point, threshold in thresholds.items():

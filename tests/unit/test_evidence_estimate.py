@@ -31,6 +31,20 @@ def test_the_expected_auroc_is_that_of_all_pairs(values):
         assert found == pytest.approx(right / total)
 
 
+@given(values=st.lists(st.floats(0.01, 0.99), min_size=3, max_size=30))
+def test_it_is_nannymls_but_for_the_pair_that_a_patient_would_make_with_itself(values):
+    """NannyML: the area under the curve of expected true and false positive rates over every threshold."""
+    risk = np.array(values)
+    places = np.unique(risk)[::-1]
+    sensitivity = [0.0, *(risk[risk >= place].sum() / risk.sum() for place in places)]
+    false_alarms = [0.0, *((1 - risk)[risk >= place].sum() / (1 - risk).sum() for place in places)]
+    theirs = np.trapezoid(sensitivity, false_alarms)
+    itself = (risk * (1 - risk)).sum() / (risk.sum() * (1 - risk).sum())
+    ours = expected_auroc(risk)
+    assert ours is not None
+    assert theirs == pytest.approx(ours * (1 - itself) + itself / 2)
+
+
 def test_what_comes_true_of_calibrated_patients_lies_in_the_interval_about_95_times_in_100():
     inside = 0
     for seed in range(200):

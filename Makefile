@@ -16,10 +16,10 @@ export GX_ANALYTICS_ENABLED := false
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup lock data demo up down serve bench check test test-faults tools clean
+.PHONY: help setup lock data demo up down serve bench bench-monitoring check test test-faults tools clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
 
 # Keyed by what is installed: a second `make setup` does nothing.
 setup: ## a virtual environment in .venv with everything pinned
@@ -66,6 +66,9 @@ check: setup ## style, types, layers, lock: what the pre-commit hook runs
 bench: setup ## ours and the peer servers side by side, driven by wrk (about 40 min); make bench ARGS=--quick tries it
 	@command -v wrk >/dev/null || { echo "make bench: wrk is not here; make tools installs it" >&2; exit 1; }
 	$(BIN)/python -m bench.serving $(ARGS)
+
+bench-monitoring: setup ## a run of the monitor in a ledger of ten million predictions (about 15 min, 14 GB of /tmp for it)
+	@$(BIN)/python -m bench.monitoring $(ARGS)
 
 test: check data ## all the tests, with the line coverage of the packages
 	@rm -f .coverage .coverage.*

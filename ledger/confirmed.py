@@ -103,10 +103,8 @@ def shadowed(
     """The oldest `most` predictions after that request that the bundle `champion` answered and `candidate` scored in
     its shadow, and whose outcome is known."""
     t, s = tables.requests, tables.shadows
-    query = (
-        sa.select(t.c.id, s.c.risks.label("candidate")).join(s, s.c.request == t.c.id).where(s.c.bundle == candidate)
-    )
-    return _paired(engine, query.where(*_after(model, champion, after_request)), most)
+    query = sa.select(t.c.id, s.c.risks.label("candidate")).join(s, s.c.request == t.c.id)
+    return _paired(engine, query.where(s.c.bundle == candidate, *_known(model, champion)), after_request, most)
 
 
 def answered(engine: sa.Engine, model: str, bundle: str, after_request: int, most: int | None) -> Paired:
@@ -115,7 +113,7 @@ def answered(engine: sa.Engine, model: str, bundle: str, after_request: int, mos
     Its risks are `champion`'s; there is no candidate (NaN).
     """
     query = sa.select(tables.requests.c.id, sa.null().label("candidate"))
-    return _paired(engine, query.where(*_after(model, bundle, after_request)), most)
+    return _paired(engine, query.where(*_known(model, bundle)), after_request, most)
 
 
 def _of_model(model: str) -> sa.ColumnElement[bool]:
@@ -124,14 +122,14 @@ def _of_model(model: str) -> sa.ColumnElement[bool]:
     return sa.exists().where(t.c.id == tables.outcomes.c.request, t.c.model == model)
 
 
-def _after(model: str, bundle: str, request: int) -> tuple[sa.ColumnElement[bool], ...]:
+def _known(model: str, bundle: str) -> tuple[sa.ColumnElement[bool], ...]:
+    """The bundle's requests of which an outcome is known."""
     t = tables.requests
-    known = sa.exists().where(tables.outcomes.c.request == t.c.id)
-    return t.c.model == model, t.c.bundle == bundle, t.c.id > request, known
+    return t.c.model == model, t.c.bundle == bundle, sa.exists().where(tables.outcomes.c.request == t.c.id)
 
 
-def _paired(engine: sa.Engine, query: sa.Select[Any], most: int | None) -> Paired:
-    """`query`: the requests, and what the candidate said of each, or null."""
+def _paired(engine: sa.Engine, query: sa.Select[Any], after: int, most: int | None) -> Paired:
+    """`query`: the requests, and what the candidate said of each, or null; those after that number are read."""
     outcomes: list[int] = []
     champion: list[float] = []
     candidate: list[float] = []
@@ -139,10 +137,9 @@ def _paired(engine: sa.Engine, query: sa.Select[Any], most: int | None) -> Paire
     places: list[Place] = []
     refused = newest = 0
     with snapshot(engine) as connection:
-        beside = {row.id: row.candidate for row in connection.execute(query.order_by(tables.requests.c.id))}
-        for row, known in _with_outcomes(connection, list(beside)):
+        for row, shadow, known in _with_outcomes(connection, query, after):
             kept = records_of(row) if row.records is not None else None
-            said, shadow = np.frombuffer(row.risks, np.float64), beside[row.id]
+            said = np.frombuffer(row.risks, np.float64)
             other = np.full(row.n, np.nan) if shadow is None else np.frombuffer(shadow, np.float64)
             for position in sorted(known):
                 if len(places) == most:
@@ -164,17 +161,18 @@ def _paired(engine: sa.Engine, query: sa.Select[Any], most: int | None) -> Paire
 
 
 def _with_outcomes(
-    connection: sa.Connection, numbers: list[int]
-) -> Iterator[tuple[sa.Row[Any], dict[int, tuple[int, int]]]]:
-    """Each of these requests, in order, with the number and the value of the outcome that counts, by position."""
-    o = tables.outcomes
-    for start in range(0, len(numbers), AT_ONCE):
-        some = numbers[start : start + AT_ONCE]
+    connection: sa.Connection, query: sa.Select[Any], after: int
+) -> Iterator[tuple[sa.Row[Any], bytes | None, dict[int, tuple[int, int]]]]:
+    """Each request in order, what the candidate said, and by position the outcome that counts: its number and value."""
+    t, o = tables.requests, tables.outcomes
+    page = query.order_by(t.c.id).limit(AT_ONCE)
+    while beside := {row.id: row.candidate for row in connection.execute(page.where(t.c.id > after))}:
         known: dict[int, dict[int, tuple[int, int]]] = {}
-        for row in connection.execute(sa.select(o).where(o.c.request.in_(some)).order_by(o.c.id)):
+        for row in connection.execute(sa.select(o).where(o.c.request.in_(beside)).order_by(o.c.id)):
             known.setdefault(row.request, {})[row.position] = row.id, row.value
-        for row in _rows(connection, some):
-            yield row, known[row.id]
+        for row in _rows(connection, list(beside)):
+            yield row, beside[row.id], known[row.id]
+        after = max(beside)
 
 
 def _rows(connection: sa.Connection, numbers: list[int]) -> Iterator[sa.Row[Any]]:

@@ -27,6 +27,10 @@ ID = re.compile(r"(0|[1-9][0-9]{0,14})-(0|[1-9][0-9]{0,8})")
 """A request's number and a position in it, as prediction_id writes them; both are numbers that a database takes."""
 
 
+OUTCOMES_AT_ONCE = 500
+"""Requests whose outcomes are read with one statement."""
+
+
 @dataclass(frozen=True)
 class Answered:
     """Predictions of one version for one request, as they go on record: features (n, d), risks (n,).
@@ -323,9 +327,9 @@ def window(engine: sa.Engine, model: str, bundle: str, last: int | None, since: 
             found += row.n
             if last is not None and found >= last:
                 break
-        if rows:
-            lowest, highest = rows[-1].id, rows[0].id
-            known = sa.select(o).where(o.c.request.between(lowest, highest)).order_by(o.c.id)
+        for start in range(0, len(rows), OUTCOMES_AT_ONCE):
+            numbers = [row.id for row in rows[start : start + OUTCOMES_AT_ONCE]]
+            known = sa.select(o).where(o.c.request.in_(numbers)).order_by(o.c.id)
             for known_row in connection.execute(known):
                 outcome[known_row.request, known_row.position] = known_row.value
     rows.reverse()

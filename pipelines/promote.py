@@ -162,7 +162,7 @@ def lay_in_store(engine: Engine, version: Version, answers: bool, settings: Sett
                 f"{version}: its report is about bundle {report.bundle[:12]}, not {judged.digest[:12]}."
             )
         if answers:
-            _may_answer(judged, report, version)
+            _may_answer(engine, judged, report, version)
         try:
             bundle = bundles.put(folder, settings)
             Predictor(bundle)
@@ -188,8 +188,13 @@ def require_approvals(engine: Engine, bundle: Bundle, report: Report, number: in
         raise PromotionError(f"{shown} waits: {why}")
 
 
-def _may_answer(bundle: Bundle, report: Report, version: Version) -> None:
+def _may_answer(engine: Engine, bundle: Bundle, report: Report, version: Version) -> None:
     promotions.require_passed(report, version.number)
+    if not reviews.standing(engine, version.number, report).validated_by:  # a report that somebody wrote into MLflow
+        raise PromotionError(
+            f"{version}: it is not on record that exactly this bundle got exactly this report; `medimind validate "
+            f"{version.name}` puts on record what it finds."
+        )
     if bundle.spec.serving.expired(now().date()):
         raise PromotionError(
             f"{version}: its last day was {bundle.spec.serving.expires_on}; a version with another "

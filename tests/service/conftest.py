@@ -25,7 +25,7 @@ from configs.settings import ROOT, Settings
 from configs.spec import load_spec
 from evidence.report import Report
 from features import build, cohort
-from ledger import promotions, traffic
+from ledger import promotions, reviews, traffic
 from ledger.database import connect
 from ledger.promotions import find_champion
 from ledger.registry import fetch, find, register
@@ -380,8 +380,11 @@ def ward(
             {"owner": "somebody else"},
         ]
         for number, changed in enumerate([{}, *others], start=1):
-            version, _new = register(settings, *judged("toy", **changed), {}, "unknown")
+            bundle, report = judged("toy", **changed)
+            version, _new = register(settings, bundle, report, {}, "unknown")
             assert version.number == number
+            with opened(settings) as engine:
+                reviews.validated(engine, number, report, (), "tests")
         promote("toy", 1, "for the tests", settings)
         expired = {**toy_document["serving"], "expires_on": f"{datetime.now(UTC) - timedelta(days=1):%Y-%m-%d}"}
         with opened(settings) as engine:

@@ -5,9 +5,11 @@ import sys
 
 import pytest
 
-from configs.errors import BundleError
+from configs.errors import BundleError, PromotionError
 from configs.settings import ROOT
 from ledger import registry
+from ledger.database import connect
+from ledger.promotions import find_champion
 from models.bundle import get
 from pipelines.ingest import ingest
 from pipelines.prepare import prepare
@@ -46,3 +48,17 @@ def test_two_validations_at_once_register_one_version(medimind_home, bundle):
         assert process.returncode == 0, errors.decode()
 
     assert [version.number for version in registry.versions(medimind_home, "toy")] == [1]
+
+
+def test_a_report_that_was_forged_in_the_registry_promotes_nobody(medimind_home):
+    path = medimind_home.configs / "diseases" / "toy.yaml"
+    path.write_text(path.read_text().replace("auroc: '>= 0.60'", "auroc: '>= 0.99'"))
+    for verb in (ingest, prepare, train, validate):
+        verb("toy", medimind_home)
+    with pytest.raises(PromotionError, match="does not pass"):
+        promote("toy", 1, "it does not", medimind_home)
+    (kept,) = (medimind_home.home / "mlflow").rglob("report.json")
+    kept.write_text(kept.read_text().replace('"verdict": "failed"', '"verdict": "passed"'))
+    with pytest.raises(PromotionError, match="exactly this bundle got exactly this report"):
+        promote("toy", 1, "forged", medimind_home)
+    assert find_champion(connect(medimind_home), "toy") is None

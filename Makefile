@@ -67,7 +67,7 @@ bench: setup ## ours and the peer servers side by side, driven by wrk (about 40 
 	@command -v wrk >/dev/null || { echo "make bench: wrk is not here; make tools installs it" >&2; exit 1; }
 	$(BIN)/python -m bench.serving $(ARGS)
 
-bench-monitoring: setup ## a run of the monitor in a ledger of ten million predictions (about 15 min, 14 GB of /tmp for it)
+bench-monitoring: setup ## a run of the monitor in a ledger of ten million predictions (about 5 min, 14 GB of /tmp)
 	@$(BIN)/python -m bench.monitoring $(ARGS)
 
 test: check data ## all the tests, with the line coverage of the packages

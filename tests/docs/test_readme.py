@@ -123,7 +123,8 @@ def test_every_key_of_the_spec_is_explained():
 
 
 def test_every_finding_s_code_is_explained():
-    code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "evidence").glob("*.py"))
+    sources = [*(ROOT / "evidence").glob("*.py"), *(ROOT / "pipelines").glob("*.py")]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in sources)
     text = (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8")
 
-    assert set(re.findall(r'"(M[MW]\d{3})"', code)) == set(re.findall(r"^\| (M[MW]\d{3}) ", text, re.M))
+    assert set(re.findall(r'"(M[MRW]\d{3})"', code)) == set(re.findall(r"^\| (M[MRW]\d{3}) ", text, re.M))

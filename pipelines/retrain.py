@@ -15,7 +15,7 @@ from configs.spec import Retrain, Spec, load_spec
 from evidence import monitoring, retraining
 from evidence.metrics import METRICS, Array, interval
 from evidence.report import Finding
-from ledger import alerts, confirmed, locks, promotions, registry, retrainings, traffic, windows
+from ledger import alerts, confirmed, locks, promotions, registry, retrainings, stops, traffic, windows
 from ledger.database import Engine, connect, now
 from ledger.promotions import Promotion
 from ledger.retrainings import Name, Step
@@ -86,6 +86,8 @@ def retrain(name: str, settings: Settings, reason: str | None = None) -> Done:
     """
     engine = connect(settings)
     with locks.alone(engine, settings, name) as lock:
+        if (why := stops.find(engine, name).stopped) is not None:
+            return Done(name, (), f"{name} is stopped ({why}): nothing is retrained until the stop is lifted")
         taken: list[Step] = []
         step = retrainings.newest(engine, name)
         _announce(engine, step, settings)  # an earlier process may have died before it did

@@ -3,7 +3,7 @@
 import pytest
 
 from configs.errors import BusyError, LedgerError, PromotionError
-from ledger import alerts, locks, promotions, registry, retrainings, traffic
+from ledger import alerts, locks, promotions, registry, retrainings, stops, traffic
 from ledger.chain import check
 from pipelines import retrain as retraining
 from pipelines.promote import promote
@@ -146,7 +146,10 @@ def test_a_shadow_that_a_person_set_is_not_taken_away(clinic):
     assert traffic.find(clinic.engine, "toy").shadow.version == 7
 
 
-def test_one_at_a_time(clinic):
+def test_one_at_a_time_and_none_while_the_model_is_stopped(clinic):
+    stops.stop(clinic.engine, "toy", "the lab changed its assay", "nurse.joy")
+    assert not retrain("toy", clinic.home, "by hand").steps and "is stopped" in retrain("toy", clinic.home).stands
+    stops.lift(clinic.engine, "toy", "it is mended", "nurse.joy")
     with locks.alone(clinic.engine, clinic.home, "toy"), pytest.raises(BusyError, match="being retrained"):
         retrain("toy", clinic.home)
 

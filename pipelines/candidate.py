@@ -1,7 +1,7 @@
 """From confirmed outcomes to a registered candidate: whom it learned from, and how it does beside the champion."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from features.records import Records
 from ledger import confirmed, reviews
 from ledger.confirmed import Confirmed
 from ledger.database import Engine
+from ledger.predictions import hash_patients, patient_key
 from ledger.promotions import Promotion
 from ledger.registry import Version
 from models import bundle as bundles
@@ -64,10 +65,13 @@ def gather(engine: Engine, spec: Spec, outcomes_to: int, learned_to: Place, sett
     Raises TooFewError if no newest part, up to half, holds as many events and non-events as the spec asks for,
     CohortError if there is no old cohort of the same features.
     """
+    old = cohort.load(settings.data / "cohorts" / f"{spec.name}.parquet")
+    names = hash_patients(patient_key(settings.home), old.patient.tolist())  # as the ledger knows whoever comes again
+    old = replace(old, patient=np.array(names, dtype=np.str_))
     found = confirmed.confirmed(engine, spec.name, outcomes_to)
     records, places, refused = _records(spec, found)
     after = np.array([place > learned_to for place in places], bool)
-    known = set(records.patient[~after].tolist())
+    known = {*records.patient[~after].tolist(), *old.patient.tolist()}
     fresh = after & np.array([patient not in known for patient in records.patient.tolist()], bool)
     asked = spec.change_control.retrain
     size = cohort.newest_part(records.outcome, fresh, spec.split.test_fraction, asked.min_events, asked.min_non_events)
@@ -78,7 +82,6 @@ def gather(engine: Engine, spec: Spec, outcomes_to: int, learned_to: Place, sett
         )
     latest = np.arange(len(records)) >= len(records) - size
     part = np.where(latest & fresh, "test", np.where(latest & after, "", "train"))
-    old = cohort.load(settings.data / "cohorts" / f"{spec.name}.parquet")
     patients = cohort.retrained(spec, build.plan(spec), old, records, part)
     counts = {
         "data": patients.fingerprint,

@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -14,7 +14,7 @@ from features.columns import translate_table
 from ledger import outcomes, predictions, promotions, tables, traffic
 from ledger.database import Engine, connect, now, writing
 from ledger.outcomes import Outcome
-from ledger.predictions import Answered, prediction_id
+from ledger.predictions import Answered, hash_patients, patient_key, prediction_id
 from ledger.promotions import Promotion
 from ledger.traffic import side
 from models import bundle as bundles
@@ -67,10 +67,10 @@ class Clinic:
             self.predictors[bundle] = Predictor(bundles.get(bundle, self.home))
         return self.predictors[bundle]
 
-    def see(self, n: int, more_events: float = 0.0) -> "Clinic":
+    def see(self, n: int, more_events: float = 0.0, again: Sequence[str] = ()) -> "Clinic":
         """`n` new patients; of those without the event this share has it all the same, which no model here knows.
 
-        Below 0: of those with the event this share is spared.
+        Below 0: of those with the event this share is spared. The last ones are `again`, by their pseudonyms.
         """
         self.asked += 1
         dice = random.Random(self.asked)
@@ -86,7 +86,8 @@ class Clinic:
             {name: cells[name][row] for name in spec.columns if cells[name][row] is not None} for row in range(n)
         ]
         lanes = traffic.find(self.engine, "toy")
-        whose = [f"{self.asked}-{row}".rjust(64, "0") for row in range(n)]
+        names = [f"{self.asked}-{row}" for row in range(n - len(again))] + list(again)
+        whose = [each or "" for each in hash_patients(patient_key(self.home.home), names)]
         canary = lanes.canary
         aside = [row for row in range(n) if canary is not None and side(whose[row], canary)]
         stay = [row for row in range(n) if row not in set(aside)]

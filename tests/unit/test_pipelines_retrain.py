@@ -3,8 +3,11 @@
 import pytest
 
 from configs.errors import BusyError, LedgerError, PromotionError
-from ledger import alerts, locks, promotions, registry, retrainings, stops, traffic
+from features import cohort
+from ledger import alerts, confirmed, locks, promotions, registry, retrainings, stops, traffic
 from ledger.chain import check
+from ledger.predictions import hash_patients, patient_key
+from pipelines import candidate
 from pipelines import retrain as retraining
 from pipelines.promote import promote
 from pipelines.retrain import retrain
@@ -96,6 +99,16 @@ def test_with_too_few_of_a_class_it_waits_and_trains_nothing(clinic):
     clinic.see(100, more_events=0.6)
     done = retrain("toy", clinic.home)
     assert [step.step for step in done.steps] == ["begun", "trial"] and done.steps[0].run == 1
+
+
+def test_who_was_learned_from_before_is_in_no_test_part_when_they_come_again(clinic):
+    old = cohort.load(clinic.home.data / "cohorts" / "toy.parquet").only("train").patient[:20].tolist()
+    clinic.see(160, again=old)
+    engine, spec = clinic.engine, clinic.predictor(clinic.champion.bundle).spec
+    found = candidate.gather(engine, spec, confirmed.newest_outcome(engine), (-1, -1), clinic.home)
+    same = set(hash_patients(patient_key(clinic.home.home), old))
+    assert not same & set(found.patients.only("test").patient) and same <= set(found.patients.only("train").patient)
+    assert found.patients.dropped["of a patient whom the champion knows"] == 20
 
 
 def test_a_canary_answers_a_fixed_share_before_it_answers_all(clinic_of, medimind_home):

@@ -21,30 +21,29 @@ def chart(y: Array, risk: Array, seed: int) -> dict[str, Any]:
     """The risk-adjusted CUSUM of log likelihood ratios, up for more events and down for fewer, as plain JSON.
 
     `limit`: what the larger of the two passes in 1 % of series of the same risks whose outcomes are drawn from them.
-    `crossed_up` and `crossed_down`: after how many patients, or None. The paths, and `o_minus_e`, are told `at` every
-    tenth patient or more seldom, so that no step is one patient's. Empty of nobody.
+    `crossed_up` and `crossed_down`: after how many patients, or None. All is looked at, and told, `at` every tenth
+    patient or more seldom, so that no step is one patient's; the last few wait for more. Empty of fewer than ten.
     Source: Steiner SH, Cook RJ, Farewell VT, Treasure T. Monitoring surgical performance using risk-adjusted cumulative
     sum charts. Biostatistics 2000;1:441-452.
     """
     n = len(y)
-    if not n:
+    if n < SMALLEST_CELL:
         return {}
-    drawn = np.random.default_rng(seed).random((SERIES, n)) < risk
-    highest = np.maximum(*(path.max(axis=1) for path in _paths(drawn.astype(np.float64), risk)))
-    limit = float(np.quantile(highest, 1 - FALSE_ALARM))
-    up, down = (path[0] for path in _paths(y[None, :], risk))
     step = max(SMALLEST_CELL, -(-n // POINTS))
-    told = np.unique([*range(step, n + 1, step), n]) - 1
-    ahead = np.cumsum(y - risk)
+    at = np.arange(step, n + 1, step)
+    drawn = np.random.default_rng(seed).random((SERIES, n)) < risk
+    highest = np.maximum(*(path[:, at - 1].max(axis=1) for path in _paths(drawn.astype(np.float64), risk)))
+    limit = float(np.quantile(highest, 1 - FALSE_ALARM))
+    up, down = (path[0, at - 1] for path in _paths(y[None, :], risk))
     return {
-        "at": (told + 1).tolist(),
-        "up": up[told].tolist(),
-        "down": down[told].tolist(),
-        "o_minus_e": ahead[told].tolist(),
+        "at": at.tolist(),
+        "up": up.tolist(),
+        "down": down.tolist(),
+        "o_minus_e": np.cumsum(y - risk)[at - 1].tolist(),
         "limit": limit,
         "highest": float(max(up.max(), down.max())),
-        "crossed_up": _crossed(up, limit, told),
-        "crossed_down": _crossed(down, limit, told),
+        "crossed_up": _crossed(at, up, limit),
+        "crossed_down": _crossed(at, down, limit),
     }
 
 
@@ -62,6 +61,6 @@ def _paths(y: Array, risk: Array) -> list[Array]:
     return paths
 
 
-def _crossed(path: Array, limit: float, told: Any) -> int | None:
+def _crossed(at: Any, path: Array, limit: float) -> int | None:
     over = np.flatnonzero(path > limit)
-    return int(told[np.searchsorted(told, over[0])]) + 1 if len(over) else None
+    return int(at[over[0]]) if len(over) else None

@@ -377,7 +377,7 @@ def _performance(bundle: Bundle, seen: Seen) -> tuple[list[Finding], dict[str, A
     known = ~np.isnan(seen.outcomes)
     y, risk = seen.outcomes[known], seen.risk[known]
     attributes = {name: labels[known] for name, labels in seen.attributes.items()}
-    fewest = spec.monitoring.min_outcomes
+    fewest = max(spec.monitoring.min_outcomes, SMALLEST_CELL)
     if len(y) < fewest:
         counted = f"{len(y)}" if len(y) >= SMALLEST_CELL or not len(y) else f"fewer than {SMALLEST_CELL}"
         why = f"{counted} outcomes are known, {fewest} are needed"

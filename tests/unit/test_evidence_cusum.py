@@ -47,13 +47,20 @@ def test_more_events_cross_upwards_and_fewer_downwards(shift, side, other):
     assert found[side] is not None and found[other] is None
 
 
-@given(n=st.integers(1, 260), seed=st.integers(0, 99))
+@given(n=st.integers(10, 260), seed=st.integers(0, 99))
 def test_no_point_is_one_patients(n, seed):
     found = chart(*patients(n, seed), SEED)
-    steps = np.diff([0, *found["at"]])
-    assert found["at"][-1] == n and (steps[:-1] >= 10).all()
+    assert (np.diff([0, *found["at"]]) >= 10).all() and n - 10 < found["at"][-1] <= n
     assert len(found["at"]) == len(found["up"]) == len(found["down"]) == len(found["o_minus_e"]) <= 201
 
 
-def test_of_nobody_there_is_no_chart():
-    assert chart(np.empty(0), np.empty(0), SEED) == {}
+def test_the_last_patient_alone_changes_nothing_that_is_told():
+    """Of 51 the fifty-first waits for nine more: whether that patient had the event can be read off nothing."""
+    y, risk = patients(51, 3, 1.5)
+    with_event, without = (chart(np.append(y[:50], last), risk, SEED) for last in (1.0, 0.0))
+    assert with_event == without and with_event["at"] == [10, 20, 30, 40, 50]
+
+
+@pytest.mark.parametrize("n", [0, 9])
+def test_of_fewer_than_ten_there_is_no_chart(n):
+    assert chart(*patients(n, 1), SEED) == {}

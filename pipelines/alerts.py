@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
-from configs.errors import BusyError, SpecError
+from configs.errors import BusyError
 from configs.settings import Settings
 from ledger import alerts, locks
 from ledger.alerts import Episode
@@ -34,50 +34,48 @@ MOST_TOGETHER = 20
 OUTBOX = "-alerts"
 """The lock of whoever delivers; no disease has such a name."""
 
+UNKNOWN = (
+    "MEDIMIND_ALERTS: address %d is none that apprise knows, and nobody is told there; addresses separated by spaces "
+    "are expected, such as json://host/path for a webhook, mailto://user:password@host?to=somebody@host for e-mail."
+)
+
 Send = Callable[[str, str], bool]
 """Tell a title and a text; whether they were taken."""
 
 
 @dataclass(frozen=True)
 class Told:
-    """How many alerts this try delivered, and how many still wait for a channel that is set now."""
+    """How many alerts this try delivered, and how many still wait. `unknown`: the places, from 1 on, of the addresses
+    in MEDIMIND_ALERTS that apprise does not know."""
 
     delivered: int
     waiting: int
+    unknown: tuple[int, ...] = ()
 
 
 def channels(settings: Settings) -> dict[str, Send]:
     """Each channel by the name that it has on record: its kind and, as an address may hold a secret, a digest of it.
 
-    Raises SpecError if MEDIMIND_ALERTS holds an address that apprise does not know.
+    An address that apprise does not know is none of them; `deliver` says which.
     """
-    found: dict[str, Send] = {LOG: _to_log}
-    for place, address in enumerate(settings.alerts.get_secret_value().split(), start=1):
-        kind, colon, _ = address.partition("://")
-        send = _by_apprise(address) if colon else None
-        if send is None:
-            raise SpecError(
-                f"MEDIMIND_ALERTS: address {place} is none that apprise knows; addresses separated by spaces are "
-                "expected, such as json://host/path for a webhook, mailto://user:password@host?to=somebody@host for "
-                "e-mail."
-            )
-        found[f"{kind.lower()}:{hashlib.sha256(address.encode()).hexdigest()[:8]}"] = send
-    return found
+    return _set(settings)[0]
 
 
 def deliver(engine: Engine, settings: Settings) -> Told:
     """Tell every channel what it was not told yet, the oldest first, within ALL_WAIT_S for all of them together.
 
     One message tells of all that is new of a version. A channel that does not take one is left alone until the next
-    call. Of two processes one delivers.
+    call. Of two processes one delivers. An address that apprise does not know is warned of, by its place alone.
     """
-    sends = channels(settings)
+    sends, unknown = _set(settings)
+    for place in unknown:
+        logging.getLogger("medimind").warning(UNKNOWN, place)
     try:
         with locks.alone(engine, settings, OUTBOX):
             delivered = _to_each(engine, settings, sends)
     except BusyError:
         delivered = 0
-    return Told(delivered, len(alerts.undelivered(engine, list(sends))))
+    return Told(delivered, len(alerts.undelivered(engine, list(sends))), unknown)
 
 
 def message(episodes: Sequence[Episode], settings: Settings) -> tuple[str, str]:
@@ -89,6 +87,20 @@ def message(episodes: Sequence[Episode], settings: Settings) -> tuple[str, str]:
     further = f"To look further: medimind monitor {first.model}; medimind history {first.model}; {page}"
     failed = " failed" if codes.startswith("MW") else ""
     return f"MediMind {first.model}@{first.version}: {codes}{failed}", "\n".join([*lines, further])
+
+
+def _set(settings: Settings) -> tuple[dict[str, Send], tuple[int, ...]]:
+    """The channels that can be told, and the places of the addresses that are none."""
+    found: dict[str, Send] = {LOG: _to_log}
+    unknown = []
+    for place, address in enumerate(settings.alerts.get_secret_value().split(), start=1):
+        kind, colon, _ = address.partition("://")
+        send = _by_apprise(address) if colon else None
+        if send is None:
+            unknown.append(place)
+        else:
+            found[f"{kind.lower()}:{hashlib.sha256(address.encode()).hexdigest()[:8]}"] = send
+    return found, tuple(unknown)
 
 
 def _messages(found: Sequence[tuple[int, Episode]], settings: Settings) -> list[tuple[list[int], tuple[str, str]]]:

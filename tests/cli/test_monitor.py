@@ -171,15 +171,11 @@ def test_a_failed_finding_is_told_on_standard_error_once_and_a_webhook_that_is_d
         assert "secret4711" not in said.out + said.err
 
 
-def test_an_address_that_is_none_is_an_error_before_anything_is_judged(
-    medimind, answered, patients, ledger, monkeypatch
-):
+def test_an_address_that_is_none_is_told_of_and_stops_nothing(process, machine, answered, patients, ledger):
     answered(patients(50, 11), ledger[0])
-    monkeypatch.setenv("MEDIMIND_LEDGER", ledger[0])
-    monkeypatch.setenv("MEDIMIND_ALERTS", "nowhere")
 
-    said = medimind("monitor", "toy")
+    said = process("monitor", "toy", settings=machine, MEDIMIND_LEDGER=ledger[0], MEDIMIND_ALERTS="nowhere")
 
-    assert said.code == 2
-    assert said.err.startswith("medimind: MEDIMIND_ALERTS: address 1 is none that apprise knows")
-    assert judged(ledger[1], "toy", find_champion(ledger[1], "toy").bundle) == []
+    assert said.code == 0, said.err
+    assert said.err.startswith("MEDIMIND_ALERTS: address 1 is none that apprise knows")
+    assert len(judged(ledger[1], "toy", find_champion(ledger[1], "toy").bundle)) == 1

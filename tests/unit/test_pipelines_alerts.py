@@ -11,7 +11,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from configs.errors import SpecError
 from configs.settings import Settings
 from ledger import alerts as outbox
 from ledger import locks
@@ -235,11 +234,17 @@ def test_an_address_is_told_to_nobody(engine, machine, webhook, caplog):
 
 
 @pytest.mark.parametrize("address", ["nowhere", "what://host/token4711", "json://", "ht!tp://token4711"])
-def test_an_address_that_apprise_does_not_know_is_refused_by_its_place(machine, address):
-    with pytest.raises(SpecError, match=r"MEDIMIND_ALERTS: address 2 ") as refused:
-        alerts.channels(telling(machine, "json://127.0.0.1/", address))
+def test_an_address_that_apprise_does_not_know_keeps_nobody_else_from_being_told(
+    engine, machine, webhook, caplog, address
+):
+    settings = telling(machine, hook(webhook), address)
+    fail(engine, settings)
 
-    assert "token4711" not in str(refused.value)
+    told = alerts.deliver(engine, settings)
+
+    assert told == alerts.Told(2, 0, (2,)) and len(webhook.taken) == 1
+    assert "MEDIMIND_ALERTS: address 2 is none" in caplog.text
+    assert "token4711" not in caplog.text
 
 
 def test_without_a_setting_the_log_is_told(engine, machine, caplog):

@@ -22,6 +22,8 @@ from configs.errors import SpecError
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 RESERVED_FIELDS = {"patient", "at", "reference", "events"}
 DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+FEWEST_TOLD = 10
+"""A window of fewer predictions than this would tell of single patients."""
 COMPARISON = re.compile(r"\s*(==|!=|>=|<=|>|<)\s*(.+?)\s*")
 
 
@@ -288,7 +290,7 @@ class Monitoring(Frozen):
     """`window`: predictions of one version that are judged together. `min_outcomes`: of them, before its performance
     is judged. `retrain_when` absent: nothing is retrained by itself."""
 
-    window: Annotated[int, Field(gt=0)]
+    window: Annotated[int, Field(ge=FEWEST_TOLD)]
     min_outcomes: Annotated[int, Field(gt=0)]
     retrain_when: RetrainWhen | None = None
 

@@ -98,8 +98,14 @@ class Seen:
 
 
 def judge(bundle: Bundle, window: str, seen: Seen) -> Report:
-    """The monitoring report of one window; `window` names it. `figures` is what the pages, /metrics and `due` read."""
+    """The monitoring report of one window; `window` names it. `figures` is what the pages, /metrics and `due` read.
+
+    Of 1 to 9 predictions any figure would speak of single patients: nothing is judged but the server.
+    """
     findings = [_size(len(seen))]
+    if 0 < len(seen) < SMALLEST_CELL:
+        server = (_skew(seen.skewed, seen.sampled), _clock(seen))
+        return Report(bundle.spec.name, "monitoring", bundle.digest, window, (*findings, *server))
     figures: dict[str, Any] = {"n": len(seen), "outcomes": int((~np.isnan(seen.outcomes)).sum())}
     if len(seen):
         alpha = FALSE_ALARMS / (2 * len(bundle.reference["features"]) + 1)
@@ -179,7 +185,13 @@ def _size(n: int) -> Finding:
     if n == 0:
         why = "no prediction of this version is on record in the window: is anybody asking, and is it the champion?"
         return Finding("MW001", "predictions in the window", "failed", 0.0, ">= 1", why)
-    return Finding("MW001", "predictions in the window", "passed", float(n), ">= 1", f"{n} predictions")
+    told = float(n) if n >= SMALLEST_CELL else None
+    return Finding("MW001", "predictions in the window", "passed", told, ">= 1", f"{_counted(n)} predictions")
+
+
+def _counted(n: int) -> str:
+    """A number of patients; of 1 to 9 no more than that."""
+    return f"fewer than {SMALLEST_CELL}" if 0 < n < SMALLEST_CELL else str(n)
 
 
 def _inputs(bundle: Bundle, seen: Seen, alpha: float) -> tuple[list[Finding], dict[str, Any], dict[str, float]]:
@@ -247,8 +259,11 @@ def _tested(code: str, title: str, p: float, alpha: float, about: str) -> Findin
 
 
 def _skew(skewed: int, sampled: int) -> Finding:
-    about = f"{sampled} predictions computed again from what is on record: features to the bit, risks within 1e-6"
-    return gated("MW005", "training-serving skew", float(skewed), None, Bound(low=None, high=0.0), about)
+    title = "training-serving skew"
+    what = "computed again from what is on record: features to the bit, risks within 1e-6"
+    about = f"{_counted(sampled)} predictions {what}"
+    told = None if 0 < sampled < SMALLEST_CELL else float(skewed)
+    return Finding("MW005", title, "failed" if skewed else "passed", told, "<= 0", about)
 
 
 def _units(bundle: Bundle, X: NDArray[np.float32], alpha: float) -> list[Finding]:
@@ -321,9 +336,6 @@ def _refused(bundle: Bundle, seen: Seen) -> list[Finding]:
             continue
         for field, n in sorted(by_field.items()):
             low, high = wilson(n, asked) or (0.0, 1.0)
-            counted = (
-                f"{n} of {asked} records" if n >= SMALLEST_CELL else f"fewer than {SMALLEST_CELL} of {asked} records"
-            )
             column = bundle.spec.columns.get(field)
             hint = ""
             if code == "MW015" and column is not None and column.accepts:
@@ -337,7 +349,7 @@ def _refused(bundle: Bundle, seen: Seen) -> list[Finding]:
                     "failed" if low > allowed else "passed",
                     told,
                     f"share <= {allowed:g}",
-                    f"{counted} refused{hint}",
+                    f"{_counted(n)} of {asked} records refused{hint}",
                     (low, high) if told is not None else None,
                 )
             )
@@ -379,8 +391,7 @@ def _performance(bundle: Bundle, seen: Seen) -> tuple[list[Finding], dict[str, A
     attributes = {name: labels[known] for name, labels in seen.attributes.items()}
     fewest = max(spec.monitoring.min_outcomes, SMALLEST_CELL)
     if len(y) < fewest:
-        counted = f"{len(y)}" if len(y) >= SMALLEST_CELL or not len(y) else f"fewer than {SMALLEST_CELL}"
-        why = f"{counted} outcomes are known, {fewest} are needed"
+        why = f"{_counted(len(y))} outcomes are known, {fewest} are needed"
         return [Finding(code, title, "not applicable", None, None, why) for code, title in OF_OUTCOMES.items()], {}
     figures = realized(y, risk, bundle.thresholds, spec.split.seed)
     series = cusum.chart(y, risk, spec.split.seed)

@@ -177,6 +177,7 @@ def test_a_clinical_or_release_fact_has_no_default(toy_document, key):
         ("serving.max_batch", 1),
         ("serving.deadline_ms", 0),
         ("monitoring.window", 0),
+        ("monitoring.window", 9),
         ("change_control.approvals", -1),
         ("change_control.retrain.log_loss", "worse"),
         ("change_control.retrain.auroc_drop", -0.1),

@@ -73,10 +73,25 @@ def test_a_column_missing_in_every_record_is_a_finding_with_the_site_named(patie
     assert drift.verdict == "not applicable"
 
 
-def test_a_group_of_nine_is_not_told(patients, judged):
-    report = judged(patients.X[:9], site="north")
+@pytest.mark.parametrize("n", [1, 2, 9])
+def test_of_fewer_than_ten_predictions_nothing_is_told_but_the_servers_state(n, patients, judged):
+    """A mean of one patient's risk is that patient's risk, and a share missing of one tells what was missing."""
+    report = judged(patients.X[:n], patients.y[:n], skewed=1, refused={("out_of_range", "age_years"): 3})
 
-    assert all("fewer than 10" in finding.explanation for finding in by_code(report, "MW002"))
+    assert [finding.code for finding in report.findings] == ["MW001", "MW005", "MW019"]
+    assert report.figures == {}
+    assert (report.findings[0].verdict, report.findings[0].value) == ("passed", None)
+    assert report.findings[0].explanation == "fewer than 10 predictions"
+    assert (report.findings[1].verdict, report.findings[1].value) == ("failed", None)
+    assert "fewer than 10 predictions computed again" in report.findings[1].explanation
+    assert Report.from_json(report.to_json()) == report
+
+
+def test_a_window_of_ten_is_judged(patients, judged):
+    report = judged(patients.X[:10])
+
+    assert report.finding("MW001").value == 10
+    assert {"MW002", "MW003", "MW004", "MW018"} < {finding.code for finding in report.findings}
 
 
 def test_an_empty_window_is_a_failed_finding(trained):

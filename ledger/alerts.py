@@ -72,6 +72,27 @@ def undelivered(engine: sa.Engine, channels: Sequence[str]) -> list[tuple[int, E
         return [(row.delivery, _episode(row)) for row in connection.execute(query)]
 
 
+def readdress(engine: sa.Engine, channels: Sequence[str]) -> None:
+    """Let what waits for a channel that is set no more wait for those that are, each once; their addresses may have
+    been corrected.
+
+    What a channel that is set was told, or is to be told, it is not told again.
+    """
+    d = tables.deliveries
+    there = list(dict.fromkeys(channels))
+    if not there:
+        return
+    lost = sa.and_(d.c.delivered_at.is_(None), d.c.channel.not_in(there))
+    with one_at_a_time(engine, "episodes") as connection:
+        episodes = connection.execute(sa.select(d.c.episode).where(lost).distinct().order_by(d.c.episode)).scalars()
+        for episode in episodes.all():
+            known = set(connection.execute(sa.select(d.c.channel).where(d.c.episode == episode)).scalars())
+            for channel in there:
+                if channel not in known:
+                    connection.execute(d.insert().values(episode=episode, channel=channel, tries=0))
+        connection.execute(d.delete().where(lost))
+
+
 def tried(engine: sa.Engine, delivery: int, delivered: bool) -> None:
     """Put a try on record; a delivery that failed stays in the outbox."""
     d = tables.deliveries

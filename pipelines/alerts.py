@@ -65,17 +65,19 @@ def deliver(engine: Engine, settings: Settings) -> Told:
     """Tell every channel what it was not told yet, the oldest first, within ALL_WAIT_S for all of them together.
 
     One message tells of all that is new of a version. A channel that does not take one is left alone until the next
-    call. Of two processes one delivers. An address that apprise does not know is warned of, by its place alone.
+    call, and what waits for one that is set no more goes to those that are. Of two processes one delivers. An address that apprise does not know is warned of, by its place alone.
     """
     sends, unknown = _set(settings)
     for place in unknown:
         logging.getLogger("medimind").warning(UNKNOWN, place)
     try:
         with locks.alone(engine, settings, OUTBOX):
+            if len(sends) > 1:  # or a run without the setting, by hand, would tell the log alone what waits for people
+                alerts.readdress(engine, list(sends))
             delivered = _to_each(engine, settings, sends)
     except BusyError:
         delivered = 0
-    return Told(delivered, len(alerts.undelivered(engine, list(sends))), unknown)
+    return Told(delivered, alerts.waiting(engine), unknown)
 
 
 def message(episodes: Sequence[Episode], settings: Settings) -> tuple[str, str]:

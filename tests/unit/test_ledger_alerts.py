@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from configs.settings import Settings
 from ledger import tables
-from ledger.alerts import failing, open_episodes, tried, undelivered, waiting
+from ledger.alerts import failing, open_episodes, readdress, tried, undelivered, waiting
 from ledger.database import connect
 
 BOTH = ["log", "webhook 1a2b"]
@@ -93,6 +93,19 @@ def test_a_channel_that_is_not_set_any_more_is_left_alone(engine):
     assert undelivered(engine, []) == []
     failing(engine, "angina", 3, {"MW006": "gaps"}, [], [])
     assert len(open_episodes(engine, "angina")) == 2, "an episode that nobody is told of is one"
+
+
+def test_what_waits_for_a_channel_that_is_set_no_more_goes_to_those_that_are_once(engine):
+    (one,) = failing(engine, "angina", 3, {"MW004": "calibration"}, [], ["log", "wrong", "old"])
+    (two,) = failing(engine, "angina", 3, {"MW006": "gaps"}, [], ["log", "right"])
+    for delivery, _ in undelivered(engine, ["log"]):
+        tried(engine, delivery, True)
+
+    for _ in range(2):
+        readdress(engine, ["log", "right"])
+
+    assert [episode.id for _, episode in undelivered(engine, ["right"])] == [two.id, one.id]
+    assert (undelivered(engine, ["log"]), waiting(engine)) == ([], 2)
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])

@@ -247,6 +247,17 @@ def test_an_address_that_apprise_does_not_know_keeps_nobody_else_from_being_told
     assert "token4711" not in caplog.text
 
 
+def test_an_address_that_was_corrected_is_told_what_the_wrong_one_was_not(engine, machine, webhook):
+    with running(Webhook()) as gone:
+        wrong = telling(machine, f"json://127.0.0.1:{gone.server_port}/")
+    fail(engine, wrong)
+    assert alerts.deliver(engine, wrong).waiting == 1
+
+    told = alerts.deliver(engine, telling(machine, hook(webhook)))
+
+    assert (told.delivered, told.waiting, len(webhook.taken)) == (1, 0, 1)
+
+
 def test_without_a_setting_the_log_is_told(engine, machine, caplog):
     fail(engine, machine)
 

@@ -14,6 +14,7 @@ from evidence.checks import BESIDE_GATES
 from evidence.comparison import Paired, delong, paired_interval
 from evidence.metrics import METRICS, Array, auroc
 from evidence.report import Finding, Report, Verdict
+from evidence.subgroups import SMALLEST_CELL
 
 TITLES = {"log_loss": "log loss", "brier": "Brier score"}
 OF_A_RELEASE = BESIDE_GATES & {"MM025", "MM026", "MM022"}
@@ -34,16 +35,16 @@ def judge(case: Report, asked: Retrain, against: Mapping[str, Any], findings: Se
 def compare(asked: Retrain, y: Array, candidate: Array, champion: Array, seed: int) -> list[Finding]:
     """MR001 to MR003: the candidate against the champion, whose risks are of the same patients, in order.
 
-    `y` (n,) is 0 or 1. With fewer events or non-events than asked for, nothing is judged.
+    `y` (n,) is 0 or 1. With fewer events or non-events than asked for, nothing is judged, and MR003 fails.
     """
     events = int(y.sum())
     non_events = len(y) - events
     enough = events >= asked.min_events and non_events >= asked.min_non_events
     limit = f">= {asked.min_events} events and {asked.min_non_events} non-events"
-    about = f"{events} events and {non_events} non-events among the same {len(y)} patients"
+    few = min(events, non_events) < SMALLEST_CELL
+    about = f"fewer than {SMALLEST_CELL} events or non-events" if few else f"{events} events, {non_events} non-events"
+    about = f"{about} among the same {len(y)} patients"
     counted = Finding("MR003", "patients to compare on", "passed" if enough else "failed", float(len(y)), limit, about)
-    if not enough:
-        counted = replace(counted, verdict="not applicable")
     score = paired_interval(METRICS[asked.score], y, candidate, champion, seed)
     return [
         _score(TITLES[asked.score], score, enough),

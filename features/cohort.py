@@ -141,17 +141,18 @@ def newest_part(y: Array, fresh: NDArray[np.bool_], fraction: float, events: int
     `y` (n,) outcomes, oldest first; `fresh` (n,) whether the champion cannot have learned from a row's patient.
     """
     n = len(y)
-    for size in range(max(int(np.ceil(fraction * n)), events + non_events), n // 2 + 1):
-        chosen = y[-size:][fresh[-size:]]
-        if chosen.sum() >= events and len(chosen) - chosen.sum() >= non_events:
-            return size
-    return 0
+    held_events = np.cumsum((fresh & (y == 1))[::-1])
+    held_others = np.cumsum((fresh & (y == 0))[::-1])
+    sizes = np.arange(1, n + 1)
+    enough = (held_events >= events) & (held_others >= non_events)
+    fits = enough & (sizes >= max(np.ceil(fraction * n), events + non_events)) & (sizes <= n // 2)
+    return int(sizes[fits][0]) if fits.any() else 0
 
 
 def retrained(spec: Spec, plan: Plan, old: Cohort, confirmed: Records, part: NDArray[np.str_]) -> Cohort:
     """The cohort of a retraining: all that is old is learned from, each of the `confirmed` plays its `part` (n,).
 
-    A part is train, test or none. External patients are left out; of a test patient, what is older is left out too.
+    A part is train or test. External patients are left out; of a test patient, any other record is left out too.
 
     Raises CohortError as `prepare` does, or if the old cohort has other features.
     """
@@ -161,18 +162,15 @@ def retrained(spec: Spec, plan: Plan, old: Cohort, confirmed: Records, part: NDA
     labels = attributes(plan, confirmed.values, confirmed.at)
     of_test = set(confirmed.patient[part == "test"].tolist())
     earlier = (part == "train") & np.array([patient in of_test for patient in confirmed.patient.tolist()], bool)
-    counts = {
-        "an older record of a test patient": int(earlier.sum()),
-        "of a patient whom the champion knows": int((part == "").sum()),
-    }
+    counts = {"another record of a test patient": int(earlier.sum())}
     again: NDArray[np.bool_] = np.zeros(len(confirmed), bool)
     base = old.where(old.part != "external")
     if spec.duplicate_rows == "drop":
         known = {(row.tobytes(), y) for row, y in zip(base.X, base.y.tolist(), strict=True)}
         again = np.array([(row.tobytes(), y) in known for row, y in zip(X, confirmed.outcome.tolist(), strict=True)])
         again |= _duplicates(confirmed)
-    counts["the same as an earlier row"] = int((again & ~earlier & (part != "")).sum())
-    kept = ~earlier & ~again & (part != "")
+    counts["the same as an earlier row"] = int((again & ~earlier).sum())
+    kept = ~earlier & ~again
     made = Cohort(
         plan.names,
         np.concatenate([base.X, X[kept]]),

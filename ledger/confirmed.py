@@ -36,8 +36,9 @@ class Confirmed:
 class Paired:
     """Two bundles' risks (n,) for the same predictions, in order, with their outcomes (n,) 0 or 1.
 
-    A record is None once it was purged: what was said and what came of it is still known. `refused`: records that the
-    candidate's contract refuses, in nothing else. `outcomes_to`: the newest outcome that was read, 0 if none.
+    `patients` are keyed hashes. A record is None once it was purged: what was said and came of it is still known.
+    `refused`: records that the candidate's contract refuses, in nothing else. `outcomes_to`: the newest outcome read,
+    0 if none.
     """
 
     outcomes: NDArray[np.float64]
@@ -45,6 +46,7 @@ class Paired:
     candidate: NDArray[np.float64]
     records: list[dict[str, Any] | None]
     places: list[Place]
+    patients: list[str | None]
     refused: int
     outcomes_to: int
 
@@ -62,7 +64,10 @@ def newest_request(engine: sa.Engine) -> int:
 
 
 def count(engine: sa.Engine, model: str, since: int, to: int | None = None) -> int:
-    """How many of the model's predictions got an outcome after outcome `since`, up to `to` where it is given."""
+    """How many of the model's predictions got their first outcome after outcome `since`, up to `to` where it is given.
+
+    An outcome that is sent again is no news.
+    """
     o = tables.outcomes
     with snapshot(engine) as connection:
         if to is None:  # else SQLite reads every outcome there is
@@ -135,6 +140,7 @@ def _paired(engine: sa.Engine, query: sa.Select[Any], after: int, most: int | No
     candidate: list[float] = []
     records: list[dict[str, Any] | None] = []
     places: list[Place] = []
+    patients: list[str | None] = []
     refused = newest = 0
     with snapshot(engine) as connection:
         for row, shadow, known in _with_outcomes(connection, query, after):
@@ -154,10 +160,11 @@ def _paired(engine: sa.Engine, query: sa.Select[Any], after: int, most: int | No
                 candidate.append(other[position])
                 records.append(kept[position] if kept else None)
                 places.append((row.id, position))
+                patients.append(row.patients[position] if row.patients else None)
             if len(places) == most:
                 break
     y, a, b = (np.array(values, np.float64) for values in (outcomes, champion, candidate))
-    return Paired(y, a, b, records, places, refused, newest)
+    return Paired(y, a, b, records, places, patients, refused, newest)
 
 
 def _with_outcomes(

@@ -109,6 +109,15 @@ def find_champion(engine: sa.Engine, model: str) -> Promotion | None:
         return _champion(connection, model)
 
 
+def since(engine: sa.Engine, promotion: Promotion) -> datetime:
+    """When this bundle was first promoted: a rollback makes nobody young."""
+    t = tables.promotions
+    same = t.c.model == promotion.model, t.c.bundle == promotion.bundle
+    query = sa.select(t.c.at).where(*same).order_by(t.c.id).limit(1)
+    with reading(engine) as connection:
+        return utc(connection.execute(query).scalar_one())
+
+
 def earlier(engine: sa.Engine, present: Promotion) -> list[Promotion]:
     """Who was champion before the present bundle first was, newest first, each version once.
 

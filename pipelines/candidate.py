@@ -25,6 +25,7 @@ from ledger.promotions import Promotion
 from ledger.registry import Version
 from models import bundle as bundles
 from models import training
+from models.bundle import Bundle
 from models.predict import Predictor
 from pipelines import validate
 from pipelines.files import replacing
@@ -58,21 +59,23 @@ class Candidate:
         return f"on the newest {self.test} patients, {'; '.join(finding.explanation for finding in self.findings)}"
 
 
-def gather(engine: Engine, spec: Spec, outcomes_to: int, learned_to: Place, settings: Settings) -> Gathered:
+def gather(engine: Engine, champion: Bundle, outcomes_to: int, learned_to: Place, settings: Settings) -> Gathered:
     """The old cohort, and every prediction whose outcome is known by row `outcomes_to`; the newest are the test part.
 
-    `learned_to`: the last prediction that the champion may have learned from; none of its patients is in the test part.
-    Raises TooFewError if no newest part, up to half, holds as many events and non-events as the spec asks for,
-    CohortError if there is no old cohort of the same features.
+    Nobody whom the champion learned from is in it: its own cohort says who that is, or, where that lies on another
+    machine, `learned_to`, the last prediction that it may have learned from. Raises TooFewError if no newest part, up
+    to half, holds as many events and non-events as the spec asks for, CohortError without an old cohort of the same
+    features.
     """
+    spec = champion.spec
     old = cohort.load(settings.data / "cohorts" / f"{spec.name}.parquet")
     names = hash_patients(patient_key(settings.home), old.patient.tolist())  # as the ledger knows whoever comes again
     old = replace(old, patient=np.array(names, dtype=np.str_))
     found = confirmed.confirmed(engine, spec.name, outcomes_to)
     records, places, refused = _records(spec, found)
-    after = np.array([place > learned_to for place in places], bool)
-    known = {*records.patient[~after].tolist(), *old.patient.tolist()}
-    fresh = after & np.array([patient not in known for patient in records.patient.tolist()], bool)
+    before: NDArray[np.bool_] = np.array([place <= learned_to for place in places], bool)
+    known = {*learned_from(champion, settings), *records.patient[before].tolist(), *old.patient.tolist()}
+    fresh: NDArray[np.bool_] = np.array([patient not in known for patient in records.patient.tolist()], bool)
     asked = spec.change_control.retrain
     size = cohort.newest_part(records.outcome, fresh, spec.split.test_fraction, asked.min_events, asked.min_non_events)
     if not size:
@@ -81,7 +84,7 @@ def gather(engine: Engine, spec: Spec, outcomes_to: int, learned_to: Place, sett
             f"{asked.min_non_events} non-events of patients whom the champion did not learn from"
         )
     latest = np.arange(len(records)) >= len(records) - size
-    part = np.where(latest & fresh, "test", np.where(latest & after, "", "train"))
+    part = np.where(latest & fresh, "test", "train")
     patients = cohort.retrained(spec, build.plan(spec), old, records, part)
     counts = {
         "data": patients.fingerprint,
@@ -91,6 +94,13 @@ def gather(engine: Engine, spec: Spec, outcomes_to: int, learned_to: Place, sett
         "left_out": {**patients.dropped, "refused by the contract": refused, "purged": found.purged},
     }
     return Gathered(patients, places[int(np.flatnonzero(part == "train")[-1])], counts)
+
+
+def learned_from(bundle: Bundle, settings: Settings) -> frozenset[str]:
+    """Whom a retrained bundle learned from, as the ledger knows them; nobody, where its cohort is not on this machine
+    or it is no retrained one."""
+    path = settings.home / "retraining" / bundle.spec.name / f"{bundle.training['data']}.parquet"
+    return frozenset(cohort.load(path).only("train").patient.tolist()) if path.exists() else frozenset()
 
 
 def make(engine: Engine, champion: Promotion, patients: Cohort, settings: Settings) -> Candidate | None:

@@ -60,9 +60,9 @@ class Plant:
         assert champion is not None
         learned_to, _ = retrain.learned_to(engine, champion)
         outcomes_to = confirmed.newest_outcome(engine)
-        spec = bundles.get(champion.bundle, settings).spec
+        present = bundles.get(champion.bundle, settings)
         try:
-            found = candidate.gather(engine, spec, outcomes_to, learned_to, settings)
+            found = candidate.gather(engine, present, outcomes_to, learned_to, settings)
         except TooFewError:
             return []
         made = candidate.make(engine, champion, reversed_outcomes(found.patients), settings)

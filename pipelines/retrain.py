@@ -9,23 +9,33 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from configs.errors import CohortError, LedgerError, NotOnRecordError, PromotionError, TooFewError, TrainingError
+from configs.errors import (
+    BundleError,
+    CohortError,
+    LedgerError,
+    NotOnRecordError,
+    PromotionError,
+    TooFewError,
+    TrainingError,
+)
 from configs.settings import Settings
 from configs.spec import Retrain, Spec, load_spec
 from evidence import monitoring, retraining
 from evidence.metrics import METRICS, Array, interval
 from evidence.report import Finding
-from ledger import alerts, confirmed, locks, promotions, registry, retrainings, stops, traffic, windows
+from ledger import alerts, confirmed, locks, promotions, registry, retrainings, reviews, stops, traffic, windows
 from ledger.database import Engine, connect, now
+from ledger.locks import Lock
 from ledger.promotions import Promotion
 from ledger.retrainings import Name, Step
-from ledger.traffic import Lane, Target
+from ledger.traffic import Kind, Lane, Route, Target
 from models import bundle as bundles
 from models.bundle import Bundle
 from pipelines import alerts as telling
-from pipelines import candidate, promote
+from pipelines import candidate, change_control, promote, prospective
 from pipelines.candidate import Place
 from pipelines.promote import Waits
+from pipelines.prospective import Beside
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,12 @@ class Scene:
     settings: Settings
     champion: Promotion
     bundle: Bundle
+    lock: Lock | None = None
+
+    def alone(self) -> None:
+        """Raise LedgerError if another process may be at it: asked before whatever changes who scores or answers."""
+        if self.lock is not None:
+            self.lock.require()
 
     @property
     def name(self) -> str:
@@ -90,14 +106,14 @@ def retrain(name: str, settings: Settings, reason: str | None = None) -> Done:
             return Done(name, (), f"{name} is stopped ({why}): nothing is retrained until the stop is lifted")
         taken: list[Step] = []
         step = retrainings.newest(engine, name)
-        _announce(engine, step, settings)  # an earlier process may have died before it did
+        _settle(engine, step, settings)  # an earlier process may have died before it did
         while True:
-            found, stands = _next(_scene(engine, name, settings), step, reason)
+            found, stands = _next(replace(_scene(engine, name, settings), lock=lock), step, reason)
             if found is None:
                 return Done(name, tuple(taken), stands)
             lock.require()
             retrainings.put(engine, found)
-            _announce(engine, found, settings)
+            _settle(engine, found, settings)
             taken.append(found)
             if found.step == "waits" or not found.open:
                 return Done(name, tuple(taken), found.told)
@@ -113,6 +129,19 @@ def due(name: str, settings: Settings) -> tuple[str, ...]:
     return _triggers(_scene(engine, name, settings))
 
 
+def _settle(engine: Engine, step: Step | None, settings: Settings) -> None:
+    """What follows from a step that is on record: people are told, and one that ended leaves no traffic behind."""
+    _announce(engine, step, settings)
+    if step is None or step.open:
+        return
+    lanes = traffic.find(engine, step.model)
+    standing: tuple[tuple[Kind, Route | None], ...] = (("shadow", lanes.shadow), ("canary", lanes.canary))
+    for kind, route in standing:
+        if route is not None and route.id in step.evidence.get("routes", []):
+            with suppress(NotOnRecordError):  # it ended meanwhile
+                traffic.end(engine, Lane(step.model, kind), f"its retraining has ended: {step.step}", step.actor)
+
+
 def _announce(engine: Engine, step: Step | None, settings: Settings) -> None:
     """Put in the outbox what people are told of a step, once."""
     if step is None:
@@ -120,10 +149,10 @@ def _announce(engine: Engine, step: Step | None, settings: Settings) -> None:
     code = ANNOUNCED.get(step.step)
     texts = {}
     if code is not None and not alerts.begun_since(engine, step.model, code, step.at):
-        texts[code] = step.told
+        texts[code, step.step] = step.told
     champion = promotions.find_champion(engine, step.model)
     if champion is not None:
-        others = set(ANNOUNCED.values()) - {code}
+        others = {(other, name) for name, other in ANNOUNCED.items() if other != code}
         alerts.failing(engine, step.model, champion.version, texts, others, list(telling.channels(settings)))
 
 
@@ -166,7 +195,7 @@ def _begin(scene: Scene, before: Step | None, reason: str | None) -> Next:
             return None, f"{name}: nothing is due"
         reason = "; ".join(fired)
         if before is not None and before.evidence.get("champion", {}).get("bundle") == scene.champion.bundle:
-            news = confirmed.count(scene.engine, name, before.evidence["outcomes_to"])
+            news = confirmed.count(scene.engine, name, before.evidence.get("ended_to", before.evidence["outcomes_to"]))
             if news < spec.monitoring.min_outcomes:
                 return None, (
                     f"{name}: due ({reason}), and the last retraining ended so: {before.told}; "
@@ -199,7 +228,9 @@ def _triggers(scene: Scene) -> tuple[str, ...]:
         if news >= when.new_outcomes:
             found.append(f"{news} outcomes have come since {scene.shown} was trained, {when.new_outcomes} are enough")
     if when.age_days is not None:
-        age = (now() - scene.champion.at).days  # a clock that was set back makes it young, never old
+        age = (
+            now() - promotions.since(scene.engine, scene.champion)
+        ).days  # a clock that was set back makes it young, never old
         if age >= when.age_days:
             found.append(f"{scene.shown} is champion for {age} days, {when.age_days} are the most")
     return tuple(found)
@@ -214,9 +245,9 @@ def _wait(scene: Scene, step: Step) -> Next:
         return None, step.told
     try:
         found = candidate.gather(
-            scene.engine, scene.spec, latest, learned_to(scene.engine, scene.champion)[0], scene.settings
+            scene.engine, scene.bundle, latest, learned_to(scene.engine, scene.champion)[0], scene.settings
         )
-    except TooFewError as exc:
+    except CohortError as exc:
         return None, f"{scene.name} waits: not applicable: {exc}"
     evidence = {**step.evidence, "outcomes_to": latest}
     why = f"{found.counts['confirmed']} outcomes are enough to go on with what had begun"
@@ -230,7 +261,7 @@ def _train(scene: Scene, step: Step) -> Next:
     engine, settings = scene.engine, scene.settings
     try:
         before, _ = learned_to(engine, scene.champion)
-        found = candidate.gather(engine, scene.spec, step.evidence["outcomes_to"], before, settings)
+        found = candidate.gather(engine, scene.bundle, step.evidence["outcomes_to"], before, settings)
         made = candidate.make(engine, scene.champion, found.patients, settings)
     except TooFewError as exc:
         return _step(step, "waits", f"not applicable: {exc}", settings), ""
@@ -245,6 +276,8 @@ def _train(scene: Scene, step: Step) -> Next:
     verdict = retraining.better(made.findings)
     if verdict is None:
         return _step(step, "waits", f"not applicable: {made.said}", settings), ""
+    if reviews.standing(engine, made.version.number, made.report).rejections:
+        return _step(step, "refused", f"{made.version} was rejected before; {made.said}", settings), ""
     if not made.report.passed:
         failed = [finding for finding in made.report.failed if finding not in made.findings]
         why = "".join(f"; {finding.code} {finding.title}: {finding.explanation}" for finding in failed)
@@ -258,15 +291,24 @@ def _train(scene: Scene, step: Step) -> Next:
 
 def _into_shadow(scene: Scene, step: Step, why: str) -> Step:
     """The candidate in the shadow of the champion, for its silent trial."""
+    assert step.version is not None and step.bundle is not None
     taken = traffic.find(scene.engine, scene.name).shadow
     if taken is not None and taken.bundle != step.bundle:
         freed = f"`medimind traffic {scene.name} --off shadow` frees it"
         why = f"{why}; the shadow is {scene.name}@{taken.version}'s: {freed}"
         return _step(step, "offered", why, scene.settings)
     if taken is None:
-        _shadow(scene, step.version, f"the silent trial of a retrained model; {why}")
-    evidence = {**step.evidence, "after_request": confirmed.newest_request(scene.engine)}
-    return _step(replace(step, evidence=evidence), "trial", why, scene.settings)
+        said = f"the silent trial of a retrained model; {why}"
+        try:
+            version = registry.find(scene.settings, scene.name, step.version)
+            promote.lay_in_store(scene.engine, version, False, scene.settings)
+            scene.alone()
+            taken = traffic.set_route(
+                scene.engine, scene.shadow, Target(step.version, step.bundle), said, scene.settings.actor
+            )
+        except PromotionError as exc:  # it is retired, or not whole
+            return _step(step, "refused", f"{why}; {exc}", scene.settings)
+    return _step(_on(scene, step, taken), "trial", why, scene.settings)
 
 
 def _trial(scene: Scene, step: Step) -> Next:
@@ -275,24 +317,30 @@ def _trial(scene: Scene, step: Step) -> Next:
         return _crowned(scene, step), ""
     if (other := _another(scene, step)) is not None:
         return other
-    standing = traffic.find(scene.engine, scene.name).shadow
-    if standing is None or standing.bundle != step.bundle:
-        return _step(step, "ended", "somebody ended its shadow, or retired it", scene.settings), ""
-    trial = scene.asked.trial
-    assert trial is not None
-    seen = confirmed.shadowed(
-        scene.engine, scene.name, step.bundle, scene.champion.bundle, step.evidence["after_request"], None
+    trial, lanes = scene.asked.trial, traffic.find(scene.engine, scene.name)
+    assert trial is not None and step.bundle is not None
+    beside = prospective.shadowed(
+        scene.engine,
+        bundles.get(step.bundle, scene.settings),
+        scene.bundle,
+        step.evidence["after_request"],
+        scene.settings,
     )
-    y, n = seen.outcomes, len(seen.outcomes)
-    findings = retraining.compare(scene.asked, y, seen.candidate, seen.champion, scene.spec.split.seed)
-    if n < trial.outcomes or retraining.better(findings) is None:
+    findings = retraining.compare(scene.asked, beside.y, beside.new, beside.old, scene.spec.split.seed)
+    decided = len(beside) >= trial.outcomes and retraining.better(findings) is not None
+    if lanes.canary is not None and lanes.canary.bundle == step.bundle and decided:
+        return _into_canary(
+            scene, step, f"better in its silent trial: {_said(findings)}"
+        ), ""  # killed on its way there
+    if lanes.shadow is None or lanes.shadow.bundle != step.bundle:
+        return _step(step, "ended", "somebody ended its shadow, or retired it", scene.settings), ""
+    if not decided:
         few = f"{scene.asked.min_events} events and {scene.asked.min_non_events} non-events among them"
-        return None, f"{_shown(step)} is in its silent trial: {n} outcomes of {trial.outcomes}, and {few}, are in"
-    said = f"in its silent trial, on {n} patients, {_said(findings)}"
-    evidence = {"paired": retraining.paired(y, seen.candidate, seen.champion, scene.spec.split.seed), "n": n}
-    made = replace(step, evidence={**step.evidence, "trial": evidence})
+        said = f"{len(beside)} patients of {trial.outcomes}, and {few}, have outcomes"
+        return None, f"{_shown(step)} is in its silent trial: {said}"
+    said = f"in its silent trial, on {len(beside)} patients, {_said(findings)}"
+    made = _with_figures(scene, step, "trial", beside)
     if not retraining.better(findings):
-        _off(scene, scene.shadow, "its silent trial is over, and it was not better")
         return _step(made, "refused", said, scene.settings), ""
     if scene.asked.canary is None:
         return _into_office(scene, made, f"better {said}"), ""
@@ -300,32 +348,35 @@ def _trial(scene: Scene, step: Step) -> Next:
 
 
 def _into_canary(scene: Scene, step: Step, why: str) -> Step:
+    """The candidate answers a share of the patients, if the change control plan lets it through by itself."""
     canary = scene.asked.canary
     assert canary is not None and step.version is not None and step.bundle is not None
     lanes = traffic.find(scene.engine, scene.name)
-    if lanes.canary is not None and lanes.canary.bundle != step.bundle:
-        why = (
-            f"{why}; the canary is {scene.name}@{lanes.canary.version}'s: `medimind traffic {scene.name} --off canary`"
-        )
-        return _step(step, "offered", why, scene.settings)
-    version = registry.find(scene.settings, scene.name, step.version)
-    try:
-        bundle, report = promote.lay_in_store(scene.engine, version, True, scene.settings)
-        if lanes.canary is None:
-            promote.require_approvals(scene.engine, bundle, report, step.version, scene.settings)
-            traffic.set_route(
-                scene.engine, scene.canary, Target(step.version, step.bundle, canary.share), why, scene.settings.actor
-            )
-    except PromotionError as exc:
-        _off(scene, scene.shadow, "it may not answer")
-        return _step(step, "offered", f"{why}; {exc}", scene.settings)
-    _off(scene, scene.shadow, "its silent trial is over; it is the canary now")
-    evidence = {**step.evidence, "after_request": confirmed.newest_request(scene.engine)}
-    return _step(replace(step, evidence=evidence), "canary", why, scene.settings)
+    taken = lanes.canary
+    if taken is not None and taken.bundle != step.bundle:
+        freed = f"`medimind traffic {scene.name} --off canary` frees it"
+        return _step(step, "offered", f"{why}; the canary is {scene.name}@{taken.version}'s: {freed}", scene.settings)
+    if taken is None:
+        try:
+            version = registry.find(scene.settings, scene.name, step.version)
+            bundle, report = promote.lay_in_store(scene.engine, version, True, scene.settings)
+            judged = change_control.judge(scene.engine, step.version, bundle, report, scene.champion, scene.settings)
+            if judged.outside:
+                command = f'medimind approve {version} --reason "…"'
+                return _step(step, "offered", f"{why}; {'; '.join(judged.outside)}: `{command}`", scene.settings)
+            scene.alone()
+            to = Target(step.version, step.bundle, canary.share)
+            taken = traffic.set_route(scene.engine, scene.canary, to, why, scene.settings.actor)
+        except PromotionError as exc:
+            return _step(step, "offered", f"{why}; {exc}", scene.settings)
+    if lanes.shadow is not None and lanes.shadow.bundle == step.bundle:
+        with suppress(NotOnRecordError):
+            traffic.end(scene.engine, scene.shadow, "it is the canary now", scene.settings.actor)
+    return _step(_on(scene, step, taken), "canary", why, scene.settings)
 
 
 def _canary(scene: Scene, step: Step) -> Next:
-    """What the canary's own patients came to."""
+    """What the canary's own patients came to, and what the champion would have said of them."""
     if scene.champion.bundle == step.bundle:
         return _crowned(scene, step), ""
     if (other := _another(scene, step)) is not None:
@@ -334,94 +385,107 @@ def _canary(scene: Scene, step: Step) -> Next:
     if standing is None or standing.bundle != step.bundle:
         return _step(step, "ended", "somebody ended its canary, or retired it", scene.settings), ""
     canary = scene.asked.canary
-    assert canary is not None
-    seen = confirmed.answered(scene.engine, scene.name, step.bundle, step.evidence["after_request"], None)
-    n = len(seen.outcomes)
-    beyond = _beyond(scene.spec, seen.outcomes, seen.champion)
-    if n >= canary.outcomes and beyond:
-        _off(scene, scene.canary, "it fell below its bound")
-        return _step(step, "refused", f"as a canary, on {n} patients, {'; '.join(beyond)}", scene.settings), ""
-    if n < canary.outcomes:
-        return None, f"{_shown(step)} is the canary: {n} outcomes of {canary.outcomes} are in"
-    why = f"better in its silent trial ({step.reason}), and on {n} patients as a canary within its bounds"
-    return _into_office(scene, step, why), ""
+    assert canary is not None and step.bundle is not None
+    its_own = bundles.get(step.bundle, scene.settings)
+    after = step.evidence["after_request"]
+    beside = prospective.answered(scene.engine, its_own, scene.bundle, after, scene.settings)
+    enough = beside.first(canary.outcomes, scene.asked)
+    if enough is None:
+        return None, f"{_shown(step)} is the canary: {len(beside)} patients of {canary.outcomes} have outcomes"
+    made = _with_figures(scene, step, "canary", enough)
+    if why := _unfit(scene, enough):
+        return _step(made, "refused", f"as a canary, on {len(enough)} patients, {'; '.join(why)}", scene.settings), ""
+    said = f"better in its silent trial ({step.reason}), and on {len(enough)} patients as a canary no worse"
+    return _into_office(scene, made, said), ""
 
 
 def _into_office(scene: Scene, step: Step, why: str) -> Step:
-    """Promoted, if the change control plan lets it through; the earlier champion goes on, in its shadow."""
+    """Promoted, if the change control plan lets it through."""
     assert step.version is not None
+    scene.alone()
     try:
         done = promote.offer(scene.name, step.version, scene.settings, why, {"retraining": dict(step.evidence)})
     except PromotionError as exc:
-        _clear(scene, step, "it may not be promoted")
         return _step(step, "refused", f"{why}; {exc}", scene.settings)
     if isinstance(done, Waits):
-        _clear(scene, step, "it waits for a person")
         return _step(step, "offered", f"{why}; {'; '.join(done.why)}: `{done.command}`", scene.settings)
     return _crowned(_scene(scene.engine, scene.name, scene.settings), step)
 
 
 def _crowned(scene: Scene, step: Step) -> Step:
     """The step that says that the candidate is champion; its probation begins where the spec has one."""
-    champion = scene.champion
-    earlier = promotions.earlier(scene.engine, champion)
+    earlier = promotions.earlier(scene.engine, scene.champion)
     if scene.asked.probation is None or not earlier:
-        return _step(step, "kept", champion.reason, scene.settings)
-    before = earlier[0]
-    if traffic.find(scene.engine, scene.name).shadow is None:
-        with suppress(PromotionError):  # it was retired: its bounds alone judge the new one
-            _shadow(scene, before.version, f"the probation of {scene.shown}: who was champion before scores beside it")
+        return _step(step, "kept", scene.champion.reason, scene.settings)
     evidence = {
         **step.evidence,
-        "earlier": {"version": before.version, "bundle": before.bundle},
+        "earlier": {"version": earlier[0].version, "bundle": earlier[0].bundle},
         "after_request": confirmed.newest_request(scene.engine),
     }
-    return _step(replace(step, evidence=evidence), "promoted", champion.reason, scene.settings)
+    return _step(replace(step, evidence=evidence), "promoted", scene.champion.reason, scene.settings)
 
 
 def _probation(scene: Scene, step: Step) -> Next:
-    """The new champion beside the earlier one: kept, or rolled back."""
-    settings, earlier = scene.settings, step.evidence["earlier"]
+    """The new champion beside the earlier one, at half of its probation and at its end: kept, or rolled back."""
+    settings, earlier, asked = scene.settings, step.evidence["earlier"], scene.asked
     if scene.champion.bundle != step.bundle:
         back = scene.champion.bundle == earlier["bundle"]
-        _off(scene, scene.shadow, "the probation is over")
         return _step(step, "rolled_back" if back else "ended", f"{scene.shown}: {scene.champion.reason}", settings), ""
-    probation = scene.asked.probation
-    if probation is None:
+    if asked.probation is None:
         return _step(step, "kept", "its spec has no probation", settings), ""
-    after = step.evidence["after_request"]
-    own = confirmed.answered(scene.engine, scene.name, scene.champion.bundle, after, None)
-    both = confirmed.shadowed(scene.engine, scene.name, earlier["bundle"], scene.champion.bundle, after, None)
-    seed, n = scene.spec.split.seed, len(own.outcomes)
-    events = int(own.outcomes.sum())
-    enough = events >= scene.asked.min_events and n - events >= scene.asked.min_non_events
-    why: list[str] = []
-    if enough:
-        y = both.outcomes
-        if (worse := retraining.worse(scene.asked, y, both.champion, both.candidate, seed)) is not None:
-            why.append(worse)
-        elif retraining.worse(scene.asked, y, both.candidate, both.champion, seed) is None:
-            why += _beyond(scene.spec, own.outcomes, own.champion)  # better than who was before is no reason to go back
-    if why:
-        reason = f"in its probation, on {n} patients, {'; '.join(why)}"
-        promote.rollback(scene.name, f"{scene.shown}: {reason}", settings)
-        _off(scene, scene.shadow, "the probation is over")
-        paired = retraining.paired(both.outcomes, both.champion, both.candidate, seed)
-        made = replace(step, evidence={**step.evidence, "probation": {"paired": paired, "n": n}})
+    try:
+        older = bundles.get(earlier["bundle"], settings)
+    except BundleError as exc:
+        return _step(step, "kept", f"there is nobody to hold it against, or to go back to: {exc}", settings), ""
+    beside = prospective.answered(scene.engine, scene.bundle, older, step.evidence["after_request"], settings)
+    wanted = asked.probation.outcomes
+    half, whole = (beside.first(n, asked) for n in (-(-wanted // 2), wanted))
+    looks = [look for look in (half, beside if whole is not None else None) if look is not None]
+    for look in looks:
+        if not (why := _unfit(scene, look)):
+            continue
+        reason = f"in its probation, on {len(look)} patients, {'; '.join(why)}"
+        made = _with_figures(scene, step, "probation", look)
+        scene.alone()
+        try:
+            promote.rollback(scene.name, f"{scene.shown}: {reason}", settings)
+        except PromotionError as exc:
+            return _step(made, "offered", f"{reason}; it was not rolled back: {exc}", settings), ""
         return _step(made, "rolled_back", reason, settings), ""
-    if n < probation.outcomes or not enough:
-        return None, f"{scene.shown} is on probation: {n} outcomes of {probation.outcomes} are in"
-    _off(scene, scene.shadow, "the probation is over")
-    paired = retraining.paired(both.outcomes, both.champion, both.candidate, seed)
-    made = replace(step, evidence={**step.evidence, "probation": {"paired": paired, "n": n}})
-    return _step(made, "kept", f"its probation is over: on {n} patients it fell below no bound", settings), ""
+    if len(looks) < 2:
+        return None, f"{scene.shown} is on probation: {len(beside)} patients of {wanted} have outcomes"
+    made = _with_figures(scene, step, "probation", looks[-1])
+    why_kept = f"its probation is over: on {len(looks[-1])} patients it was no worse than the champion before"
+    return _step(made, "kept", why_kept, settings), ""
+
+
+def _unfit(scene: Scene, beside: Beside) -> list[str]:
+    """Why the newer model is not to answer: worse than the older one by more than chance; or a figure lies outside its
+    bound, and it is not better than the older one by more than chance: going back to a worse model helps nobody."""
+    seed = scene.spec.split.seed
+    if (worse := retraining.worse(scene.asked, beside.y, beside.new, beside.old, seed)) is not None:
+        return [worse]
+    if retraining.worse(scene.asked, beside.y, beside.old, beside.new, seed) is not None:
+        return []
+    return _beyond(scene.spec, beside.y, beside.new)
+
+
+def _with_figures(scene: Scene, step: Step, stage: str, beside: Beside) -> Step:
+    paired = retraining.paired(beside.y, beside.new, beside.old, scene.spec.split.seed)
+    return replace(step, evidence={**step.evidence, stage: {"paired": paired, "n": len(beside)}})
+
+
+def _on(scene: Scene, step: Step, route: Route) -> Step:
+    """The step, with the traffic that it set, and from which request on it counts."""
+    routes = [*step.evidence.get("routes", []), route.id]
+    after = {"routes": routes, "after_request": confirmed.newest_request(scene.engine)}
+    return replace(step, evidence={**step.evidence, **after})
 
 
 def _another(scene: Scene, step: Step) -> Next | None:
     """The end of a retraining whose champion, or candidate, was decided about by somebody else meanwhile."""
     before = step.evidence["champion"]
     if scene.champion.bundle != before["bundle"]:
-        _clear(scene, step, "its retraining has ended")
         why = f"the champion is {scene.shown} now, and it was to be held against {scene.name}@{before['version']}"
         return _step(step, "ended", why, scene.settings), ""
     return None
@@ -453,28 +517,11 @@ def learned_to(engine: Engine, champion: Promotion) -> tuple[Place, int]:
     return (-1, -1), 0
 
 
-def _shadow(scene: Scene, number: int | None, why: str) -> None:
-    assert number is not None
-    version = registry.find(scene.settings, scene.name, number)
-    bundle, _ = promote.lay_in_store(scene.engine, version, False, scene.settings)
-    traffic.set_route(scene.engine, scene.shadow, Target(number, bundle.digest), why, scene.settings.actor)
-
-
-def _off(scene: Scene, lane: Lane, why: str) -> None:
-    with suppress(NotOnRecordError):  # it ended already
-        traffic.end(scene.engine, lane, why, scene.settings.actor)
-
-
-def _clear(scene: Scene, step: Step, why: str) -> None:
-    """End the lanes that lead to this retraining's candidate."""
-    lanes = traffic.find(scene.engine, scene.name)
-    for lane, route in ((scene.shadow, lanes.shadow), (scene.canary, lanes.canary)):
-        if route is not None and route.bundle == step.bundle:
-            _off(scene, lane, why)
-
-
 def _step(step: Step, name: Name, reason: str, settings: Settings) -> Step:
-    return replace(step, step=name, at=now(), actor=settings.actor, reason=reason)
+    evidence = step.evidence
+    if name not in retrainings.OPEN:  # the next one waits for outcomes that come after this one's end
+        evidence = {**evidence, "ended_to": confirmed.newest_outcome(connect(settings))}
+    return replace(step, step=name, at=now(), actor=settings.actor, reason=reason, evidence=evidence)
 
 
 def _said(findings: Sequence[Finding]) -> str:

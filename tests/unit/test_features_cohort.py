@@ -409,7 +409,7 @@ def test_a_test_patient_was_never_learned_from_under_an_earlier_record(disease) 
         disease.spec, disease.plan, disease.cohort, confirmed, np.where(np.arange(60) >= 45, "test", "train")
     )
     assert "new50" not in made.only("train").patient and "new50" in made.only("test").patient
-    assert made.dropped["an older record of a test patient"] == 2
+    assert made.dropped["another record of a test patient"] == 2
 
 
 def test_a_patient_who_stands_in_the_old_data_already_is_left_out_and_counted(disease) -> None:

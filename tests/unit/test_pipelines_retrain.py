@@ -1,12 +1,14 @@
 """A retraining goes as far as its evidence carries it, leaves each step on record, and may be killed between two."""
 
 import pytest
+import sqlalchemy as sa
 
 from configs.errors import BusyError, LedgerError, PromotionError
 from features import cohort
-from ledger import alerts, confirmed, locks, promotions, registry, retrainings, stops, traffic
+from ledger import alerts, confirmed, locks, promotions, registry, retrainings, stops, tables, traffic
 from ledger.chain import check
-from ledger.predictions import hash_patients, patient_key
+from ledger.database import now, writing
+from ledger.predictions import hash_patients, patient_key, purge
 from pipelines import candidate
 from pipelines import retrain as retraining
 from pipelines.promote import promote
@@ -42,7 +44,7 @@ def test_the_whole_way_from_a_trigger_to_a_kept_champion(clinic):
     done = retrain("toy", home)
     assert [step.step for step in done.steps] == ["promoted"], done.stands
     assert clinic.champion.version == 2 and "in its silent trial" in clinic.champion.reason
-    assert traffic.find(clinic.engine, "toy").shadow.version == 1, "who was champion before scores beside it"
+    assert traffic.find(clinic.engine, "toy").lanes == {}
 
     clinic.see(100, more_events=0.6)
     assert [step.step for step in retrain("toy", home).steps] == ["kept"]
@@ -104,11 +106,71 @@ def test_with_too_few_of_a_class_it_waits_and_trains_nothing(clinic):
 def test_who_was_learned_from_before_is_in_no_test_part_when_they_come_again(clinic):
     old = cohort.load(clinic.home.data / "cohorts" / "toy.parquet").only("train").patient[:20].tolist()
     clinic.see(160, again=old)
-    engine, spec = clinic.engine, clinic.predictor(clinic.champion.bundle).spec
-    found = candidate.gather(engine, spec, confirmed.newest_outcome(engine), (-1, -1), clinic.home)
+    engine, champion = clinic.engine, clinic.predictor(clinic.champion.bundle).bundle
+    found = candidate.gather(engine, champion, confirmed.newest_outcome(engine), (-1, -1), clinic.home)
     same = set(hash_patients(patient_key(clinic.home.home), old))
     assert not same & set(found.patients.only("test").patient) and same <= set(found.patients.only("train").patient)
-    assert found.patients.dropped["of a patient whom the champion knows"] == 20
+
+
+def test_after_a_purge_too_nobody_is_a_test_of_the_champion_that_learned_from_them(clinic):
+    names = [f"returning-{number}" for number in range(130)]
+    clinic.see(160, more_events=0.6, again=names)
+    retrain("toy", clinic.home)
+    clinic.see(120, more_events=0.6)
+    assert retrain("toy", clinic.home).steps[-1].step == "promoted"
+    clinic.see(100, more_events=0.6)
+    assert retrain("toy", clinic.home).steps[-1].step == "kept"
+    purge(clinic.engine, now(), "nurse.joy")
+    clinic.see(200, again=names)
+    engine, champion = clinic.engine, clinic.predictor(clinic.champion.bundle).bundle
+    learned = candidate.learned_from(champion, clinic.home)
+    back = set(hash_patients(patient_key(clinic.home.home), names)) & learned
+    found = candidate.gather(engine, champion, confirmed.newest_outcome(engine), (-1, -1), clinic.home)
+    assert len(back) > 20 and not back & set(found.patients.only("test").patient)
+
+
+def test_whoever_the_candidate_learned_from_is_no_test_of_it_in_its_trial(clinic):
+    names = [f"returning-{number}" for number in range(130)]
+    clinic.see(160, more_events=0.6, again=names)
+    retrain("toy", clinic.home)
+    candidate_bundle = clinic.predictor(retrainings.newest(clinic.engine, "toy").bundle).bundle
+    learned = candidate.learned_from(candidate_bundle, clinic.home)
+    again = [each for each in names if hash_patients(patient_key(clinic.home.home), [each])[0] in learned]
+    clinic.see(len(again), more_events=0.6, again=again)
+    assert len(again) > 40 and not retrain("toy", clinic.home).steps
+    assert "0 patients of 40" in retrain("toy", clinic.home).stands
+
+
+def test_an_outcome_that_is_sent_again_is_no_news(clinic):
+    clinic.see(40)
+    before = confirmed.newest_outcome(clinic.engine)
+    with writing(clinic.engine) as connection:
+        rows = connection.execute(sa.select(tables.outcomes)).all()
+        for row in rows:
+            connection.execute(tables.outcomes.insert().values({**row._mapping, "id": row.id + 1000}))
+    assert confirmed.count(clinic.engine, "toy", before) == 0
+    assert confirmed.count(clinic.engine, "toy", 0) == 40
+
+
+def test_where_nobody_is_left_to_go_back_to_a_person_is_told(clinic):
+    clinic.see(160, more_events=0.6)
+    retrain("toy", clinic.home)
+    clinic.see(120, more_events=0.6)
+    assert retrain("toy", clinic.home).steps[-1].step == "promoted"
+    stops.retire(clinic.engine, "toy", 1, "superseded", "nurse.joy")
+    clinic.see(160, more_events=-0.5)
+    done = retrain("toy", clinic.home)
+    assert [step.step for step in done.steps] == ["offered"] and "was not rolled back" in done.stands
+    assert "MR006" in [one.code for _, one in alerts.undelivered(clinic.engine, ["log"])]
+
+
+def test_a_candidate_that_was_retired_or_rejected_is_not_tried_again_by_hand(clinic):
+    clinic.see(160, more_events=0.6)
+    retrain("toy", clinic.home)
+    stops.retire(clinic.engine, "toy", 2, "not this one", "nurse.joy")
+    assert retrain("toy", clinic.home).steps[-1].step == "ended"
+    assert [step.step for step in retrain("toy", clinic.home, "once more").steps] == ["begun", "refused"]
+    assert traffic.find(clinic.engine, "toy").lanes == {}
 
 
 def test_a_canary_answers_a_fixed_share_before_it_answers_all(clinic_of, medimind_home):
@@ -176,9 +238,10 @@ def test_a_disease_without_a_champion_or_with_another_yaml_is_not_retrained(clin
         retrain("toy", medimind_home, "by hand")
 
 
-@pytest.mark.parametrize("moment", [1, 3, 5, 7])
-def test_killed_between_any_two_effects_it_goes_on_and_comes_to_the_same(clinic, monkeypatch, moment):
+@pytest.mark.parametrize("moment", [1, 3, 5, 7, 9])
+def test_killed_between_any_two_effects_it_goes_on_and_comes_to_the_same(clinic_of, monkeypatch, moment):
     """The n-th effect on the ledger is done, and the process is gone before it knows."""
+    clinic = clinic_of(canary={"share": 0.5, "outcomes": 20})
     clinic.see(160, more_events=0.6)
     count = 0
 
@@ -213,12 +276,11 @@ def test_killed_between_any_two_effects_it_goes_on_and_comes_to_the_same(clinic,
                 continue
         raise AssertionError("killed more than once")
 
+    for patients in (120, 120, 100):
+        on()
+        clinic.see(patients, more_events=0.6)
     on()
-    clinic.see(120, more_events=0.6)
-    on()
-    clinic.see(100, more_events=0.6)
-    on()
-    assert steps(clinic) == ["begun", "trial", "promoted", "kept"]
+    assert steps(clinic) == ["begun", "trial", "canary", "promoted", "kept"]
     assert [version.number for version in registry.versions(clinic.home, "toy")] == [1, 2]
     assert clinic.champion.version == 2 and traffic.find(clinic.engine, "toy").lanes == {}
     assert not check(clinic.engine).problems

@@ -10,15 +10,19 @@ import sqlalchemy as sa
 from ledger import tables
 from ledger.database import now, one_at_a_time, reading, utc, writing
 
+Key = tuple[str, str]
+"""A finding's code and its title."""
+
 
 @dataclass(frozen=True)
 class Episode:
-    """A finding of this code that fails in one window or several in a row; `ended_at` once it passed again."""
+    """A finding, by code and title, that fails in one window or several in a row; `ended_at` once it passed again."""
 
     id: int
     model: str
     version: int
     code: str
+    title: str
     text: str
     began_at: datetime
     ended_at: datetime | None
@@ -28,30 +32,31 @@ def failing(
     engine: sa.Engine,
     model: str,
     version: int,
-    texts: Mapping[str, str],
-    passed: Collection[str],
+    texts: Mapping[Key, str],
+    passed: Collection[Key],
     channels: Sequence[str],
 ) -> list[Episode]:
-    """Open an episode for each code of `texts` that has none open, to be told on every channel; the new ones.
+    """Open an episode for each finding of `texts` that has none open, to be told on every channel; the new ones.
 
-    Ends the open ones whose code `passed`, and those of another version: it is not watched any more.
+    Ends the open ones that `passed`, and those of another version: it is not watched any more.
     """
     t = tables.episodes
     opened = []
     with one_at_a_time(engine, "episodes") as connection:
-        of_model = t.c.model == model, t.c.ended_at.is_(None)
-        over = sa.or_(t.c.code.in_(sorted(passed)), t.c.version != version)
-        connection.execute(t.update().where(*of_model, over).values(ended_at=now()))
-        there = set(connection.execute(sa.select(t.c.code).where(*of_model)).scalars())
-        for code, text in texts.items():
-            if code in there or code in passed:
+        query = sa.select(t).where(t.c.model == model, t.c.ended_at.is_(None))
+        there = {(row.code, row.title): row for row in connection.execute(query)}
+        over = [row.id for key, row in there.items() if key in passed or row.version != version]
+        if over:
+            connection.execute(t.update().where(t.c.id.in_(over)).values(ended_at=now()))
+        for key, text in texts.items():
+            if key in passed or (key in there and there[key].id not in over):
                 continue
-            at = now()
-            row = {"model": model, "version": version, "code": code, "text": text, "began_at": at}
+            at, (code, title) = now(), key
+            row = {"model": model, "version": version, "code": code, "title": title, "text": text, "began_at": at}
             number = connection.execute(t.insert().values(row).returning(t.c.id)).scalar_one()
             for channel in dict.fromkeys(channels):
                 connection.execute(tables.deliveries.insert().values(episode=number, channel=channel, tries=0))
-            opened.append(Episode(number, model, version, code, text, at, None))
+            opened.append(Episode(number, model, version, code, title, text, at, None))
     return opened
 
 
@@ -121,4 +126,4 @@ def waiting(engine: sa.Engine) -> int:
 
 def _episode(row: sa.Row[Any]) -> Episode:
     ended = utc(row.ended_at) if row.ended_at is not None else None
-    return Episode(row.id, row.model, row.version, row.code, row.text, utc(row.began_at), ended)
+    return Episode(row.id, row.model, row.version, row.code, row.title, row.text, utc(row.began_at), ended)

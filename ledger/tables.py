@@ -202,7 +202,7 @@ retrainings = Table(
     Index("retrainings_by_model", "model", "id"),
 )
 
-# One row a finding that failed in one window or several in a row, of one code; it ends when that code passes again.
+# One row a finding, by code and title, that failed in one window or several in a row; it ends when it passes again.
 episodes = Table(
     "episodes",
     metadata,
@@ -210,6 +210,7 @@ episodes = Table(
     Column("model", String, nullable=False),
     Column("version", Integer, nullable=False),
     Column("code", String, nullable=False),
+    Column("title", String, nullable=False),  # the finding's: a code has one for each feature, field or point
     Column("text", Text, nullable=False),  # what is told; nothing of a patient
     Column("began_at", DateTime(timezone=True), nullable=False),
     Column("ended_at", DateTime(timezone=True)),

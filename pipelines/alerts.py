@@ -65,7 +65,8 @@ def deliver(engine: Engine, settings: Settings) -> Told:
     """Tell every channel what it was not told yet, the oldest first, within ALL_WAIT_S for all of them together.
 
     One message tells of all that is new of a version. A channel that does not take one is left alone until the next
-    call, and what waits for one that is set no more goes to those that are. Of two processes one delivers. An address that apprise does not know is warned of, by its place alone.
+    call, and what waits for one that is set no more goes to those that are. Of two processes one delivers. An address
+    that apprise does not know is warned of, by its place alone.
     """
     sends, unknown = _set(settings)
     for place in unknown:

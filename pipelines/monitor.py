@@ -20,7 +20,7 @@ from features import build, cohort
 from features.columns import Record
 from features.records import labels
 from ledger import predictions, refusals, windows
-from ledger.alerts import Episode, failing
+from ledger.alerts import Episode, Key, failing
 from ledger.database import Engine, connect, now
 from ledger.predictions import Window, feature_digest
 from ledger.promotions import Promotion, find_champion
@@ -42,10 +42,10 @@ RECOMPUTED = 200
 REFUSALS_LATE = timedelta(seconds=5)
 """A server counts refused records, and puts the counts on record a moment later."""
 
-NAMED_AT_MOST = 5
-"""Findings of one code that an alert names; the pages have all."""
-
 BROKEN = "MW020"
+
+ONLY_IF_THERE = {"MW015", "MW016", "MW017", BROKEN}
+"""Findings that name what was refused or broken: a newer window that does not name it has none of it."""
 
 
 @dataclass(frozen=True)
@@ -209,23 +209,23 @@ def _named(what: str, window: Window) -> str:
 
 
 def _episodes(engine: Engine, champion: Promotion, judged: Iterable[Judged], channels: Sequence[str]) -> list[Episode]:
-    """Begin and end episodes: of each code the newest window counts in which it could be judged."""
-    newest: dict[str, Judged] = {}
+    """Begin and end episodes: of each finding the newest window counts in which it could be judged."""
+    newest: dict[Key, str] = {}
     for one in sorted(judged, key=lambda one: one.block.number):
-        newest |= {finding.code: one for finding in one.report.findings if finding.verdict != "not applicable"}
-    texts = {code: text for code, one in newest.items() if (text := _text(one, code))}
+        if one.report.findings:
+            newest |= {key: "" for key in newest if key[0] in ONLY_IF_THERE}
+        newest |= {
+            (finding.code, finding.title): _text(one.report, finding) if finding.verdict == "failed" else ""
+            for finding in one.report.findings
+            if finding.verdict != "not applicable"
+        }
+    texts = {key: text for key, text in newest.items() if text}
     return failing(engine, champion.model, champion.version, texts, newest.keys() - texts.keys(), channels)
 
 
-def _text(judged: Judged, code: str) -> str:
-    """What failed, for a person to read; empty where nothing did."""
-    failed = [finding for finding in judged.report.failed if finding.code == code]
-    if not failed:
-        return ""
-    said = [f"{finding.title}: {finding.explanation}" for finding in failed[:NAMED_AT_MOST]]
-    if len(failed) > NAMED_AT_MOST:
-        said.append(f"and {len(failed) - NAMED_AT_MOST} findings more")
-    return f"{'; '.join(said)} ({judged.report.data})"
+def _text(report: Report, finding: Finding) -> str:
+    """What failed, for a person to read."""
+    return f"{finding.title}: {finding.explanation} ({report.data})"
 
 
 def _filling(engine: Engine, champion: Promotion, predictor: Predictor) -> tuple[Shown, Window]:

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.settings import Settings
-from ledger import tables
-from ledger.alerts import failing, open_episodes, readdress, tried, undelivered, waiting
+from ledger import alerts, tables
+from ledger.alerts import open_episodes, readdress, tried, undelivered, waiting
 from ledger.database import connect
 
 BOTH = ["log", "webhook 1a2b"]
@@ -26,10 +26,22 @@ if sys.argv[3] == "before":
     def insert():
         os.kill(os.getpid(), signal.SIGKILL)
     alerts.tables.deliveries.insert = insert
-alerts.failing(engine, "angina", 3, {"MW004": "calibration"}, [], ["log"])
+alerts.failing(engine, "angina", 3, {("MW004", "it"): "it is off"}, [], ["log"])
 ((delivery, _),) = alerts.undelivered(engine, ["log"])
 os.kill(os.getpid(), signal.SIGKILL)  # it was sent, perhaps; nobody can know
 """
+
+
+def failing(engine, model, version, texts, passed, channels):
+    """By code alone: each has one finding here."""
+    return alerts.failing(
+        engine,
+        model,
+        version,
+        {(code, "it"): text for code, text in texts.items()},
+        [(c, "it") for c in passed],
+        channels,
+    )
 
 
 def codes(episodes):
@@ -58,6 +70,17 @@ def test_episodes_of_models_and_of_codes_are_each_their_own(engine):
     failing(engine, "angina", 3, {}, ["MW004"], BOTH)
     assert codes(open_episodes(engine, "angina")) == [("MW006", False)]
     assert len(open_episodes(engine, "sepsis")) == 2
+
+
+def test_findings_of_one_code_are_each_their_own(engine):
+    smoker, cholesterol = ("MW002", "missing: smoker"), ("MW002", "missing: cholesterol")
+    alerts.failing(engine, "angina", 3, {smoker: "missing"}, [cholesterol], BOTH)
+
+    (second,) = alerts.failing(engine, "angina", 3, {smoker: "missing", cholesterol: "missing too"}, [], BOTH)
+    assert (second.title, len(open_episodes(engine, "angina"))) == ("missing: cholesterol", 2)
+
+    alerts.failing(engine, "angina", 3, {cholesterol: "missing too"}, [smoker], BOTH)
+    assert open_episodes(engine, "angina") == [second]
 
 
 def test_a_new_champion_s_failures_are_told_whatever_the_one_before_was_failing_at(engine):

@@ -115,7 +115,7 @@ def mail(mailbox):
 
 
 def fail(engine, settings, *codes, passed=()):
-    texts = dict.fromkeys(codes or ["MW007"], FINDING)
+    texts = {(code, "AUROC"): FINDING for code in codes or ["MW007"]}
     return outbox.failing(engine, "toy", 3, texts, passed, list(alerts.channels(settings)))
 
 
@@ -143,7 +143,7 @@ def test_the_same_finding_is_told_again_once_it_had_passed(engine, machine, webh
     for _ in range(2):
         fail(engine, settings)
         alerts.deliver(engine, settings)
-        outbox.failing(engine, "toy", 3, {}, ["MW007"], [])
+        outbox.failing(engine, "toy", 3, {}, [("MW007", "AUROC")], [])
 
     assert len(webhook.taken) == 2
 

@@ -2,17 +2,21 @@
 
 import shutil
 from dataclasses import replace
+from datetime import timedelta
 
 import numpy as np
 import pytest
 
-from ledger import alerts, outcomes, windows
-from ledger.database import now, writing
+from evidence.report import Finding
+from ledger import alerts, outcomes, refusals, windows
+from ledger.database import at, now, writing
 from ledger.outcomes import Outcome
 from ledger.predictions import prediction_id
 from pipelines import monitor
 from pipelines.alerts import LOG
 from tests.clinic import Clinic
+
+MINUTE = timedelta(minutes=1)
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +45,10 @@ def numbers(watched):
 
 def judged(clinic):
     return windows.judged(clinic.engine, "toy", clinic.champion.bundle)
+
+
+def open_titles(clinic):
+    return {episode.title for episode in alerts.open_episodes(clinic.engine, "toy")}
 
 
 def seen(clinic, block):
@@ -163,3 +171,33 @@ def test_an_empty_window_is_judged(clinic):
     window = monitor.predictions.laid_out((), {}, 0)
 
     assert judge(clinic, window)["MW001"].verdict == "failed"
+
+
+def test_a_second_finding_of_a_code_that_fails_already_is_told_too(clinic):
+    clinic.see(50)
+    watch(clinic)
+    (window, outcomes_to), bundle = windows.read(clinic.engine, judged(clinic)[0].block), clinic.champion.bundle
+    report = monitor.judge_window(clinic.predictor(bundle), "a window", window, {})
+
+    def failed(*titles):
+        gone = tuple(Finding("MW002", title, "failed", 1.0, None, "missing in every record") for title in titles)
+        block = replace(judged(clinic)[0].block, number=judged(clinic)[-1].block.number + 1)
+        windows.keep(clinic.engine, block, window, outcomes_to, replace(report, findings=gone))
+        return [episode.title for episode in watch(clinic).opened]
+
+    assert failed("missing: smoker") == ["missing: smoker"]
+    assert failed("missing: smoker", "missing: cholesterol_mg_dl") == ["missing: cholesterol_mg_dl"]
+
+
+def test_a_field_that_is_refused_no_more_ends_its_episode(clinic):
+    began = now()
+    refusals.put(clinic.engine, {("toy", "out_of_range", "rate"): 40})
+    with at(began + MINUTE / 60):
+        clinic.see(50)
+        watch(clinic)
+    assert "out of range: rate" in open_titles(clinic)
+
+    with at(began + 2 * MINUTE):
+        clinic.see(50)
+        watch(clinic)
+    assert "out of range: rate" not in open_titles(clinic)

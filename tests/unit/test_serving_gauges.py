@@ -58,7 +58,8 @@ def test_the_newest_window_of_the_champion_is_told_as_the_ledger_has_it(engine, 
     promote(engine, 3, report_on(BEFORE), "nurse.joy", "first")
     judge(engine, 3, BEFORE, verdict="passed")
     newest = judge(engine, 3, BEFORE)
-    alerts.failing(engine, "angina", 3, {"MW002": "drift", "MW007": "slope"}, [], ["log", "mail"])
+    texts = {("MW002", "missing: sex"): "drift", ("MW002", "missing: age"): "drift"}
+    alerts.failing(engine, "angina", 3, texts, [], ["log", "mail"])
 
     found = told(gauges.read(engine, [find_champion(engine, "angina")]))
 

@@ -54,6 +54,7 @@ def upgrade() -> None:
         sa.Column("model", sa.String, nullable=False),
         sa.Column("version", sa.Integer, nullable=False),
         sa.Column("code", sa.String, nullable=False),
+        sa.Column("title", sa.String, nullable=False),
         sa.Column("text", sa.Text, nullable=False),
         sa.Column("began_at", TIME, nullable=False),
         sa.Column("ended_at", TIME),

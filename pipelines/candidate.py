@@ -74,7 +74,8 @@ def gather(engine: Engine, champion: Bundle, outcomes_to: int, learned_to: Place
     found = confirmed.confirmed(engine, spec.name, outcomes_to)
     records, places, refused = _records(spec, found)
     before: NDArray[np.bool_] = np.array([place <= learned_to for place in places], bool)
-    known = {*learned_from(champion, settings), *records.patient[before].tolist(), *old.patient.tolist()}
+    of_old = old.patient[old.part != "external"].tolist()
+    known = {*learned_from(champion, settings), *records.patient[before].tolist(), *of_old}
     fresh: NDArray[np.bool_] = np.array([patient not in known for patient in records.patient.tolist()], bool)
     asked = spec.change_control.retrain
     size = cohort.newest_part(records.outcome, fresh, spec.split.test_fraction, asked.min_events, asked.min_non_events)

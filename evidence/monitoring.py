@@ -5,7 +5,7 @@ window of patients who have not changed raise any of their alarms.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ from evidence.metrics import (
     wilson,
 )
 from evidence.report import Finding, Report, Verdict
-from evidence.subgroups import FEWEST_OF_A_CLASS, FEWEST_PATIENTS, SMALLEST_CELL
+from evidence.subgroups import FEWEST_OF_A_CLASS, FEWEST_PATIENTS, SMALLEST_CELL, told
 from features import units
 from models.bundle import Bundle
 from models.training import histogram
@@ -106,7 +106,8 @@ def judge(bundle: Bundle, window: str, seen: Seen) -> Report:
     if 0 < len(seen) < SMALLEST_CELL:
         server = (_skew(seen.skewed, seen.sampled), _clock(seen))
         return Report(bundle.spec.name, "monitoring", bundle.digest, window, (*findings, *server))
-    figures: dict[str, Any] = {"n": len(seen), "outcomes": int((~np.isnan(seen.outcomes)).sum())}
+    known = int((~np.isnan(seen.outcomes)).sum())
+    figures: dict[str, Any] = {"n": len(seen), "outcomes": None if 0 < known < SMALLEST_CELL else known}
     if len(seen):
         alpha = FALSE_ALARMS / (2 * len(bundle.reference["features"]) + 1)
         inputs, figures["drift"], figures["missing"] = _inputs(bundle, seen, alpha)
@@ -185,8 +186,8 @@ def _size(n: int) -> Finding:
     if n == 0:
         why = "no prediction of this version is on record in the window: is anybody asking, and is it the champion?"
         return Finding("MW001", "predictions in the window", "failed", 0.0, ">= 1", why)
-    told = float(n) if n >= SMALLEST_CELL else None
-    return Finding("MW001", "predictions in the window", "passed", told, ">= 1", f"{_counted(n)} predictions")
+    value = float(n) if n >= SMALLEST_CELL else None
+    return Finding("MW001", "predictions in the window", "passed", value, ">= 1", f"{_counted(n)} predictions")
 
 
 def _counted(n: int) -> str:
@@ -212,7 +213,7 @@ def _missingness(
     name: str, known: dict[str, Any], n: int, gone: NDArray[np.bool_], alpha: float, attributes: Mapping[str, Any]
 ) -> Finding:
     before, now = known["missing"] / n, float(gone.mean())
-    about = f"{now:.0%} missing in the window, {before:.0%} in training{_by_site(gone, attributes)}"
+    about = f"{now:.0%} missing in the window, {before:.0%} in training{_by_site(gone, attributes, everybody=True)}"
     if gone.all():
         about = f"missing in every record; {about}"
     p = p_value([known["missing"], n - known["missing"]], [int(gone.sum()), int((~gone).sum())])
@@ -262,8 +263,8 @@ def _skew(skewed: int, sampled: int) -> Finding:
     title = "training-serving skew"
     what = "computed again from what is on record: features to the bit, risks within 1e-6"
     about = f"{_counted(sampled)} predictions {what}"
-    told = None if 0 < sampled < SMALLEST_CELL else float(skewed)
-    return Finding("MW005", title, "failed" if skewed else "passed", told, "<= 0", about)
+    value = None if 0 < sampled < SMALLEST_CELL else float(skewed)
+    return Finding("MW005", title, "failed" if skewed else "passed", value, "<= 0", about)
 
 
 def _units(bundle: Bundle, X: NDArray[np.float32], alpha: float) -> list[Finding]:
@@ -341,16 +342,16 @@ def _refused(bundle: Bundle, seen: Seen) -> list[Finding]:
             if code == "MW015" and column is not None and column.accepts:
                 hint = f"; a number without a unit counts as {column.unit}: is it {' or '.join(column.accepts)}?"
             shown = f"{title}: {field}" if field else title
-            told = n / asked if n >= SMALLEST_CELL else None
+            share = n / asked if n >= SMALLEST_CELL else None
             findings.append(
                 Finding(
                     code,
                     shown,
                     "failed" if low > allowed else "passed",
-                    told,
+                    share,
                     f"share <= {allowed:g}",
                     f"{_counted(n)} of {asked} records refused{hint}",
-                    (low, high) if told is not None else None,
+                    (low, high) if share is not None else None,
                 )
             )
     return findings
@@ -413,8 +414,9 @@ def _performance(bundle: Bundle, seen: Seen) -> tuple[list[Finding], dict[str, A
         bound = (when.bounds.get(name) if when else None) or getattr(spec.gates, name)
         findings.append(_realized(code, OF_OUTCOMES[code], figures.get(name), bound, counted))
     findings += _alerted(bundle, len(y), figures.get("ppv", {}))
-    findings += [_cusum(series, counted), _covered(bundle, y, coverage), _gap(spec, figures, groups)]
+    findings += [_cusum(series, counted), _covered(bundle, y, risk), _gap(spec, figures, groups)]
     more: dict[str, Any] = {"realized": figures, "cusum": series, "coverage": coverage, "subgroups": groups}
+    more["few"] = bool(few)
     return findings, {key: value for key, value in more.items() if value}
 
 
@@ -519,43 +521,54 @@ def _cusum(series: Mapping[str, Any], counted: str) -> Finding:
 def _coverage(
     bundle: Bundle, y: Array, risk: Array, attributes: Mapping[str, NDArray[np.str_]]
 ) -> list[dict[str, Any]]:
-    """How often the sets held what happened: of all, by outcome, by group. A group of fewer than 10 is not told."""
+    """How often the sets held what happened: of all, by outcome, by group.
+
+    Told only where at least 10 were held and 10 were not, and where no other group's can be found by subtraction.
+    """
     rule = bundle.spec.uncertainty
     if rule is None or bundle.conformal is None:
         return []
     held = np.where(y == 1, risk >= bundle.conformal.positive, risk <= bundle.conformal.negative)
-    everybody: NDArray[np.bool_] = np.ones(len(y), bool)
-    rows = [("all", "", everybody), ("outcome", "event", y == 1), ("outcome", "no event", y == 0)]
-    rows += [(name, label, labels == label) for name, labels in attributes.items() for label in sorted(set(labels))]
     found = []
-    for name, label, here in rows:
-        n, covered = int(here.sum()), int(held[here].sum())
-        row: dict[str, Any] = {"attribute": name, "label": str(label), "nominal": rule.coverage}
-        if min(covered, n - covered) < SMALLEST_CELL and (name != "all" or n < SMALLEST_CELL):
-            found.append({**row, "n": None, "coverage": None, "low": None, "high": None})
-            continue
-        low, high = wilson(covered, n) or (0.0, 1.0)
-        found.append({**row, "n": n, "coverage": covered / n, "low": low, "high": high})
+    happened = np.where(y == 1, "event", "no event")
+    for name, labels in {"all": np.full(len(y), ""), "outcome": happened, **attributes}.items():
+        names = sorted(set(labels.tolist()))
+        cells = [[int((held[labels == label] == inside).sum()) for label in names] for inside in (True, False)]
+        for label, covered, missed in zip(names, *map(told, cells), strict=True):
+            row: dict[str, Any] = {"attribute": name, "label": label, "nominal": rule.coverage}
+            if covered is None or missed is None:
+                found.append({**row, "n": None, "coverage": None, "low": None, "high": None})
+                continue
+            n = covered + missed
+            low, high = wilson(covered, n) or (0.0, 1.0)
+            found.append({**row, "n": n, "coverage": covered / n, "low": low, "high": high})
     return found
 
 
-def _covered(bundle: Bundle, y: Array, coverage: Sequence[Mapping[str, Any]]) -> Finding:
+def _covered(bundle: Bundle, y: Array, risk: Array) -> Finding:
     """MW012: fails below what chance explains where the sets keep their promise, as MM025 does."""
-    title = OF_OUTCOMES["MW012"]
-    if not coverage or coverage[0]["coverage"] is None:
-        why = "the model has no prediction sets" if not coverage else f"fewer than {SMALLEST_CELL} outcomes"
-        return Finding("MW012", title, "not applicable", None, None, why)
-    row = coverage[0]
-    limit = Bound(low=least_covered(bundle, title, len(y), row["nominal"]), high=None)
-    about = f"{len(y)} outcomes; class-conditional sets for {row['nominal']:.0%}"
-    return gated("MW012", title, row["coverage"], (row["low"], row["high"]), limit, about)
+    title, rule, sets = OF_OUTCOMES["MW012"], bundle.spec.uncertainty, bundle.conformal
+    if rule is None or sets is None:
+        return Finding("MW012", title, "not applicable", None, None, "the model has no prediction sets")
+    n, covered = len(y), int(np.where(y == 1, risk >= sets.positive, risk <= sets.negative).sum())
+    limit = Bound(low=least_covered(bundle, title, n, rule.coverage), high=None)
+    about = f"{n} outcomes; class-conditional sets for {rule.coverage:.0%}"
+    finding = gated("MW012", title, covered / n, wilson(covered, n), limit, about)
+    if min(covered, n - covered) >= SMALLEST_CELL:
+        return finding
+    about = f"{about}; fewer than {SMALLEST_CELL} outside of them, or inside"
+    return replace(finding, value=None, interval=None, explanation=about)
 
 
 def _groups(y: Array, risk: Array, attributes: Mapping[str, NDArray[np.str_]]) -> list[dict[str, Any]]:
-    """AUROC and observed over expected of each group that is large enough: 30 patients, 10 of each class."""
+    """AUROC and observed over expected of each group that is large enough: 30 patients, 10 of each class.
+
+    How many it has is not told where that would tell how many another has that is under 10.
+    """
     found = []
     for name, labels in attributes.items():
-        for label in sorted(set(labels.tolist())):
+        names = sorted(set(labels.tolist()))
+        for label, counted in zip(names, told([int((labels == label).sum()) for label in names]), strict=True):
             here = labels == label
             n, events = int(here.sum()), int(y[here].sum())
             if n < FEWEST_PATIENTS or min(events, n - events) < FEWEST_OF_A_CLASS:
@@ -565,7 +578,7 @@ def _groups(y: Array, risk: Array, attributes: Mapping[str, NDArray[np.str_]]) -
                 {
                     "attribute": name,
                     "label": label,
-                    "n": n,
+                    "n": counted,
                     "auroc": auroc(y[here], risk[here]),
                     "low": spread[0] if spread else None,
                     "high": spread[1] if spread else None,
@@ -584,26 +597,38 @@ def _gap(spec: Spec, figures: Mapping[str, Any], groups: Sequence[Mapping[str, A
         why = f"no group has {FEWEST_PATIENTS} outcomes, {FEWEST_OF_A_CLASS} events and {FEWEST_OF_A_CLASS} non-events"
         return Finding("MW013", title, "not applicable", None, bound.text if bound else None, why)
     worst = min(judged, key=lambda group: group["auroc"])
-    about = (
-        f"{worst['attribute']} {worst['label']}, {worst['n']} outcomes; all together {figures['auroc']['value']:.3f}"
-    )
+    counted = "" if worst["n"] is None else f", {worst['n']} outcomes"
+    about = f"{worst['attribute']} {worst['label']}{counted}; all together {figures['auroc']['value']:.3f}"
     return _realized(
         "MW013", title, {"value": worst["auroc"], "low": worst["low"], "high": worst["high"]}, bound, about
     )
 
 
-def _by_site(rows: NDArray[np.bool_], attributes: Mapping[str, NDArray[np.str_]]) -> str:
-    """How the share differs between sites, where a window holds several."""
+def _by_site(rows: NDArray[np.bool_], attributes: Mapping[str, NDArray[np.str_]], everybody: bool = False) -> str:
+    """How the share differs between sites, where a window holds several.
+
+    Told only of 10 and of 10 others, and where no other site's can be found by subtraction; `everybody`: also of all
+    or of none of the 10 and more of a site.
+    """
     sites = attributes.get("site")
     if sites is None:
         return ""
-    told = []
-    for site in sorted(set(sites.tolist())):
-        here = rows[sites == site]
-        told.append(
-            f"{site} {here.mean():.0%}" if len(here) >= SMALLEST_CELL else f"{site}: fewer than {SMALLEST_CELL}"
-        )
-    return f" ({', '.join(told)})"
+    names = sorted(set(sites.tolist()))
+    sizes = [int((sites == site).sum()) for site in names]
+
+    def cells(inside: bool) -> list[int | None]:
+        counts = [int((rows[sites == site] == inside).sum()) for site in names]
+        free = [everybody and not count and size >= SMALLEST_CELL for count, size in zip(counts, sizes, strict=True)]
+        kept = iter(told([count for count, is_free in zip(counts, free, strict=True) if not is_free]))
+        return [0 if is_free else next(kept) for is_free in free]
+
+    said = []
+    for site, inside, outside in zip(names, cells(True), cells(False), strict=True):
+        if inside is None or outside is None:
+            said.append(f"{site}: not told, as too few")
+        else:
+            said.append(f"{site} {inside / (inside + outside):.0%}")
+    return f" ({', '.join(said)})"
 
 
 def p_value(before: Any, now: Any, alpha: float = FALSE_ALARMS) -> float:

@@ -121,7 +121,11 @@ def _coverage(report: Report) -> str:
 
 def _subgroups(figures: Figures) -> str:
     rows = [
-        [_group(row), f"{row['n']:,}", spread(row["auroc"], row.get("low"), row.get("high"))]
+        [
+            _group(row),
+            "–" if row["n"] is None else f"{row['n']:,}",
+            spread(row["auroc"], row.get("low"), row.get("high")),
+        ]
         for row in figures.get("subgroups") or []
     ]
     if not rows:

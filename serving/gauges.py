@@ -22,6 +22,8 @@ WINDOW = {
     "medimind_window_failed_findings": "Findings that failed in the newest judged window.",
     "medimind_window_judged_timestamp_seconds": "When the newest judged window was judged last.",
 }
+SMALLEST_COUNT = 10
+"""Nothing is told that fewer patients could be counted from: whoever reads /metrics need not be the ledger's owner."""
 FIGURE = "medimind_window_figure"
 EPISODES = "medimind_episodes_open"
 UNDELIVERED = "medimind_alerts_undelivered"
@@ -45,18 +47,34 @@ def read(engine: Engine, champions: Sequence[Promotion]) -> bytes:
             values = (
                 judged.block.number,
                 judged.block.n,
-                judged.outcomes,
+                judged.outcomes if judged.outcomes >= SMALLEST_COUNT or not judged.outcomes else None,
                 len(report.failed),
                 judged.judged_at.timestamp(),
             )
             for name, value in zip(WINDOW, values, strict=True):
-                found[name].append((of, value))
-            for kind in ("realized", "estimate"):
-                for named, value in _values(report.figures.get(kind) or {}):
+                if value is not None:
+                    found[name].append((of, value))
+            for kind, figures in _told(report.figures):
+                for named, value in _values(figures):
                     found[FIGURE].append(({**of, "kind": kind, **named}, value))
         found[EPISODES].append(({"model": champion.model}, len(alerts.open_episodes(engine, champion.model))))
     found[UNDELIVERED].append(({}, alerts.waiting(engine)))
     return "".join(_lines(found)).encode()
+
+
+def _told(figures: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """A window's figures, without those that fewer than 10 patients could be counted from: what came true of fewer
+    events or non-events, and the alerts where fewer were alerted, or were not."""
+    if not figures.get("few"):
+        yield "realized", figures.get("realized") or {}
+    estimate, n = dict(figures.get("estimate") or {}), figures.get("n") or 0
+    if isinstance(alerts_per_100 := estimate.get("alerts_per_100"), Mapping):
+        estimate["alerts_per_100"] = {
+            point: row
+            for point, row in alerts_per_100.items()
+            if min(row["value"], 100 - row["value"]) * n / 100 > SMALLEST_COUNT - 0.5
+        }
+    yield "estimate", estimate
 
 
 def _values(figures: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, str], float]]:

@@ -1,15 +1,19 @@
 """The window's findings: quiet without drift, loud with it, and never a crash."""
 
+from dataclasses import replace
 from html import escape
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.stats import chi2_contingency
 
-from configs.spec import RetrainWhen
+from configs.spec import RetrainWhen, Uncertainty
 from evidence import monitoring, page
 from evidence.card import card
 from evidence.report import Report
+from models.conformal import Conformal
 
 WINDOW = 150
 NOW = 1.8e9
@@ -381,11 +385,80 @@ def test_every_figure_with_a_gate_is_judged_by_its_interval(patients, predictor,
     assert "came true: it was off by" in good.finding("MW018").explanation
 
 
-@pytest.mark.parametrize(("missed", "verdict"), [(0.1, "passed"), (0.3, "failed")])
-def test_coverage_fails_below_what_chance_explains(missed, verdict, trained):
-    n = 100
-    coverage = [{"coverage": 1 - missed, "low": 0.5, "high": 0.95, "nominal": 0.9}]
-    assert monitoring._covered(trained, np.zeros(n), coverage).verdict == verdict
+@pytest.fixture(scope="module")
+def certain_of(trained):
+    """`certain_of(held, n)`: sets that hold what happened to `held` of `n` patients, and those: bundle, y, risk."""
+    rule = Uncertainty(coverage=0.9, abstain_unless_one_label=False)
+    spec = trained.spec.model_copy(update={"uncertainty": rule})
+    bundle = replace(trained, spec=spec, conformal=Conformal(coverage=0.9, negative=0.4, positive=0.6))
+
+    def make(held, n):
+        y = np.arange(n) % 2.0
+        return bundle, y, np.where(np.arange(n) < held, y, 1 - y)
+
+    return make
+
+
+@pytest.mark.parametrize(("held", "verdict"), [(90, "passed"), (70, "failed"), (97, "passed")])
+def test_coverage_fails_below_what_chance_explains(held, verdict, certain_of):
+    bundle, y, risk = certain_of(held, 100)
+    finding = monitoring._covered(bundle, y, risk)
+    assert finding.verdict == verdict
+    assert (finding.value, finding.interval is None) == ((None, True) if held == 97 else (held / 100, False))
+    assert "97" not in finding.explanation
+
+
+@given(
+    labels=st.lists(st.tuples(st.sampled_from("abcd"), st.booleans(), st.booleans()), min_size=10, max_size=150),
+)
+def test_no_groups_coverage_is_of_fewer_than_ten_nor_can_be_found_by_subtraction(labels, certain_of):
+    bundle, _, _ = certain_of(0, 10)
+    groups, events, inside = (np.array(column) for column in zip(*labels, strict=True))
+    y = events.astype(float)
+    rows = monitoring._coverage(bundle, y, np.where(events == inside, 1.0, 0.0), {"ward": groups})
+    outcome = np.where(events, "event", "no event")
+    for name, of in {"all": np.full(len(y), ""), "outcome": outcome, "ward": groups}.items():
+        told = [row for row in rows if row["attribute"] == name and row["n"] is not None]
+        for counted in (inside, ~inside):
+            shown = [int(counted[of == row["label"]].sum()) for row in told]
+            assert all(count >= 10 for count in shown)
+            left = int(counted.sum()) - sum(shown)
+            assert not left or left >= 10 or not told
+
+
+@given(
+    labels=st.lists(st.tuples(st.sampled_from("abcd"), st.booleans()), min_size=1, max_size=120), missing=st.booleans()
+)
+def test_no_sites_share_is_of_fewer_than_ten_nor_can_be_found_by_subtraction(labels, missing):
+    sites, rows = (np.array(column) for column in zip(*labels, strict=True))
+    said = monitoring._by_site(rows, {"site": sites}, everybody=missing)
+    told = [site for site in set(sites.tolist()) if f"{site}: not told" not in said]
+    for inside in (True, False):
+        shown = [int((rows[sites == site] == inside).sum()) for site in told]
+        assert all(count >= 10 or (missing and not count) for count in shown)
+        left = int((rows == inside).sum()) - sum(shown)
+        assert not left or left >= 10 or not told
+
+
+def test_outcomes_under_ten_are_not_told(patients, judged):
+    outcomes = np.full(60, np.nan)
+    outcomes[:3] = 1
+    assert judged(patients.X[:60], outcomes).figures["outcomes"] is None
+    assert judged(patients.X[:60]).figures["outcomes"] == 0
+
+
+def test_a_window_of_few_events_says_so_to_whoever_tells_its_figures_further(patients, judged):
+    few, many = np.zeros(60), np.arange(60) % 2.0
+    few[:4] = 1
+    assert judged(patients.X[:60], few).figures["few"] is True
+    assert "few" not in judged(patients.X[:60], many).figures
+
+
+def test_a_groups_number_is_not_told_where_it_would_tell_anothers(trained, predictor, patients):
+    y, risk = patients.y[:100], predictor.risk(patients.X[:100])
+    wards = np.array(["a"] * 40 + ["b"] * 56 + ["c"] * 4)
+    (first, second) = monitoring._groups(y, risk, {"ward": wards})
+    assert (first["n"], second["n"]) == (None, 56)
 
 
 def test_a_window_of_many_patients_needs_no_more_memory_than_one_of_few():

@@ -30,11 +30,12 @@ FIGURES = {
 def judge(answered):
     """`judge(engine, version, bundle, figures, verdict, …)`: a window of three predictions, and what was found."""
 
-    def make(engine, version, bundle, figures=FIGURES, verdict="failed"):
+    def make(engine, version, bundle, figures=FIGURES, verdict="failed", known=0):
         said = answered(3, bundle=bundle, version=version)
         predictions.keep(engine, predictions.Entry([said], None, lambda numbers: b""))
         (block,), _ = windows.due(engine, "angina", version, bundle, 3, 20)
         window, outcomes_to = windows.read(engine, block)
+        window.outcomes[:known] = 1.0
         findings = (
             Finding("MW001", "predictions", "passed", 3.0, ">= 1", "3 predictions"),
             Finding("MW002", "drift", verdict, 0.2, "<= 0.1", 'the "age" \\ moved'),
@@ -58,8 +59,14 @@ def test_the_newest_window_of_the_champion_is_told_as_the_ledger_has_it(engine, 
     promote(engine, 3, report_on(BEFORE), "nurse.joy", "first")
     judge(engine, 3, BEFORE, verdict="passed")
     newest = judge(engine, 3, BEFORE)
-    texts = {("MW002", "missing: sex"): "drift", ("MW002", "missing: age"): "drift"}
-    alerts.failing(engine, "angina", 3, texts, [], ["log", "mail"])
+    alerts.failing(
+        engine,
+        "angina",
+        3,
+        {("MW002", "missing: sex"): "drift", ("MW002", "missing: age"): "drift"},
+        [],
+        ["log", "mail"],
+    )
 
     found = told(gauges.read(engine, [find_champion(engine, "angina")]))
 
@@ -87,6 +94,23 @@ def test_a_new_champion_is_not_told_the_figures_of_the_one_before(ledger, report
     found = told(gauges.read(ledger, [find_champion(ledger, "angina")]))
 
     assert found == {("medimind_episodes_open", "model=angina"): 0, ("medimind_alerts_undelivered",): 0}
+
+
+def test_what_fewer_than_ten_patients_could_be_counted_from_is_not_told(ledger, report_on, judge):
+    """An observed / expected of 0.6, a mean risk and the number of predictions give back how many had the event."""
+    promote(ledger, 3, report_on(BEFORE), "nurse.joy", "first")
+    alerted = {"rare": {"value": 6.0}, "often": {"value": 20.0}, "most": {"value": 94.0}}
+    estimate = {"auroc": {"value": 0.81}, "alerts_per_100": alerted}
+    realized = {"observed_over_expected": {"value": 0.6}}
+    newest = judge(ledger, 3, BEFORE, {"n": 50, "few": True, "realized": realized, "estimate": estimate}, known=2)
+    assert newest.outcomes == 2
+
+    found = told(gauges.read(ledger, [find_champion(ledger, "angina")]))
+
+    figures = {label for name, *labels in found if name == "medimind_window_figure" for label in labels if "=" in label}
+    assert "kind=realized" not in figures and "figure=auroc" in figures
+    assert {label for label in figures if label.startswith("point=")} == {"point=often"}
+    assert "medimind_window_outcomes" not in {name for name, *_ in found}
 
 
 def test_a_label_that_holds_quotes_is_read_back_as_it_was(ledger, report_on, judge):

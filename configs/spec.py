@@ -278,6 +278,11 @@ class RetrainWhen(Frozen):
     def _some(self) -> Self:
         if all(value is None for _, value in self):
             raise ValueError(f"at least one of {', '.join(type(self).model_fields)} is expected")
+        for name, bound in self.bounds.items():
+            if bound.by_interval:
+                raise ValueError(f"`{name}` is always judged by its interval: write its ends alone, without `reaches`")
+        if self.auroc and (self.auroc.low is None or self.auroc.high is not None or self.auroc.low > 1):
+            raise ValueError(f"`auroc` is due below a bound, such as '>= 0.70', of at most 1, got '{self.auroc.text}'")
         return self
 
     @property
@@ -294,6 +299,15 @@ class Monitoring(Frozen):
     min_outcomes: Annotated[int, Field(gt=0)]
     retrain_when: RetrainWhen | None = None
 
+    @model_validator(mode="after")
+    def _judged_at_all(self) -> Self:
+        if self.min_outcomes > self.window:
+            raise ValueError(
+                f"`min_outcomes` {self.min_outcomes} is more than a `window` of {self.window} predictions ever has: "
+                "its performance would never be judged"
+            )
+        return self
+
 
 class Trial(Frozen):
     """The silent trial: how many outcomes of patients whom the candidate scored, unheard, decide on it, once."""
@@ -309,7 +323,8 @@ class Canary(Frozen):
 
 
 class Probation(Frozen):
-    """After a promotion by itself: for so many outcomes the earlier champion scores beside it and may come back."""
+    """After a retrained candidate is promoted: for so many outcomes it is held against the earlier champion, which may
+    come back by itself."""
 
     outcomes: Annotated[int, Field(gt=0)]
 
@@ -336,6 +351,13 @@ class Retrain(Frozen):
             raise ValueError("exactly one of `log_loss: better` and `brier: better` is expected")
         if self.trial is None and (self.canary or self.probation):
             raise ValueError("`canary` and `probation` follow a `trial`, and none is written")
+        fewest = self.min_events + self.min_non_events
+        for name, stage in (("trial", self.trial), ("probation", self.probation)):
+            if stage is not None and stage.outcomes < fewest:
+                raise ValueError(
+                    f"`{name}.outcomes` {stage.outcomes} cannot hold {self.min_events} `min_events` and "
+                    f"{self.min_non_events} `min_non_events`: at least {fewest} are expected"
+                )
         return self
 
     @property

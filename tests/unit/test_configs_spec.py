@@ -521,3 +521,23 @@ def test_a_released_list_that_names_no_disease_is_refused(folder, text, reason):
     with pytest.raises(SpecError) as refused:
         enabled(folder)
     assert reason in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "reason"),
+    [
+        ("monitoring", {"window": 50, "min_outcomes": 51}, "would never be judged"),
+        ("monitoring.retrain_when", {"auroc": "<= 0.8"}, "`auroc` is due below a bound, such as '>= 0.70'"),
+        ("monitoring.retrain_when", {"auroc": [0.6, 0.9]}, "got '0.6 to 0.9'"),
+        ("monitoring.retrain_when", {"auroc": ">= 70"}, "of at most 1, got '>= 70'"),
+        ("monitoring.retrain_when", {"calibration_slope": {"reaches": [0.5, 2]}}, "without `reaches`"),
+        ("change_control.retrain.trial", {"outcomes": 19}, "`trial.outcomes` 19 cannot hold 10 `min_events` and 10"),
+    ],
+)
+def test_a_trigger_or_a_trial_that_could_never_do_what_it_says_is_refused(toy_document, path, value, reason):
+    assert reason in refusal(toy_document, path, value)
+
+
+def test_a_probation_too_short_to_compare_in_is_refused(toy_document):
+    document = put(toy_document, "change_control.retrain.trial", {"outcomes": 20})
+    assert "`probation.outcomes` 5" in refusal(document, "change_control.retrain.probation", {"outcomes": 5})

@@ -574,6 +574,7 @@ def _groups(y: Array, risk: Array, attributes: Mapping[str, NDArray[np.str_]]) -
             if n < FEWEST_PATIENTS or min(events, n - events) < FEWEST_OF_A_CLASS:
                 continue
             spread = delong_interval(y[here], risk[here])
+            ratio = observed_over_expected(y[here], risk[here])
             found.append(
                 {
                     "attribute": name,
@@ -582,7 +583,7 @@ def _groups(y: Array, risk: Array, attributes: Mapping[str, NDArray[np.str_]]) -
                     "auroc": auroc(y[here], risk[here]),
                     "low": spread[0] if spread else None,
                     "high": spread[1] if spread else None,
-                    "observed_over_expected": observed_over_expected(y[here], risk[here]),
+                    "observed_over_expected": ratio if np.isfinite(ratio) else None,
                 }
             )
     return found

@@ -37,7 +37,7 @@ code, pre { font: .9em/1.5 ui-monospace, monospace; overflow-wrap: anywhere; }
 .invented { border: 2px dashed var(--muted); padding: .5rem .9rem; font-weight: 600; }
 .passed .mark, .passed.verdict { color: var(--good); } .failed .mark, .failed.verdict { color: var(--bad); }
 .verdict { font-size: 1.25rem; font-weight: 650; margin: 1.5rem 0 0; padding: .8rem 1.1rem; border-left: 5px solid;
-  background: var(--soft); max-width: none; }
+  background: var(--soft); max-width: none; overflow-wrap: anywhere; }
 .verdict.not-applicable { color: var(--ink); }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); gap: 0 1.75rem;
   margin: 1.5rem 0 0; }
@@ -49,7 +49,7 @@ nav ul { list-style: none; display: flex; flex-wrap: wrap; gap: .1rem 1.25rem; p
 nav a { display: inline-block; padding: .2rem 0; }
 .findings { list-style: none; padding: 0; margin: 0; }
 .findings li { display: grid; grid-template-columns: 9rem 1fr 15rem; gap: .1rem 1.25rem; padding: .7rem 0;
-  border-bottom: 1px solid var(--rule); }
+  border-bottom: 1px solid var(--rule); overflow-wrap: anywhere; }
 .findings .mark { font-weight: 650; } .findings .figure { font-variant-numeric: tabular-nums; }
 .findings .title { font-weight: 600; } .code { color: var(--muted); font-weight: 400; font-size: .9rem; }
 .findings .why, .findings .limit { color: var(--muted); font-size: .93rem; overflow-wrap: anywhere; }

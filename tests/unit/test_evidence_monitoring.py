@@ -440,6 +440,14 @@ def test_no_sites_share_is_of_fewer_than_ten_nor_can_be_found_by_subtraction(lab
         assert not left or left >= 10 or not told
 
 
+def test_a_group_of_whom_no_event_was_expected_has_no_ratio_and_the_report_can_be_written(patients, trained):
+    X, y = patients.X[:60], np.arange(60) % 2.0
+    seen = monitoring.Seen(X, np.zeros(60), y, {"site": np.full(60, "north")}, np.arange(60.0), NOW, 0, 60, {})
+    report = monitoring.judge(trained, "60", seen)
+    assert report.figures["subgroups"][0]["observed_over_expected"] is None
+    assert Report.from_json(report.to_json()) == report
+
+
 def test_outcomes_under_ten_are_not_told(patients, judged):
     outcomes = np.full(60, np.nan)
     outcomes[:3] = 1

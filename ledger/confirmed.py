@@ -73,6 +73,10 @@ def count(engine: sa.Engine, model: str, since: int, to: int | None = None) -> i
         if to is None:  # else SQLite reads every outcome there is
             to = connection.execute(sa.select(sa.func.max(o.c.id))).scalar() or 0
         of_model = sa.select(o.c.request, o.c.position).where(o.c.id > since, o.c.id <= to, _of_model(model))
+        if since:
+            first = o.alias()
+            same = first.c.request == o.c.request, first.c.position == o.c.position, first.c.id <= since
+            of_model = of_model.where(~sa.exists().where(*same).correlate(o))
         query = sa.select(sa.func.count()).select_from(of_model.distinct().subquery())
         return int(connection.execute(query).scalar_one())
 

@@ -23,9 +23,9 @@ def put(engine: sa.Engine, counts: Mapping[tuple[str, str, str], int]) -> None:
 
 
 def between(engine: sa.Engine, model: str, begin: datetime, end: datetime) -> dict[tuple[str, str], int]:
-    """How many of the model's records were refused from `begin` on and before `end`, by code and field."""
+    """How many of the model's records were refused after `begin` and up to `end`, by code and field."""
     t = tables.refusals
     query = sa.select(t.c.code, t.c.field, sa.func.sum(t.c.n).label("n")).group_by(t.c.code, t.c.field)
-    query = query.where(t.c.model == model, t.c.at >= utc(begin), t.c.at < utc(end)).order_by(t.c.code, t.c.field)
+    query = query.where(t.c.model == model, t.c.at > utc(begin), t.c.at <= utc(end)).order_by(t.c.code, t.c.field)
     with reading(engine) as connection:
         return {(row.code, row.field): int(row.n) for row in connection.execute(query)}

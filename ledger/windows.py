@@ -14,11 +14,14 @@ import sqlalchemy as sa
 
 from evidence.report import Report
 from ledger import tables
-from ledger.database import audit, now, one_at_a_time, snapshot, utc
+from ledger.database import audit, now, one_at_a_time, reading, snapshot, utc
 from ledger.predictions import Window, laid_out
 
 TIMELINE = 100
 """How many windows of a bundle are shown, and looked at for late outcomes."""
+
+MOST_AT_ONCE = 500
+"""Blocks that one look judges; what is due beyond waits for the next."""
 
 Place = tuple[int, int]
 """A request's number and a position in it."""
@@ -54,31 +57,47 @@ class Judged:
     report: Report
 
 
-def due(engine: sa.Engine, model: str, version: int, bundle: str, size: int, most: int) -> tuple[list[Block], int]:
+def due(
+    engine: sa.Engine, model: str, version: int, bundle: str, size: int, at_first: int, most: int = MOST_AT_ONCE
+) -> tuple[list[Block], int]:
     """The bundle's full blocks that are not judged yet, oldest first, and how many predictions are passed over.
 
-    Of more than `most` blocks the oldest are passed over, and never judged.
+    Where none of the bundle's was judged before, the oldest beyond `at_first` blocks are passed over, and never judged.
+    Later nothing is passed over: what lies beyond `most` blocks is left for the next time.
     """
     with snapshot(engine) as connection:
         before, begin = _frontier(connection, model, bundle)
         waiting = _count(connection, model, bundle, begin, None)
         full = waiting // size
-        passed = max(full - most, 0) * size
+        passed = max(full - at_first, 0) * size if before == 0 else 0
         if passed:
             begin = _newest(connection, model, bundle, waiting - passed)
+        wanted = min(full, at_first if before == 0 else most)
         blocks: list[Block] = []
         taken = 0
         for request, start, end in _spans(connection, model, bundle, begin, None):
-            while len(blocks) < min(full, most) and start < end:
+            while len(blocks) < wanted and start < end:
                 step = min(size - taken, end - start)
                 start, taken = start + step, taken + step
                 if taken == size:
                     number = before + len(blocks) + 1
                     blocks.append(Block(model, version, bundle, number, begin, (request, start - 1), size))
                     begin, taken = (request, start), 0
-            if len(blocks) == min(full, most):
+            if len(blocks) == wanted:
                 break
     return blocks, passed
+
+
+def ended(engine: sa.Engine, model: str, bundle: str, before: int | None = None) -> datetime | None:
+    """When the bundle's windows ended, by the latest of them; of those with a number below `before` alone, if it is
+    given. None if there is none."""
+    t = tables.windows
+    query = sa.select(sa.func.max(t.c.ends_at)).where(t.c.model == model, t.c.bundle == bundle)
+    if before is not None:
+        query = query.where(t.c.number < before)
+    with reading(engine) as connection:
+        found = connection.execute(query).scalar()
+    return utc(found) if found is not None else None
 
 
 def open_block(engine: sa.Engine, model: str, version: int, bundle: str, size: int) -> Block | None:

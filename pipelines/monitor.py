@@ -1,15 +1,18 @@
 """The champion watched: its windows judged and kept, people told, pages written, the newest window's inputs drawn."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from configs.errors import CohortError, LedgerError, RecordError
+from configs.errors import BusyError, CohortError, LedgerError, RecordError
 from configs.settings import Settings
 from evidence import monitoring
 from evidence.metrics import Array
@@ -19,7 +22,7 @@ from evidence.timeline import Shown, count
 from features import build, cohort
 from features.columns import Record
 from features.records import labels
-from ledger import predictions, refusals, windows
+from ledger import locks, predictions, refusals, stops, windows
 from ledger.alerts import Episode, Key, failing
 from ledger.database import Engine, connect, now
 from ledger.predictions import Window, feature_digest
@@ -33,18 +36,29 @@ from pipelines.alerts import Told
 if TYPE_CHECKING:
     import pandas as pd
 
-MOST_AT_ONCE = 20
-"""New windows that one look judges; of what a ledger held before, the rest is passed over."""
+MOST_AT_FIRST = 20
+"""Windows that the first look at a bundle judges; of what the ledger held before, the rest is passed over."""
+
+OTHERS_WAIT_S = 60.0
+"""How long a look waits for another one at the same model."""
+
+SILENT = ("MW001", "predictions")
+"""The finding that nothing is answered any more."""
+
+SILENT_WINDOWS = 3
+"""Nothing for as long as so many windows take is silence; and so many are needed to say how long one takes."""
+
+A_WINDOW_AT_LEAST = timedelta(days=1)
+"""No silence is told of sooner than if a window took a day: a ward has its nights and weekends."""
 
 RECOMPUTED = 200
 """Predictions of a window that are computed again from what is on record."""
 
-REFUSALS_LATE = timedelta(seconds=5)
-"""A server counts refused records, and puts the counts on record a moment later."""
-
 BROKEN = "MW020"
 
-ONLY_IF_THERE = {"MW015", "MW016", "MW017", BROKEN}
+OF_REFUSALS = {"MW015", "MW016", "MW017"}
+
+ONLY_IF_THERE = {*OF_REFUSALS, BROKEN}
 """Findings that name what was refused or broken: a newer window that does not name it has none of it."""
 
 
@@ -112,17 +126,43 @@ def watch(
     Each is kept, and a finding of the champion's that fails begins an episode, to be told on these channels. Writes no
     page.
     """
+    with _alone(engine, settings, champion.model):
+        return _look(engine, champion, predictor, settings, channels)
+
+
+@contextmanager
+def _alone(engine: Engine, settings: Settings, model: str) -> Iterator[None]:
+    """One look at a model at a time. Raises BusyError if another one takes longer than OTHERS_WAIT_S."""
+    until = monotonic() + OTHERS_WAIT_S
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(locks.alone(engine, settings, f"{model}-monitor"))
+                break
+            except BusyError as exc:
+                if monotonic() > until:
+                    raise BusyError(
+                        f"{model} is being monitored by another process; wait until it has ended, and try again."
+                    ) from exc
+                sleep(0.2)
+        yield
+
+
+def _look(
+    engine: Engine, champion: Promotion, predictor: Predictor, settings: Settings, channels: Sequence[str]
+) -> Watched:
     model, bundle = champion.model, champion.bundle
     known = {one.block.number: one for one in windows.judged(engine, model, bundle)}
     opened = _episodes(engine, champion, known.values(), channels)  # an earlier look may have died before it said so
     stale = [one.block for one in windows.stale(engine, list(known.values()))]
     size = predictor.spec.monitoring.window
-    due, passed_over = windows.due(engine, model, champion.version, bundle, size, MOST_AT_ONCE)
+    due, passed_over = windows.due(engine, model, champion.version, bundle, size, MOST_AT_FIRST)
     judged = []
     for block in [*stale, *due]:
         known[block.number] = _judge(engine, predictor, block)
         judged.append(known[block.number])
         opened += _episodes(engine, champion, known.values(), channels)
+    opened += _episodes(engine, champion, known.values(), channels, _since(engine, champion, predictor, known))
     for other in pages.champions(pages.decided(engine, model)) - {bundle}:
         if late := windows.stale(engine, windows.judged(engine, model, other)):
             its_own = Predictor(bundles.get(other, settings))
@@ -130,8 +170,51 @@ def watch(
     return Watched(tuple(judged), passed_over, tuple(opened))
 
 
+def _since(engine: Engine, champion: Promotion, predictor: Predictor, judged: Mapping[int, Judged]) -> dict[Key, str]:
+    """What fails of what came after the last window: records refused, or nothing at all for too long; "" if not so.
+
+    A field of which fewer than 10 records were refused waits for its window: of few records one is a large share.
+    """
+    model, bundle = champion.model, champion.bundle
+    size = predictor.spec.monitoring.window
+    block = windows.open_block(engine, model, champion.version, bundle, size)
+    if block is not None and block.n >= size:  # windows are left for the next look
+        return {SILENT: ""}
+    window = windows.read(engine, block)[0] if block is not None else predictions.laid_out((), {}, 0)
+    begin = max(windows.ended(engine, model, bundle) or champion.at, champion.at)
+    stood = stops.find(engine, model)
+    asleep = stood.stopped is not None or champion.version in stood.retired
+    found = {SILENT: "" if asleep else _silence(champion, judged, window.last)}
+    refused = refusals.between(engine, model, begin, now())
+    if refused:
+        report = judge_window(predictor, f"all since {begin:%Y-%m-%d %H:%M} UTC", window, refused)
+        for one in report.failed:
+            if one.code in OF_REFUSALS and one.value is not None:
+                found[one.code, one.title] = _text(report, one)
+    return found
+
+
+def _silence(champion: Promotion, judged: Mapping[int, Judged], last: datetime | None) -> str:
+    """Whether nothing was answered for three times as long as windows took, in the median; empty if it was."""
+    ends = [judged[number].ends_at for number in sorted(judged)]
+    if len(ends) < SILENT_WINDOWS:
+        return ""
+    since = max(ends[-1], champion.at, last or champion.at)
+    took = timedelta(seconds=float(np.median([abs(b - a).total_seconds() for a, b in pairwise(ends)])))
+    silent = now() - since
+    if silent <= SILENT_WINDOWS * max(took, A_WINDOW_AT_LEAST):
+        return ""
+    days, usual = silent / timedelta(days=1), took / timedelta(days=1)
+    return (
+        f"no prediction since {since:%Y-%m-%d %H:%M} UTC, for {days:.1f} days, where a window took {usual:.1f}: is "
+        "anybody asking, and is it the champion?"
+    )
+
+
 def judge_window(predictor: Predictor, named: str, window: Window, refused: Mapping[tuple[str, str], int]) -> Report:
     """The report of one window. `refused`: records that the contract refused in its time, by code and field."""
+    if window.purged and not len(window):
+        refused = {}  # of how many records nobody can tell
     checked = [_checked(predictor, record) for record in window.records]
     broken = sum(record is None for record in checked)
     values = {
@@ -152,6 +235,8 @@ def judge_window(predictor: Predictor, named: str, window: Window, refused: Mapp
         refused=refused,
     )
     report = monitoring.judge(predictor.bundle, named, seen)
+    if window.purged and not len(window):
+        report = replace(report, findings=tuple(_purged(finding, window.purged) for finding in report.findings))
     if not broken:
         return report
     why = (
@@ -160,6 +245,14 @@ def judge_window(predictor: Predictor, named: str, window: Window, refused: Mapp
     )
     found = Finding(BROKEN, "records that keep the contract", "failed", 1 - broken / len(window), "= 1", why)
     return replace(report, findings=(*report.findings, found))
+
+
+def _purged(finding: Finding, n: int) -> Finding:
+    """Of a window of which nothing is left: that nobody asked is not so."""
+    if finding.code != "MW001":
+        return finding
+    why = f"purged: the records of all {count(n)} predictions were removed before they were judged"
+    return replace(finding, verdict="not applicable", value=None, explanation=why)
 
 
 def _checked(predictor: Predictor, record: dict[str, Any]) -> Record | None:
@@ -193,9 +286,23 @@ def _judge(engine: Engine, predictor: Predictor, block: Block) -> Judged:
 
 
 def _refused(engine: Engine, block: Block, window: Window) -> dict[tuple[str, str], int]:
+    """What was refused after the window before and up to this one's end: each refusal belongs to one window.
+
+    Of a first window, since the bundle was promoted; since its own first prediction where others were passed over.
+    """
     if window.first is None or window.last is None:
         return {}
-    return refusals.between(engine, block.model, window.first, window.last + REFUSALS_LATE)
+    before = windows.ended(engine, block.model, block.bundle, before=block.number)
+    at = [
+        one.at
+        for one in pages.decided(engine, block.model)
+        if one.kind == "promotions" and one.fields["bundle"] == block.bundle and one.at <= window.last
+    ]
+    if before is not None:
+        begin = max([before, *at])
+    else:
+        begin = max(at, default=window.first) if block.first == (0, 0) else window.first
+    return refusals.between(engine, block.model, begin, window.last)
 
 
 def _named(what: str, window: Window) -> str:
@@ -208,17 +315,30 @@ def _named(what: str, window: Window) -> str:
     )
 
 
-def _episodes(engine: Engine, champion: Promotion, judged: Iterable[Judged], channels: Sequence[str]) -> list[Episode]:
-    """Begin and end episodes: of each finding the newest window counts in which it could be judged."""
+def _episodes(
+    engine: Engine,
+    champion: Promotion,
+    judged: Iterable[Judged],
+    channels: Sequence[str],
+    since: Mapping[Key, str] | None = None,
+) -> list[Episode]:
+    """Begin and end episodes: of each finding the newest window counts in which it could be judged.
+
+    `since`: what is so after the last window, a text where it fails; it counts before what windows say. Without it
+    nothing is ended that may still be so.
+    """
     newest: dict[Key, str] = {}
     for one in sorted(judged, key=lambda one: one.block.number):
-        if one.report.findings:
+        if any(finding.code == "MW001" and finding.verdict == "passed" for finding in one.report.findings):
             newest |= {key: "" for key in newest if key[0] in ONLY_IF_THERE}
         newest |= {
             (finding.code, finding.title): _text(one.report, finding) if finding.verdict == "failed" else ""
             for finding in one.report.findings
             if finding.verdict != "not applicable"
         }
+    if since is None:  # what came after the last window may fail still
+        newest = {key: text for key, text in newest.items() if text or key[0] not in OF_REFUSALS}
+    newest |= since or {}
     texts = {key: text for key, text in newest.items() if text}
     return failing(engine, champion.model, champion.version, texts, newest.keys() - texts.keys(), channels)
 
@@ -232,10 +352,11 @@ def _filling(engine: Engine, champion: Promotion, predictor: Predictor) -> tuple
     """The champion's window that is not full yet, or has nothing in it at all; it is on no record."""
     size = predictor.spec.monitoring.window
     block = windows.open_block(engine, champion.model, champion.version, champion.bundle, size)
-    window, refused = predictions.laid_out((), {}, 0), {}
+    window = predictions.laid_out((), {}, 0)
     if block is not None:
         window, _ = windows.read(engine, block)
-        refused = _refused(engine, block, window)
+    begin = max(windows.ended(engine, champion.model, champion.bundle) or champion.at, champion.at)
+    refused = refusals.between(engine, champion.model, begin, now())
     report = judge_window(predictor, _named("a window that is not full yet", window), window, refused)
     return _unkept(champion, window, report, f"window-{champion.version}-filling.html"), window
 

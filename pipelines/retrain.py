@@ -147,7 +147,7 @@ def _announce(engine: Engine, step: Step | None, settings: Settings) -> None:
     if step is None:
         return
     code = ANNOUNCED.get(step.step)
-    texts = {}
+    texts: dict[alerts.Key, str] = {}
     if code is not None and not alerts.begun_since(engine, step.model, code, step.at):
         texts[code, step.step] = step.told
     champion = promotions.find_champion(engine, step.model)

@@ -153,6 +153,16 @@ def test_of_many_predictions_the_newest_windows_are_judged_and_the_rest_is_count
     assert [one.block.number for one in judged(engine, "angina", BUNDLE)] == [1, 2]
 
 
+def test_only_a_first_look_passes_over_and_a_later_one_leaves_the_rest(engine, answered):
+    answer(engine, answered(7))
+    monitor(engine, 5, most=2)
+    answer(engine, answered(25))
+
+    blocks, passed = due(engine, "angina", 3, BUNDLE, 5, 2, 3)
+
+    assert ([block.number for block in blocks], blocks[0].first, passed) == ([2, 3, 4], (1, 5), 0)
+
+
 def test_the_open_window_is_no_larger_than_a_full_one(engine, answered):
     answer(engine, answered(7), answered(2))
 

@@ -1,6 +1,7 @@
 """The champion watched: each window is judged once, again when more is known, and what fails is told once."""
 
 import shutil
+import threading
 from dataclasses import replace
 from datetime import timedelta
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from evidence.report import Finding
-from ledger import alerts, outcomes, refusals, windows
+from ledger import alerts, outcomes, predictions, refusals, windows
 from ledger.database import at, now, writing
 from ledger.outcomes import Outcome
 from ledger.predictions import prediction_id
@@ -78,12 +79,16 @@ def test_each_window_is_judged_once_and_again_when_an_outcome_comes(clinic):
 
 
 def test_of_a_ledger_with_far_more_than_one_look_can_judge_the_newest_is_judged(clinic, monkeypatch):
-    monkeypatch.setattr(monitor, "MOST_AT_ONCE", 2)
+    monkeypatch.setattr(monitor, "MOST_AT_FIRST", 2)
     clinic.see(260)
 
     watched = watch(clinic)
 
     assert (len(watched.judged), watched.passed_over) == (2, 150)
+
+    clinic.see(200)
+    watched = watch(clinic)
+    assert (numbers(watched), watched.passed_over) == ([3, 4, 5, 6], 0), "later looks pass over nothing"
 
 
 def test_a_finding_that_goes_on_failing_begins_one_episode_and_it_ends_when_it_passes(clinic):
@@ -191,8 +196,9 @@ def test_a_second_finding_of_a_code_that_fails_already_is_told_too(clinic):
 
 def test_a_field_that_is_refused_no_more_ends_its_episode(clinic):
     began = now()
-    refusals.put(clinic.engine, {("toy", "out_of_range", "rate"): 40})
-    with at(began + MINUTE / 60):
+    with at(began):
+        refusals.put(clinic.engine, {("toy", "out_of_range", "rate"): 40})
+    with at(began + MINUTE):
         clinic.see(50)
         watch(clinic)
     assert "out of range: rate" in open_titles(clinic)
@@ -201,3 +207,82 @@ def test_a_field_that_is_refused_no_more_ends_its_episode(clinic):
         clinic.see(50)
         watch(clinic)
     assert "out of range: rate" not in open_titles(clinic)
+
+
+def test_two_looks_at_once_judge_each_window_once_and_tell_it_once(clinic):
+    clinic.see(150, more_events=-1.0)
+    clinic.predictor(clinic.champion.bundle)
+    looks, ready = [], threading.Barrier(2)
+
+    def look():
+        ready.wait(10)
+        looks.append(watch(clinic))
+
+    threads = [threading.Thread(target=look) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+
+    assert sorted(map(numbers, looks)) == [[], [1, 2, 3]]
+    opened = [(episode.code, episode.title) for one in looks for episode in one.opened]
+    assert opened and len(set(opened)) == len(opened)
+
+
+def test_refusals_between_windows_are_in_the_next_and_each_is_counted_once(clinic):
+    began = now()
+
+    def refused(minute, n):
+        with at(began + minute * MINUTE):
+            refusals.put(clinic.engine, {("toy", "out_of_range", "rate"): n})
+
+    def fill(minute):
+        with at(began + minute * MINUTE):
+            clinic.see(50)
+            (one,) = watch(clinic).judged
+        return [finding.explanation for finding in one.report.findings if finding.title == "out of range: rate"]
+
+    assert fill(1) == []
+    refused(5, 500)
+    assert fill(10)[0].startswith("500 of 550")
+    refused(10.02, 40)
+    assert fill(10.1)[0].startswith("40 of 90")
+    assert fill(10.2) == []
+
+
+def test_where_every_record_is_refused_somebody_is_told_before_any_window_is_full(clinic):
+    refusals.put(clinic.engine, {("toy", "out_of_range", "rate"): 9})
+    assert watch(clinic).opened == (), "few records say little"
+
+    refusals.put(clinic.engine, {("toy", "out_of_range", "rate"): 1000})
+    (told,) = watch(clinic).opened
+    assert (told.code, told.title) == ("MW015", "out of range: rate") and "1009 of 1009" in told.text
+    assert watch(clinic).opened == ()
+
+
+def test_silence_is_told_after_three_times_as_long_as_windows_take_and_ends_when_somebody_asks(clinic):
+    began, day = now(), timedelta(days=1)
+    for week in range(3):
+        with at(began + 7 * week * day):
+            clinic.see(50)
+            watch(clinic)
+    for days, silent in ((14 + 20, False), (14 + 22, True)):
+        with at(began + days * day):
+            watched = watch(clinic)
+        assert ("MW001" in {episode.code for episode in watched.opened}) == silent
+
+    with at(began + 37 * day):
+        clinic.see(1)
+        watch(clinic)
+    assert "MW001" not in {episode.code for episode in alerts.open_episodes(clinic.engine, "toy")}
+
+
+def test_a_window_that_was_purged_before_it_was_judged_is_no_silence(clinic):
+    clinic.see(50)
+    predictions.purge(clinic.engine, now() + MINUTE, "nurse.joy")
+
+    (one,) = watch(clinic).judged
+
+    (size,) = [finding for finding in one.report.findings if finding.code == "MW001"]
+    assert size.verdict == "not applicable" and size.explanation.startswith("purged")
+    assert alerts.open_episodes(clinic.engine, "toy") == []

@@ -395,14 +395,17 @@ def _performance(bundle: Bundle, seen: Seen) -> tuple[list[Finding], dict[str, A
         why = f"{_counted(len(y))} outcomes are known, {fewest} are needed"
         return [Finding(code, title, "not applicable", None, None, why) for code, title in OF_OUTCOMES.items()], {}
     figures = realized(y, risk, bundle.thresholds, spec.split.seed)
-    series = cusum.chart(y, risk, spec.split.seed)
+    half = 2 * len(y) >= len(seen)
+    series = cusum.chart(y, risk, spec.split.seed) if half else {}
     coverage = _coverage(bundle, y, risk, attributes)
     groups = _groups(y, risk, attributes)
     few = min(y.sum(), len(y) - y.sum()) < SMALLEST_CELL
     events = f"fewer than {SMALLEST_CELL} events or non-events" if few else f"{int(y.sum())} events"
     counted = f"{len(y)} outcomes, {events}"
     when = spec.monitoring.retrain_when
-    findings = [_prevalence(bundle, y, attributes, few)]
+    early = f"the outcomes of fewer than half of {len(seen)} predictions are known; it is judged from half on"
+    waits = {code: Finding(code, OF_OUTCOMES[code], "not applicable", None, None, early) for code in ("MW006", "MW011")}
+    findings = [_prevalence(bundle, y, attributes, few) if half else waits["MW006"]]
     for code, name in (
         ("MW007", "auroc"),
         ("MW008", "observed_over_expected"),
@@ -414,7 +417,11 @@ def _performance(bundle: Bundle, seen: Seen) -> tuple[list[Finding], dict[str, A
         bound = (when.bounds.get(name) if when else None) or getattr(spec.gates, name)
         findings.append(_realized(code, OF_OUTCOMES[code], figures.get(name), bound, counted))
     findings += _alerted(bundle, len(y), figures.get("ppv", {}))
-    findings += [_cusum(series, counted), _covered(bundle, y, risk), _gap(spec, figures, groups)]
+    findings += [
+        _cusum(series, counted) if half else waits["MW011"],
+        _covered(bundle, y, risk),
+        _gap(spec, figures, groups),
+    ]
     more: dict[str, Any] = {"realized": figures, "cusum": series, "coverage": coverage, "subgroups": groups}
     more["few"] = bool(few)
     return findings, {key: value for key, value in more.items() if value}
@@ -487,7 +494,7 @@ def _prevalence(bundle: Bundle, y: Array, attributes: Mapping[str, NDArray[np.st
     share = f"{y.mean():.2f}" if not few else f"fewer than {SMALLEST_CELL} events or non-events"
     groups = "" if few else _by_site(y == 1, attributes)
     about = f"{share} in {len(y)} outcomes, {before[0] / sum(before):.2f} in training{groups}"
-    return _tested("MW006", "prevalence", p_value(before, [y.sum(), (1 - y).sum()]), FALSE_ALARMS, about)
+    return _tested("MW006", "prevalence", p_value(before, [y.sum(), (1 - y).sum()]), FALSE_ALARMS / cusum.LOOKS, about)
 
 
 def _realized(code: str, title: str, figure: Mapping[str, float] | None, bound: Bound | None, counted: str) -> Finding:
@@ -514,7 +521,8 @@ def _cusum(series: Mapping[str, Any], counted: str) -> Finding:
         for side, kind in (("crossed_up", "more"), ("crossed_down", "fewer"))
         if series[side] is not None
     ]
-    about = f"{'; '.join(where) or 'within its limit'}; {counted}; a calibrated model crosses in 1 % of such series"
+    law = "a calibrated model crosses in about 1 % of windows, however often they are looked at"
+    about = f"{'; '.join(where) or 'within its limit'}; {counted}; {law}"
     return gated("MW011", OF_OUTCOMES["MW011"], series["highest"], None, limit, about)
 
 

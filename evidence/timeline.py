@@ -343,7 +343,7 @@ def cusum(key: str, chart: Figures, said: str) -> str:
         Line("fewer", [(x, -abs(y)) for x, y in zip(at, down, strict=True)], "dashed"),
     ]
     title = "CUSUM of observed against expected"
-    said = f"{said} Dotted: the limit that a calibrated model crosses in 1 % of such series."
+    said = f"{said} Dotted: the limit that a calibrated model crosses in about 1 % of windows."
     axes = Axis("patients, in order", 0, last, whole=True), Axis("log likelihood ratio", -most, most)
     rows = [[f"{x:g}", number(y, 2), number(-abs(z), 2)] for x, y, z in zip(at, up, down, strict=True)]
     return exhibits.figure(title, lines(key, (title, said), axes, drawn), said, ("patient", "more", "fewer"), rows)

@@ -448,6 +448,26 @@ def test_a_group_of_whom_no_event_was_expected_has_no_ratio_and_the_report_can_b
     assert Report.from_json(report.to_json()) == report
 
 
+def test_looked_at_whenever_outcomes_come_the_prevalence_alarms_in_about_one_window_of_a_hundred(trained):
+    share, alarms = trained.reference["events"] / trained.reference["n"], 0
+    for seed in range(150):
+        dice = np.random.default_rng(seed)
+        y = (dice.random(100) < share).astype(float)
+        looks = [monitoring._prevalence(trained, y[:n], {}, False) for n in range(50, 101, 10)]
+        alarms += any(look.verdict == "failed" for look in looks)
+    assert alarms <= 4
+
+
+def test_prevalence_and_cusum_wait_for_half_of_the_outcomes(patients, judged):
+    y = patients.y[:100].copy()
+    y[49:] = np.nan
+    early, half = judged(patients.X[:100], y), judged(patients.X[:98], y[:98])
+    for code in ("MW006", "MW011"):
+        assert early.finding(code).verdict == "not applicable" and "from half on" in early.finding(code).explanation
+        assert half.finding(code).verdict != "not applicable"
+    assert "cusum" not in early.figures and "realized" in early.figures
+
+
 def test_outcomes_under_ten_are_not_told(patients, judged):
     outcomes = np.full(60, np.nan)
     outcomes[:3] = 1

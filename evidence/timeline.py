@@ -67,12 +67,21 @@ class Series:
     kind: str = "line"
 
 
-def html(title: str, windows: Sequence[Shown], marks: Sequence[Mark], notes: Sequence[str]) -> str:
+def html(
+    title: str, windows: Sequence[Shown], marks: Sequence[Mark], notes: Sequence[str], champion: int | None = None
+) -> str:
     """The page of a model's windows, in the order in which they came, at least one.
 
-    `notes` are sentences that stand on top: where the data are invented or replayed, say so here.
+    `notes` are sentences that stand on top: where the data are invented or replayed, say so here. `champion`: the
+    version that is champion now, so that the figures of another are not taken for its own.
     """
     newest = windows[-1]
+    other = ""
+    if champion is not None and champion != newest.version:
+        other = (
+            f'<p class="note">Version {champion} is champion now, and no window of it is newest here: the figures on '
+            f"top, the CUSUM and the trust in the estimates are those of version {newest.version}.</p>"
+        )
     drawn = _Drawn(windows, _placed(windows, marks))
     said = "".join(f"<p class='invented'>{escape(note)}</p>" for note in notes)
     sections = {
@@ -91,7 +100,7 @@ def html(title: str, windows: Sequence[Shown], marks: Sequence[Mark], notes: Seq
         f'<p class="eyebrow">Monitoring · {escape(newest.report.name)}</p><h1>{escape(title)}</h1>{said}'
         f'<p class="about">The newest window, <a href="{escape(newest.page)}">{escape(newest.label)}</a>: '
         f"{count(newest.n)} predictions, {newest.begins_at:%Y-%m-%d %H:%M} to {newest.ends_at:%Y-%m-%d %H:%M} UTC, "
-        f"the outcome of {count(newest.outcomes)} known.</p>{banner(newest.report)}{_tiles(newest.report.figures)}"
+        f"the outcome of {count(newest.outcomes)} known.</p>{other}{banner(newest.report)}{_tiles(newest.report.figures)}"
         f'<nav aria-label="Contents"><ul>{contents}</ul></nav></header><main>{bodies}</main>{foot(newest.report)}'
     )
 

@@ -101,6 +101,12 @@ def test_a_note_of_the_caller_stands_on_top(page):
     assert page.index("The data are replayed.") < page.index("<main>")
 
 
+def test_figures_of_a_version_that_is_champion_no_more_are_named_as_such(windows_shown):
+    said = "Version 4 is champion now"
+    assert said in timeline.html("toy", windows_shown, [], [], champion=4)
+    assert "is champion now" not in timeline.html("toy", windows_shown, [], [], champion=2)
+
+
 def test_nothing_is_fetched_or_run_and_text_is_text(page, windows_shown):
     for document in (page, window.html(windows_shown[2].report, "toy@1: window 3", ["<b>bold</b>"])):
         assert "default-src 'none'" in document

@@ -100,7 +100,8 @@ def html(
         f'<p class="eyebrow">Monitoring · {escape(newest.report.name)}</p><h1>{escape(title)}</h1>{said}'
         f'<p class="about">The newest window, <a href="{escape(newest.page)}">{escape(newest.label)}</a>: '
         f"{count(newest.n)} predictions, {newest.begins_at:%Y-%m-%d %H:%M} to {newest.ends_at:%Y-%m-%d %H:%M} UTC, "
-        f"the outcome of {count(newest.outcomes)} known.</p>{other}{banner(newest.report)}{_tiles(newest.report.figures)}"
+        f"the outcome of {count(newest.outcomes)} known.</p>{other}{banner(newest.report)}"
+        f"{_tiles(newest.report.figures)}"
         f'<nav aria-label="Contents"><ul>{contents}</ul></nav></header><main>{bodies}</main>{foot(newest.report)}'
     )
 

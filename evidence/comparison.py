@@ -5,12 +5,12 @@ patients cannot decide has a NaN for its difference, or None for its interval an
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evidence.metrics import RESAMPLES, Z95, Array, Metric, auroc
+from evidence.metrics import METRICS, RESAMPLES, Z95, Array, Metric, auroc
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,19 @@ class Paired:
     low: float | None
     high: float | None
     p: float | None
+
+    @property
+    def document(self) -> dict[str, float | None]:
+        """As plain JSON: what cannot be computed is null."""
+        return {name: value if value is None or math.isfinite(value) else None for name, value in asdict(self).items()}
+
+
+def figures(y: Array, a: Array, b: Array, seed: int) -> dict[str, Paired]:
+    """Every metric of both: the AUROC by DeLong, the others by the paired bootstrap."""
+    return {
+        name: delong(y, a, b) if metric is auroc else paired_interval(metric, y, a, b, seed)
+        for name, metric in METRICS.items()
+    }
 
 
 def delong(y: Array, a: Array, b: Array) -> Paired:

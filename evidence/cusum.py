@@ -17,7 +17,7 @@ SERIES = 4000
 FALSE_ALARMS = 0.01
 LOOKS = 4
 """A window is looked at again whenever outcomes come. From half of them on, each look at a quarter of the chance of a
-false alarm holds that of all looks together at about it: they share most patients (measured: 1 % in tests)."""
+false alarm keeps that of all looks together below it: they share most patients (docs/evidence.md)."""
 POINTS = 200
 
 

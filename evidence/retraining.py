@@ -6,13 +6,14 @@ neither reaches a gate, the better calibrated of the two still serves them bette
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from configs.spec import Retrain
+from evidence import comparison
 from evidence.checks import BESIDE_GATES
 from evidence.comparison import Paired, delong, paired_interval
-from evidence.metrics import METRICS, Array, auroc
+from evidence.metrics import METRICS, Array
 from evidence.report import Finding, Report, Verdict
 from evidence.subgroups import SMALLEST_CELL
 
@@ -63,13 +64,7 @@ def better(findings: Sequence[Finding]) -> bool | None:
 
 def paired(y: Array, candidate: Array, champion: Array, seed: int) -> dict[str, dict[str, float | None]]:
     """Every figure of both and their difference with its interval, as plain JSON: evidence to keep."""
-    found = {
-        name: delong(y, candidate, champion)
-        if metric is auroc
-        else paired_interval(metric, y, candidate, champion, seed)
-        for name, metric in METRICS.items()
-    }
-    return {name: _plain(figures) for name, figures in found.items()}
+    return {name: pair.document for name, pair in comparison.figures(y, candidate, champion, seed).items()}
 
 
 def worse(asked: Retrain, y: Array, new: Array, old: Array, seed: int) -> str | None:
@@ -122,7 +117,3 @@ def _shown(finding: Finding) -> Finding:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _plain(pair: Paired) -> dict[str, float | None]:
-    return {name: value if value is None or math.isfinite(value) else None for name, value in asdict(pair).items()}

@@ -5,7 +5,7 @@ plan and by the version's own, so that nobody loosens both at once.
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from configs.errors import BundleError, CohortError, PromotionError
@@ -57,7 +57,7 @@ def judge(
         found.append("it was champion before; going back to it is a person's decision")
     if not found:  # else it waits anyway, whatever the figures say
         paired, why = _paired(f"{champion.model}@{number}", bundle, report, shown, before, settings)
-        evidence["paired"] = {name: _plain(figures) for name, figures in paired.items()}
+        evidence["paired"] = {name: pair.document for name, pair in paired.items()}
         if why is not None:
             evidence["not_compared"] = why
         if plan.within is not None:
@@ -103,8 +103,3 @@ def _beyond(within: Within, paired: dict[str, Paired]) -> list[str]:
 
 def _told(figure: str, pair: Paired, bound: str) -> str:
     return f"its {figure} is {pair.a:.4g}, the champion's {pair.b:.4g} on the same test patients, and {bound}"
-
-
-def _plain(pair: Paired) -> dict[str, float | None]:
-    """As JSON holds it: what cannot be computed is null."""
-    return {name: value if value is None or math.isfinite(value) else None for name, value in asdict(pair).items()}

@@ -7,8 +7,8 @@ import numpy as np
 from configs.errors import CohortError, PromotionError
 from configs.settings import Settings
 from evidence import change
-from evidence.comparison import Paired, delong, paired_interval
-from evidence.metrics import METRICS, Array, auroc
+from evidence.comparison import Paired, figures
+from evidence.metrics import Array
 from features import cohort
 from features.cohort import Cohort
 from ledger import registry
@@ -48,13 +48,9 @@ def judge(shown_a: str, a: Bundle, shown_b: str, b: Bundle, patients: Cohort) ->
     """The comparison of two bundles on the cohort's test part."""
     test = patients.only("test")
     risk_a, risk_b = risk_of(shown_a, a, patients), risk_of(shown_b, b, patients)
-    paired = {name: _paired(name, test.y, risk_a, risk_b, a.spec.split.seed) for name in METRICS}
+    paired = figures(test.y, risk_a, risk_b, a.spec.split.seed)
     differs = change.between(b, a).told
     return Comparison(shown_a, shown_b, len(test), int(test.y.sum()), patients.fingerprint, paired, differs)
-
-
-def _paired(name: str, y: Array, a: Array, b: Array, seed: int) -> Paired:
-    return delong(y, a, b) if METRICS[name] is auroc else paired_interval(METRICS[name], y, a, b, seed)
 
 
 def risk_of(shown: str, bundle: Bundle, patients: Cohort) -> Array:

@@ -230,7 +230,7 @@ def _triggers(scene: Scene) -> tuple[str, ...]:
     if when.age_days is not None:
         age = (
             now() - promotions.since(scene.engine, scene.champion)
-        ).days  # a clock that was set back makes it young, never old
+        ).days  # a clock set back makes it young, never old
         if age >= when.age_days:
             found.append(f"{scene.shown} is champion for {age} days, {when.age_days} are the most")
     return tuple(found)
@@ -329,9 +329,8 @@ def _trial(scene: Scene, step: Step) -> Next:
     findings = retraining.compare(scene.asked, beside.y, beside.new, beside.old, scene.spec.split.seed)
     decided = len(beside) >= trial.outcomes and retraining.better(findings) is not None
     if lanes.canary is not None and lanes.canary.bundle == step.bundle and decided:
-        return _into_canary(
-            scene, step, f"better in its silent trial: {_said(findings)}"
-        ), ""  # killed on its way there
+        why = f"better in its silent trial: {_said(findings)}"  # an earlier process died on its way there
+        return _into_canary(scene, step, why), ""
     if lanes.shadow is None or lanes.shadow.bundle != step.bundle:
         return _step(step, "ended", "somebody ended its shadow, or retired it", scene.settings), ""
     if not decided:

@@ -64,9 +64,9 @@ def newest_request(engine: sa.Engine) -> int:
 
 
 def count(engine: sa.Engine, model: str, since: int, to: int | None = None) -> int:
-    """How many of the model's predictions got their first outcome after outcome `since`, up to `to` where it is given.
+    """How many of the model's predictions got an outcome after outcome `since`, up to `to` where it is given.
 
-    An outcome that is sent again is no news.
+    An outcome that is sent again, and says what was known, is no news; one that contradicts it is.
     """
     o = tables.outcomes
     with snapshot(engine) as connection:
@@ -74,9 +74,10 @@ def count(engine: sa.Engine, model: str, since: int, to: int | None = None) -> i
             to = connection.execute(sa.select(sa.func.max(o.c.id))).scalar() or 0
         of_model = sa.select(o.c.request, o.c.position).where(o.c.id > since, o.c.id <= to, _of_model(model))
         if since:
-            first = o.alias()
-            same = first.c.request == o.c.request, first.c.position == o.c.position, first.c.id <= since
-            of_model = of_model.where(~sa.exists().where(*same).correlate(o))
+            known = o.alias()
+            same = known.c.request == o.c.request, known.c.position == o.c.position, known.c.id <= since
+            before = sa.select(known.c.value).where(*same).order_by(known.c.id.desc()).limit(1)
+            of_model = of_model.where(sa.func.coalesce(before.correlate(o).scalar_subquery(), -1) != o.c.value)
         query = sa.select(sa.func.count()).select_from(of_model.distinct().subquery())
         return int(connection.execute(query).scalar_one())
 

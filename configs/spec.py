@@ -24,6 +24,9 @@ RESERVED_FIELDS = {"patient", "at", "reference", "events"}
 DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 FEWEST_TOLD = 10
 """A window of fewer predictions than this would tell of single patients."""
+WINDOW = re.compile(r"([0-9]+(?:\.[0-9]+)?)(min|h|d|wk|mo|a)")
+SECONDS = {"min": 60.0, "h": 3600.0, "d": 86400.0, "wk": 604800.0, "mo": 2629800.0, "a": 31557600.0}
+"""UCUM's units of time, https://ucum.org/ucum, table 4: a year is the Julian one of 365.25 days, a month its 12th."""
 COMPARISON = re.compile(r"\s*(==|!=|>=|<=|>|<)\s*(.+?)\s*")
 
 
@@ -40,8 +43,8 @@ Interval = Annotated[tuple[float, float], BeforeValidator(_as_tuple)]
 Codes = Annotated[tuple[bool | int | float | str, ...], BeforeValidator(_as_tuple)]
 
 
-class Source(Frozen):
-    """Where the rows come from: exactly one of a wheel's member, scikit-learn's own data, a file, or a query."""
+class Place(Frozen):
+    """Where a table lies: exactly one of a wheel's member, scikit-learn's own data, a file, or a query."""
 
     wheel: str | None = None
     member: str | None = None
@@ -66,11 +69,51 @@ class Source(Frozen):
         return self
 
 
+class EventTable(Place):
+    """A long table, one event a row. `patient`, `time`, `code`, `value` and `unit` name its columns.
+
+    `value` absent: each row is an occurrence of its code. `unit` absent: the source writes none, and promises that
+    every value stands in its code's own unit. Times are read as those of the patients' table are.
+    """
+
+    patient: str
+    time: str
+    code: str
+    value: str | None = None
+    unit: str | None = None
+
+
+class Source(Place):
+    """Where the patients' rows come from, and the long tables with what happened to them over time."""
+
+    events: Annotated[tuple[EventTable, ...], BeforeValidator(_as_tuple)] = ()
+
+
+class Detection(Frozen):
+    """A value beyond what the assay can tell, written `<0.5`, `>5000` or as a number beyond `limit`, `counts_as` this.
+
+    Both stand in the column's unit.
+    """
+
+    limit: float
+    counts_as: float
+
+
+Reduction = Literal["last", "first", "min", "max", "mean", "count", "slope", "time_since"]
+
+
 class Column(Frozen):
     """One column's contract: where it comes from, what it may hold, in which unit, under which code."""
 
     from_: str | None = Field(default=None, alias="from")
-    type: Literal["number", "category", "boolean"]
+    type: Literal["number", "category", "boolean", "array"]
+    length: Annotated[int, Field(gt=1)] | None = None
+    """How many numbers an array holds."""
+    event: str | None = None
+    """The code of the events that this column is computed from; a caller sends the events, not the column."""
+    window: str | None = None
+    """How long before the time of prediction an event may lie, such as 24h or 5a; absent: any time before it."""
+    reduce: Reduction | None = None
     description: str | None = None
     unit: str | None = None
     accepts: Names = ()
@@ -78,15 +121,28 @@ class Column(Frozen):
     map: dict[str | int | bool, str] | None = None
     values: Names = ()
     missing_if: Codes = ()
+    below_detection: Detection | None = None
+    above_detection: Detection | None = None
     loinc: str | None = None
     snomed: str | None = None
     measured_at: str | None = None
     """The source's column with the time of measurement; a request does not carry it."""
     required: bool = False
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_events_a_number(cls, data: Any) -> Any:
+        return {"type": "number", **data} if isinstance(data, Mapping) and "event" in data else data
+
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
-        if self.type == "number":
+        if self.event is not None:
+            return self._reduces()
+        if self.window is not None or self.reduce is not None:
+            raise ValueError("`window` and `reduce` go with `event`, the code that they reduce")
+        if (self.length is not None) != (self.type == "array"):
+            raise ValueError("an array needs a `length`, and nothing else has one")
+        if self.type in ("number", "array"):
             if self.range is None:
                 raise ValueError("a number needs a `range` of plausible values, such as [0, 300]")
             if not all(math.isfinite(end) for end in self.range):
@@ -97,11 +153,52 @@ class Column(Frozen):
                 raise ValueError('a number needs a `unit` (UCUM; "1" for a plain count or ratio)')
         elif self.range is not None or self.unit is not None or self.accepts:
             raise ValueError("`range`, `unit` and `accepts` are for numbers")
+        if self.type != "number" and (self.below_detection or self.above_detection):
+            raise ValueError("`below_detection` and `above_detection` are for numbers")
+        self._detects()
         if self.type == "category" and bool(self.map) == bool(self.values):
             raise ValueError("a category needs either `map` (source's value: ours) or `values`")
         if self.type != "category" and (self.map or self.values):
             raise ValueError("`map` and `values` are for categories")
         return self
+
+    def _detects(self) -> None:
+        """A value beyond detection counts as a plausible one that lies on its side of the limit."""
+        below, above = self.below_detection, self.above_detection
+        for name, rule in (("below_detection", below), ("above_detection", above)):
+            if rule is None:
+                continue
+            assert self.range is not None
+            inside = all(self.range[0] <= value <= self.range[1] for value in (rule.limit, rule.counts_as))
+            beyond = rule.counts_as <= rule.limit if rule is below else rule.counts_as >= rule.limit
+            if not (inside and beyond):
+                raise ValueError(
+                    f"`{name}`: `limit` {rule.limit:g} and `counts_as` {rule.counts_as:g} lie within `range` "
+                    f"{list(self.range)}, and what counts lies {'at or below' if rule is below else 'at or above'} it"
+                )
+        if below and above and below.limit >= above.limit:
+            raise ValueError(f"`below_detection.limit` {below.limit:g} lies under `above_detection`'s {above.limit:g}")
+
+    def _reduces(self) -> Self:
+        for key in ("from_", "range", "map", "measured_at", "below_detection", "above_detection", "length", "loinc"):
+            if getattr(self, key) is not None:
+                raise ValueError(f"`{key.rstrip('_')}` stands with the event in `events`, not with what is made of it")
+        if self.type != "number" or self.values or self.accepts or self.missing_if or self.required:
+            raise ValueError("of an event a column takes `event`, `window`, `reduce`, `unit` and `description` alone")
+        if self.reduce is None or self.unit is None:
+            raise ValueError("a column of an event needs `reduce` and the `unit` of what comes of it")
+        if self.window is not None and (WINDOW.fullmatch(self.window) is None or self.window_seconds == 0):
+            raise ValueError(f"`window` is a length of time such as 24h, 30d or 5a, got {self.window!r}")
+        return self
+
+    @property
+    def window_seconds(self) -> float:
+        """How long before the time of prediction an event may lie; without a window any time."""
+        if self.window is None:
+            return math.inf
+        match = WINDOW.fullmatch(self.window)
+        assert match is not None  # the Spec checked it
+        return float(match[1]) * SECONDS[match[2]]
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -112,35 +209,78 @@ class Column(Frozen):
 
 
 class Outcome(Frozen):
-    """What is predicted: the source's column and the comparison that makes a patient positive (`> 0`, `== case`).
+    """What is predicted: the source's `column`, or an `event`, and the comparison that makes a patient positive (`> 0`,
+    `== case`).
 
     `values` names everything the column may hold, or `range` where it is measured: a code that nobody thought of, such
-    as -9 or "pending", is refused instead of counting as "no event".
+    as -9 or "pending", is refused instead of counting as "no event". With several `classes` (ours: the source's codes)
+    `positive` lists those whose probability is the risk.
     """
 
-    column: str
-    positive: str
+    column: str | None = None
+    event: str | None = None
+    """The code of the event that is the outcome; `positive` compares its value, 1 for an occurrence."""
+    positive: Annotated[str | tuple[str, ...], BeforeValidator(_as_tuple)]
     values: Codes = ()
     range: Interval | None = None
     missing_if: Codes = ()
+    time: str | None = None
+    """The source's column with the time when the outcome happened or the record ended; of an `event`: when it ended."""
+    horizon_days: Annotated[float, Field(gt=0)] | None = None
+    """What happens later than so many days after the gap is not the outcome; a record that ends before is unknown."""
+    gap_days: Annotated[float, Field(ge=0)] | None = None
+    """Who has the outcome within so many days of the prediction is left out: nobody could have acted on it."""
+    classes: dict[str, Annotated[tuple[bool | int | float | str, ...], BeforeValidator(_as_tuple)]] | None = None
+    costs: dict[str, dict[str, Annotated[float, Field(ge=0)]]] | None = None
+    """What it costs to say one class (inner) of a patient of another (outer), in any unit of its own."""
+    stage: str | None = None
+    """The source's column with the disease's stage, which is known afterwards: sensitivity is reported by it."""
 
     @model_validator(mode="after")
-    def _closed(self) -> Self:
-        if bool(self.values) == (self.range is not None):
-            raise ValueError("exactly one of `values` (all that the column may hold) and `range` is expected")
-        return self
-
-    @model_validator(mode="after")
-    def _comparison(self) -> Self:
-        if COMPARISON.fullmatch(self.positive) is None:
+    def _one_kind(self) -> Self:
+        if (self.column is None) == (self.event is None):
+            raise ValueError("exactly one of `column` and `event` is expected")
+        if self.classes is not None:
+            return self._several()
+        if self.costs is not None:
+            raise ValueError("`costs` are between `classes`, and none are written")
+        if not isinstance(self.positive, str) or COMPARISON.fullmatch(self.positive) is None:
             raise ValueError(f"`positive` is a comparison such as '> 0' or '== malignant', got {self.positive!r}")
+        if self.event is not None:
+            if self.values or self.range or self.missing_if:
+                raise ValueError("`values`, `range` and `missing_if` of an event stand in `events`")
+            if self.horizon_days is None:
+                raise ValueError(
+                    "an `event` as the outcome needs `time` (where the record ends), `horizon_days`, `gap_days`"
+                )
+        elif bool(self.values) == (self.range is not None):
+            raise ValueError("exactly one of `values` (all that the column may hold) and `range` is expected")
+        if len({key is None for key in (self.time, self.horizon_days, self.gap_days)}) != 1:
+            raise ValueError("`time`, `horizon_days` and `gap_days` go together")
         return self
 
-
-class Split(Frozen):
-    sites: Names | None = None
-    test_fraction: Annotated[float, Field(gt=0, lt=1)]
-    seed: int
+    def _several(self) -> Self:
+        assert self.classes is not None
+        if self.column is None or self.values or self.range or self.time or self.horizon_days or self.gap_days:
+            raise ValueError("`classes` are made of a `column`, and name all that it may hold; they have no horizon")
+        if len(self.classes) < 3:
+            raise ValueError("`classes` are three or more; two are what `positive` with a comparison is for")
+        if odd := [name for name in self.classes if NAME.fullmatch(name) is None]:
+            raise ValueError(f"`classes`: {odd[0]!r} is not a name: lower-case letters, digits and _ are expected")
+        codes = [str(code) for named in self.classes.values() for code in named]
+        if not all(self.classes.values()) or len(set(codes)) < len(codes):
+            raise ValueError("`classes`: each needs the source's codes, and no code stands twice")
+        if isinstance(self.positive, str) or not self.positive or not set(self.positive) < set(self.classes):
+            raise ValueError(f"`positive` lists some of the classes {', '.join(self.classes)}, and not all of them")
+        if self.costs is not None:
+            for true in self.classes:
+                others = set(self.classes) - {true}
+                if set(self.costs.get(true, {})) != others or set(self.costs) != set(self.classes):
+                    raise ValueError(
+                        f"`costs.{true}` says what each of {', '.join(sorted(others))} costs, and nothing else: "
+                        f"saying {true} is right and costs nothing"
+                    )
+        return self
 
 
 def _day(value: Any) -> Any:
@@ -152,6 +292,33 @@ def _day(value: Any) -> Any:
 
 
 Day = Annotated[date, BeforeValidator(_day)]
+
+
+class Split(Frozen):
+    """Who is learned from and who is tested: patients drawn by lot, all from a day on, or those of some sites.
+
+    A patient is never on two sides, whatever the rule.
+    """
+
+    sites: Names | None = None
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
+    test_after: Day | None = None
+    """Rows whose time of prediction is this day, in UTC, or later."""
+    test_sites: Names | None = None
+    seed: int
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if sum(key is not None for key in (self.test_fraction, self.test_after, self.test_sites)) != 1:
+            raise ValueError("exactly one of `test_fraction`, `test_after` (a day) and `test_sites` is expected")
+        return self
+
+
+class Screening(Frozen):
+    """Where the model would be used: a share of people with the disease, unlike the study's, and where that is from."""
+
+    prevalence: Annotated[float, Field(gt=0, lt=1)]
+    source: str
 
 
 class External(Frozen):
@@ -429,7 +596,13 @@ class Spec(Frozen):
     """The source's column with the time of prediction; absent where the source has none. With it a patient may come
     again: each row is a prediction of its own, and all of one patient's play the same part."""
     day_zero: Day | None = None
-    """Where `at` holds a count of days: the day that it counts from, in UTC."""
+    """Where the source's times are counts of days: the day that they count from, in UTC."""
+    landmark_day: int | None = None
+    """In place of `at`: the day of the source's own count on which every patient is predicted."""
+    events: dict[str, Column] = {}
+    """The contract of each code of the long tables: `from` is the source's name for it."""
+    refused_events_at_most: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """The share of the source's events that may break the contract and be left out; more of them stop the ingest."""
     columns: dict[str, Column]
     duplicate_rows: Literal["drop", "keep"]
     """Rows alike in every column and the outcome: one patient entered twice, or two patients who happen to agree."""
@@ -443,6 +616,7 @@ class Spec(Frozen):
     candidates: Names
     gates: Gates
     operating_points: dict[str, OperatingPoint]
+    screening: Screening | None = None
     relevant_thresholds: Interval | None = None
     """The lowest and the highest risk at which anybody would act: where net benefit is judged."""
     uncertainty: Uncertainty | None = None
@@ -456,6 +630,11 @@ class Spec(Frozen):
     @property
     def document(self) -> dict[str, Any]:
         return self._document
+
+    @property
+    def fields(self) -> dict[str, Column]:
+        """The columns that a record holds itself; the others are computed from its events."""
+        return {name: column for name, column in self.columns.items() if column.event is None}
 
     @property
     def digest(self) -> str:
@@ -476,13 +655,29 @@ class Spec(Frozen):
                 raise ValueError(f"`{key}` names {', '.join(twice)} twice")
         for reserved in RESERVED_FIELDS & set(self.columns):
             raise ValueError(f"`columns`: {reserved!r} is a field of every record and cannot be a column")
-        sources = {column.from_ or name for name, column in self.columns.items()}
+        sources = {column.from_ or name for name, column in self.fields.items()}
+        after = {"column": self.outcome.column, "time": self.outcome.time, "stage": self.outcome.stage}
+        for key, known_later in after.items():
+            if known_later is not None and known_later in sources and key != "column":
+                raise ValueError(f"`columns` holds {known_later!r}, the outcome's {key}: it is not known beforehand")
         if self.outcome.column in sources:
             raise ValueError(f"`columns` holds {self.outcome.column!r}, the outcome: a model would learn the answer")
-        if self.outcome.column in (self.patient_id, self.at):
+        if self.outcome.column is not None and self.outcome.column in (self.patient_id, self.at):
             raise ValueError(f"{self.outcome.column!r} is the outcome, and cannot be `patient_id` or `at` as well")
-        if self.at is None and (self.day_zero or (self.external and self.external.after)):
-            raise ValueError("`day_zero` and `external.after` need `at`, the source's column with the time")
+        if self.at is not None and self.landmark_day is not None:
+            raise ValueError("`at` and `landmark_day` are two times of prediction; one is expected")
+        if self.landmark_day is not None and self.day_zero is None:
+            raise ValueError("`landmark_day` needs `day_zero`, the day that it counts from")
+        if self.at is None and self.external and self.external.after:
+            raise ValueError("`external.after` needs `at`, the source's column with the time")
+        if self.at is None and self.split.test_after:
+            raise ValueError("`split.test_after` needs `at`, the source's column with the time")
+        timeless = self.at is None and self.landmark_day is None
+        if timeless and (self.day_zero or self.events or self.outcome.horizon_days):
+            raise ValueError(
+                "`day_zero`, `events` and `horizon_days` need the time of prediction: `at` or `landmark_day`"
+            )
+        self._events_hold_together()
         if timed := sorted(name for name, column in self.columns.items() if column.measured_at and not self.at):
             raise ValueError(f"`columns.{timed[0]}.measured_at` needs `at`, the time of prediction, beside it")
         if self.relevant_thresholds and not 0 < self.relevant_thresholds[0] < self.relevant_thresholds[1] < 1:
@@ -497,14 +692,66 @@ class Spec(Frozen):
         if twice := sorted({name for name in short if short.count(name) > 1}):
             raise ValueError(f"`attributes`: two end in {twice[0]!r}, and a report could not tell them apart")
         elsewhere = (self.external.sites if self.external else None) or ()
-        chosen = {*(self.split.sites or ()), *elsewhere}
+        tested = self.split.test_sites or ()
+        chosen = {*(self.split.sites or ()), *tested, *elsewhere}
         if chosen:
             known = self.columns["site"].categories if "site" in self.columns else ()
             if unknown := sorted(chosen - set(known)):
                 raise ValueError(f"sites {', '.join(unknown)} are no values of the column `site` ({', '.join(known)})")
+        if tested and not (set(tested) < set(self.split.sites or self.columns["site"].categories)):
+            raise ValueError("`split.test_sites` are some of the sites that are split, and not all of them")
         if elsewhere and (not self.split.sites or set(self.split.sites) & set(elsewhere)):
             raise ValueError("`external.sites` needs `split.sites`, and no site may stand in both")
         return self
+
+    def _events_hold_together(self) -> None:
+        """Every code that is named has a contract, and comes from somewhere."""
+        reduced = {name: column.event for name, column in self.columns.items() if column.event is not None}
+        named = {f"columns.{name}.event": code for name, code in reduced.items()}
+        if self.outcome.event is not None:
+            named["outcome.event"] = self.outcome.event
+        for where, code in named.items():
+            if code not in self.events:
+                raise ValueError(f"`{where}`: {code!r} is not in `events` ({', '.join(self.events) or 'none'})")
+        if self.outcome.event in reduced.values():
+            raise ValueError(
+                f"`outcome.event` {self.outcome.event!r} is read by a column: a model would learn the answer"
+            )
+        if bool(self.events) != bool(self.source.events) or bool(self.events) != (
+            self.refused_events_at_most is not None
+        ):
+            raise ValueError("`events`, `source.events` and `refused_events_at_most` go together")
+        if self.events and self.patient_id is None:
+            raise ValueError("`events` need `patient_id`: each belongs to a patient")
+        for code, column in self.events.items():
+            if (
+                column.event is not None
+                or column.type in ("category", "array")
+                or column.required
+                or column.measured_at
+            ):
+                raise ValueError(
+                    f"`events.{code}` is a plain number or boolean: no `event`, `required` or `measured_at`"
+                )
+        codes = [column.from_ or code for code, column in self.events.items()]
+        if twice := sorted({code for code in codes if codes.count(code) > 1}):
+            raise ValueError(f"`events`: two are {twice[0]!r} in the source")
+        for name, code in reduced.items():
+            self._reduced_unit(name, self.columns[name], self.events[code])
+
+    def _reduced_unit(self, name: str, column: Column, event: Column) -> None:
+        """A reduction has the unit that follows from it, and it is written out."""
+        own = event.unit or "1"
+        allowed = {
+            "count": ("1",),
+            "time_since": tuple(SECONDS),
+            "slope": tuple(f"{own}/{unit}" for unit in SECONDS),
+        }.get(column.reduce or "", (own,))
+        if column.unit not in allowed:
+            raise ValueError(
+                f"`columns.{name}.unit`: {column.reduce} of {column.event!r} is in {' or '.join(allowed)}, "
+                f"got {column.unit!r}"
+            )
 
 
 def from_document(document: Any, where: str) -> Spec:

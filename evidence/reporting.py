@@ -122,7 +122,13 @@ class Facts:
     @property
     def split(self) -> str:
         held = self.bundle.spec.split
-        return f"{held.test_fraction:.0%} of the patients are the test part, seed {held.seed}; {self.counts}"
+        if held.test_after:
+            tested = f"who came on {held.test_after} or later"
+        elif held.test_sites:
+            tested = f"the sites {', '.join(held.test_sites)}"
+        else:
+            tested = f"{held.test_fraction:.0%} of the patients"
+        return f"the test part is {tested}, seed {held.seed}; {self.counts}"
 
     @property
     def thresholds(self) -> str:

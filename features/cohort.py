@@ -114,10 +114,12 @@ def prepare(spec: Spec, plan: Plan, records: Records, dropped: Mapping[str, int]
     part = _split(spec, records)
     if left_out := int((part == "").sum()):
         counts["of a site in no part"] = left_out
-    known = (part == "external") & np.isin(records.patient, records.patient[np.isin(part, ["train", "test"])])
-    if met_before := int(known.sum()):
-        counts["external, of a patient who plays another part"] = met_before
-    kept = (part != "") & ~known
+    kept = part != ""
+    for late, earlier in (("test", ["train"]), ("external", ["train", "test"])):
+        known = (part == late) & np.isin(records.patient, records.patient[np.isin(part, earlier)])
+        if met_before := int(known.sum()):
+            counts[f"{late}, of a patient who plays another part"] = met_before
+        kept &= ~known
     records, part = records.take(kept), part[kept]
     cohort = Cohort(
         plan.names,
@@ -199,9 +201,10 @@ def _duplicates(records: Records) -> NDArray[np.bool_]:
 
 
 def _split(spec: Spec, records: Records) -> NDArray[np.str_]:
-    """Each row's part, `` if its site is in none. Test patients are drawn within every site and outcome alike.
+    """Each row's part, `` if its site is in none. Test patients come after a day, or of a site, or are drawn by lot.
 
-    Who comes again is drawn once, by the site of the first row and whether any row has the event.
+    The lot is cast within every site and outcome alike. Who comes again is drawn once, by the site of the first row and
+    whether any row has the event.
     """
     n = len(records)
     names: tuple[str, ...] = ()
@@ -217,6 +220,13 @@ def _split(spec: Spec, records: Records) -> NDArray[np.str_]:
     elif spec.external and spec.external.sites:
         part[np.isin(site, [names.index(name) for name in spec.external.sites])] = "external"
     part[learned] = "train"
+    if spec.split.test_after:
+        part[learned & (records.at >= day_begins(spec.split.test_after))] = "test"
+        return part
+    if spec.split.test_sites:
+        part[learned & np.isin(site, [names.index(name) for name in spec.split.test_sites])] = "test"
+        return part
+    assert spec.split.test_fraction is not None  # the Spec demands one of the three
     rows_of: dict[str, list[int]] = {}
     for row in np.flatnonzero(learned).tolist():
         rows_of.setdefault(records.patient[row], []).append(row)

@@ -195,8 +195,9 @@ def translate_table(spec: Spec, table: Mapping[str, Sequence[Any]]) -> dict[str,
 
     Raises ContractError if the table lacks a column that the contract names.
     """
-    wanted = {column.from_ or name for name, column in spec.columns.items()} | {spec.outcome.column}
-    wanted |= {key for key in (spec.patient_id, spec.at) if key}
+    outcome = spec.outcome
+    wanted = {column.from_ or name for name, column in spec.fields.items()}
+    wanted |= {key for key in (spec.patient_id, spec.at, outcome.column, outcome.time, outcome.stage) if key}
     wanted |= {column.measured_at for column in spec.columns.values() if column.measured_at}
     if lacking := sorted(wanted - set(table)):
         has = ", ".join(map(str, table))
@@ -216,7 +217,7 @@ def check_table(
     Raises ContractError for an empty table, a column that is missing everywhere, or, where the Spec has no `at`, a
     patient on two rows.
     """
-    n = len(table[spec.outcome.column])
+    n = rows_in(table)
     if n == 0:
         raise ContractError(f"{spec.name}: the source's table is empty.")
     refusals: list[Refusal] = []
@@ -249,8 +250,13 @@ def check_table(
     kept = np.ones(n, bool)
     kept[[refusal.row - 1 for refusal in refusals]] = False
     future = {name: int((times > at)[kept].sum()) for name, times in measured.items()}
-    records = Records(values, observed(spec.outcome, table[spec.outcome.column]), patient, at, future)
+    records = Records(values, observed(spec.outcome, table[spec.outcome.column or ""]), patient, at, future)
     return records.take(kept), refusals
+
+
+def rows_in(table: Mapping[str, Sequence[Any]]) -> int:
+    """How many rows a source's table has."""
+    return len(next(iter(table.values()), ()))
 
 
 def _each(name: str, cells: Sequence[Any], function: Callable[[Any], Any]) -> list[Any]:
@@ -292,7 +298,9 @@ def _patients(spec: Spec, table: Mapping[str, Sequence[Any]], n: int) -> NDArray
 
 def _times(spec: Spec, table: Mapping[str, Sequence[Any]], n: int) -> Array:
     if spec.at is None:
-        return np.full(n, MISSING)
+        if spec.day_zero is None or spec.landmark_day is None:
+            return np.full(n, MISSING)
+        return np.full(n, day_begins(spec.day_zero, spec.landmark_day))
     times = np.full(n, MISSING)
     expected = "ISO 8601 time" if spec.day_zero is None else f"count of days since {spec.day_zero}"
     for row, cell in enumerate(table[spec.at]):

@@ -27,7 +27,7 @@ def observed(outcome: Outcome, cells: Sequence[Any]) -> NDArray[np.float64]:
 
     Raises ContractError, with the row, if a cell cannot be compared or is none that the Spec names.
     """
-    match = COMPARISON.fullmatch(outcome.positive)
+    match = COMPARISON.fullmatch(outcome.positive) if isinstance(outcome.positive, str) else None
     assert match is not None  # the Spec checked it
     compare, limit = OPERATORS[match[1]], match[2].strip("'\"")
     try:

@@ -295,7 +295,7 @@ def _parameters(bundle: Bundle) -> dict[str, Any]:
         "candidates": ", ".join(training["candidates"]),
         "features": len(bundle.spec.features),
         "seed": bundle.spec.split.seed,
-        "test_fraction": bundle.spec.split.test_fraction,
+        "split": bundle.spec.split.model_dump_json(exclude={"seed"}, exclude_none=True),
         **{f"patients_{part}": count["n"] for part, count in training["patients"].items()},
         **{f"threshold_{name}": value for name, value in bundle.thresholds.items()},
         "calibration_slope": bundle.calibration.slope,

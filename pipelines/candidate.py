@@ -78,7 +78,9 @@ def gather(engine: Engine, champion: Bundle, outcomes_to: int, learned_to: Place
     known = {*learned_from(champion, settings), *records.patient[before].tolist(), *of_old}
     fresh: NDArray[np.bool_] = np.array([patient not in known for patient in records.patient.tolist()], bool)
     asked = spec.change_control.retrain
-    size = cohort.newest_part(records.outcome, fresh, spec.split.test_fraction, asked.min_events, asked.min_non_events)
+    size = cohort.newest_part(
+        records.outcome, fresh, spec.split.test_fraction or 0.0, asked.min_events, asked.min_non_events
+    )
     if not size:
         raise TooFewError(
             f"of {len(records)} confirmed outcomes no newest part, up to half, holds {asked.min_events} events and "

@@ -91,7 +91,7 @@ def as_source(spec: Spec, where: str, settings: Settings) -> Spec:
     if path.suffix in (".csv", ".parquet"):
         if not path.exists():
             raise SourceError(f"{where}: does not exist. A .csv or .parquet file, or a disease's name, is expected.")
-        return spec.model_copy(update={"source": Source(**{path.suffix[1:]: str(path.absolute())})})
+        return spec.model_copy(update={"source": Source.model_validate({path.suffix[1:]: str(path.absolute())})})
     if (settings.configs / "diseases" / f"{where}.yaml").exists():
         other = load_spec(where, settings.configs)
         return spec.model_copy(update={"source": other.source, "name": other.name})

@@ -51,7 +51,7 @@ def _ingest(name: str, settings: Settings) -> Ingested:
     found, refusals = columns.check_table(spec, table, cells)
     judgements = expectations.judge(spec, pd.DataFrame(cells, dtype=object))
     _keep_refusals(settings.data / "records" / f"{name}.refusals.json", refusals)
-    rows = len(table[spec.outcome.column])
+    rows = columns.rows_in(table)
     refused = {refusal.row for refusal in refusals}
     if len(refused) > spec.refused_rows_at_most * rows:
         raise ContractError(_refused(spec, refusals, len(refused), rows))

@@ -67,7 +67,7 @@ def stream(spec: Spec, source: str | None, per_day: int | None, limit: int | Non
     cells = columns.translate_table(spec, table)
     records, refusals = columns.check_table(spec, table, cells)
     refused = {refusal.row - 1 for refusal in refusals}
-    kept = [row for row in range(len(table[spec.outcome.column])) if row not in refused]
+    kept = [row for row in range(columns.rows_in(table)) if row not in refused]
     order = _order(spec, records, elsewhere=source is not None)[:limit]
     arrivals = []
     for place, row in enumerate(order):

@@ -138,7 +138,6 @@ def test_an_unknown_key_like_no_other_guesses_nothing(toy_document):
         "monitoring",
         "change_control",
         "split.seed",
-        "split.test_fraction",
         "serving.max_batch",
         "monitoring.window",
         "change_control.retrain.min_events",
@@ -400,9 +399,9 @@ def test_sites_that_do_not_split_are_refused(toy_document, path, value, reason):
     [
         ("external.after", "2020-04-15", "exactly one of `sites` and `after` (a day) is expected"),
         ("external", {}, "exactly one of `sites` and `after` (a day) is expected"),
-        ("external", {"after": "2020-04-15"}, "`external.after` need `at`"),
+        ("external", {"after": "2020-04-15"}, "`external.after` needs `at`"),
         ("external", {"after": "15 April"}, "a day such as"),
-        ("day_zero", "2020-03-01", "need `at`"),
+        ("day_zero", "2020-03-01", "need the time of prediction: `at`"),
     ],
 )
 def test_a_day_that_splits_needs_a_time_and_stands_alone(toy_document, path, value, reason):
@@ -541,3 +540,190 @@ def test_a_trigger_or_a_trial_that_could_never_do_what_it_says_is_refused(toy_do
 def test_a_probation_too_short_to_compare_in_is_refused(toy_document):
     document = put(toy_document, "change_control.retrain.trial", {"outcomes": 20})
     assert "`probation.outcomes` 5" in refusal(document, "change_control.retrain.probation", {"outcomes": 5})
+
+
+EVENTS = {
+    "patient_id": "id",
+    "at": "day",
+    "source": {"csv": "a.csv", "events": [{"csv": "b.csv", "patient": "id", "time": "t", "code": "c", "value": "v"}]},
+    "events": {"2524-7": {"type": "number", "unit": "mmol/L", "range": [0, 30]}, "sepsis": {"type": "boolean"}},
+    "refused_events_at_most": 0.01,
+}
+LACTATE = {"event": "2524-7", "window": "24h", "reduce": "max", "unit": "mmol/L"}
+
+
+def longitudinal(document, **changes):
+    columns = {**document["columns"], "lactate_max_24h": changes.pop("column", LACTATE)}
+    return {**document, **EVENTS, "columns": columns, **changes}
+
+
+def said_of(document):
+    with pytest.raises(SpecError) as caught:
+        from_document(document, "toy.yaml")
+    return str(caught.value)
+
+
+def test_a_column_of_events_is_a_number_that_no_caller_sends(toy_document):
+    spec = from_document(longitudinal(toy_document), "toy.yaml")
+
+    assert spec.columns["lactate_max_24h"].type == "number"
+    assert "lactate_max_24h" not in spec.fields
+    assert set(spec.fields) == set(toy_document["columns"])
+
+
+@pytest.mark.parametrize(("window", "seconds"), [("24h", 86400), ("1d", 86400), ("1.5h", 5400), ("1a", 31557600)])
+def test_a_window_is_a_length_of_time(toy_document, window, seconds):
+    spec = from_document(longitudinal(toy_document, column={**LACTATE, "window": window}), "toy.yaml")
+
+    assert spec.columns["lactate_max_24h"].window_seconds == seconds
+
+
+@pytest.mark.parametrize(
+    ("column", "reason"),
+    [
+        ({**LACTATE, "event": "2345-7"}, "'2345-7' is not in `events` (2524-7, sepsis)"),
+        ({**LACTATE, "window": "a day"}, "`window` is a length of time such as 24h, 30d or 5a, got 'a day'"),
+        ({**LACTATE, "window": "0h"}, "`window` is a length of time"),
+        ({**LACTATE, "unit": "mg/dL"}, "max of '2524-7' is in mmol/L, got 'mg/dL'"),
+        ({**LACTATE, "reduce": "count"}, "count of '2524-7' is in 1, got 'mmol/L'"),
+        ({**LACTATE, "reduce": "slope"}, "mmol/L/h"),
+        ({**LACTATE, "reduce": "time_since"}, "time_since of '2524-7' is in min or h or d"),
+        ({**LACTATE, "reduce": "median"}, "reduce"),
+        ({**LACTATE, "range": [0, 30]}, "`range` stands with the event"),
+        ({**LACTATE, "required": True}, "alone"),
+        ({"event": "2524-7", "unit": "mmol/L"}, "needs `reduce`"),
+        ({"type": "number", "unit": "1", "range": [0, 1], "window": "1h"}, "go with `event`"),
+    ],
+)
+def test_a_column_of_events_that_makes_no_sense_is_refused(toy_document, column, reason):
+    assert reason in said_of(longitudinal(toy_document, column=column))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"at": None}, "need the time of prediction"),
+        ({"landmark_day": 0, "day_zero": "1970-01-01"}, "two times of prediction"),
+        ({"at": None, "landmark_day": 0}, "`landmark_day` needs `day_zero`"),
+        ({"refused_events_at_most": None}, "go together"),
+        ({"source": {"csv": "a.csv"}}, "go together"),
+        ({"patient_id": None}, "`events` need `patient_id`"),
+        ({"events": {**EVENTS["events"], "2524-7": {"type": "category", "values": ["a"]}}}, "plain number or boolean"),
+        ({"events": {**EVENTS["events"], "lac": {**NUMBER, "from": "2524-7"}}}, "two are '2524-7' in the source"),
+    ],
+)
+def test_events_that_do_not_hold_together_are_refused(toy_document, changes, reason):
+    document = {name: value for name, value in longitudinal(toy_document, **changes).items() if value is not None}
+
+    assert reason in said_of(document)
+
+
+HORIZON = {"column": "num", "positive": "== 1", "values": [0, 1], "time": "days", "horizon_days": 365, "gap_days": 0}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason"),
+    [
+        ({**HORIZON, "gap_days": None}, "go together"),
+        ({**HORIZON, "time": None}, "go together"),
+        ({**HORIZON, "event": "sepsis"}, "exactly one of `column` and `event`"),
+        ({"event": "sepsis", "positive": "== 1"}, "needs `time`"),
+        ({"event": "2524-7", "positive": "> 4", "time": "end", "horizon_days": 2, "gap_days": 0}, "learn the answer"),
+        ({**HORIZON, "costs": {}}, "`costs` are between `classes`"),
+        ({**HORIZON, "positive": ["a"]}, "`positive` is a comparison"),
+    ],
+)
+def test_an_outcome_over_time_that_makes_no_sense_is_refused(toy_document, outcome, reason):
+    written = {key: value for key, value in outcome.items() if value is not None}
+
+    assert reason in said_of(longitudinal(toy_document, outcome=written))
+
+
+def test_an_outcome_may_be_an_event(toy_document):
+    outcome = {"event": "sepsis", "positive": "== 1", "time": "end", "horizon_days": 2, "gap_days": 0.25}
+
+    assert from_document(longitudinal(toy_document, outcome=outcome), "toy.yaml").outcome.gap_days == 0.25
+
+
+ORIGIN = {
+    "column": "origin",
+    "classes": {"none": ["no"], "colon": ["crc", "colon"], "lung": ["lung"]},
+    "positive": ["colon", "lung"],
+    "costs": {"none": {"colon": 1, "lung": 1}, "colon": {"none": 20, "lung": 4}, "lung": {"none": 20, "colon": 4}},
+}
+
+
+def test_an_outcome_has_several_classes(toy_document):
+    outcome = from_document({**toy_document, "outcome": ORIGIN}, "toy.yaml").outcome
+
+    assert list(outcome.classes) == ["none", "colon", "lung"]
+    assert outcome.costs["colon"]["none"] == 20
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"positive": "== crc"}, "`positive` lists some of the classes"),
+        ({"positive": ["liver"]}, "`positive` lists some of the classes"),
+        ({"positive": ["none", "colon", "lung"]}, "not all of them"),
+        ({"classes": {"none": ["no"], "colon": ["crc"]}}, "three or more"),
+        ({"classes": {**ORIGIN["classes"], "liver": ["crc"]}}, "no code stands twice"),
+        ({"classes": {**ORIGIN["classes"], "liver": []}}, "each needs the source's codes"),
+        ({"classes": {**ORIGIN["classes"], "Liver": ["x"]}}, "'Liver' is not a name"),
+        ({"costs": {"none": {"colon": 1, "lung": 1}}}, "`costs.none`"),
+        ({"costs": {**ORIGIN["costs"], "colon": {"none": 20}}}, "`costs.colon`"),
+        ({"costs": {**ORIGIN["costs"], "colon": {"none": 20, "lung": 1, "colon": 0}}}, "`costs.colon`"),
+        ({"values": ["no"]}, "name all that it may hold"),
+    ],
+)
+def test_classes_that_make_no_sense_are_refused(toy_document, changes, reason):
+    assert reason in said_of({**toy_document, "outcome": {**ORIGIN, **changes}})
+
+
+@pytest.mark.parametrize("key", ["time", "stage"])
+def test_what_is_known_only_afterwards_is_no_column(toy_document, key):
+    outcome = {**ORIGIN, "stage": "pain"} if key == "stage" else {**HORIZON, "time": "pain"}
+    columns = {**toy_document["columns"], "pain_score": {**NUMBER, "from": "pain"}}
+    columns.pop("pain", None)
+
+    assert "not known beforehand" in said_of({**longitudinal({**toy_document, "columns": columns}), "outcome": outcome})
+
+
+@pytest.mark.parametrize(
+    ("rules", "reason"),
+    [
+        ({"below_detection": {"limit": 2, "counts_as": 1}}, "lie within `range`"),
+        ({"below_detection": {"limit": 0.5, "counts_as": 0.6}}, "at or below"),
+        ({"above_detection": {"limit": 0.5, "counts_as": 0.4}}, "at or above"),
+        (
+            {"below_detection": {"limit": 0.6, "counts_as": 0.6}, "above_detection": {"limit": 0.5, "counts_as": 0.5}},
+            "lies under",
+        ),
+    ],
+)
+def test_a_limit_of_detection_that_makes_no_sense_is_refused(toy_document, rules, reason):
+    assert reason in refusal(toy_document, "columns.pain", {**NUMBER, **rules})
+
+
+@pytest.mark.parametrize(
+    ("split", "reason"),
+    [
+        ({"seed": 1}, "exactly one of `test_fraction`, `test_after` (a day) and `test_sites`"),
+        ({"seed": 1, "test_fraction": 0.2, "test_sites": ["north"]}, "exactly one of"),
+        ({"seed": 1, "test_after": "2020-01-01"}, "`split.test_after` needs `at`"),
+        ({"seed": 1, "test_sites": ["moon"]}, "sites moon are no values"),
+        ({"seed": 1, "sites": ["north"], "test_sites": ["north"]}, "not all of them"),
+    ],
+)
+def test_a_split_is_by_exactly_one_rule(toy_document, split, reason):
+    document = {name: value for name, value in toy_document.items() if name != "external"}
+
+    assert reason in said_of({**document, "split": split})
+
+
+def test_an_array_has_a_length(toy_document):
+    spec = from_document(put(toy_document, "columns.pain", {**NUMBER, "type": "array", "length": 3}), "toy.yaml")
+
+    assert spec.columns["pain"].length == 3
+    assert "an array needs a `length`" in refusal(toy_document, "columns.pain", {**NUMBER, "type": "array"})
+    assert "nothing else has one" in refusal(toy_document, "columns.pain", {**NUMBER, "length": 3})

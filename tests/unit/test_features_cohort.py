@@ -429,3 +429,33 @@ def test_a_retraining_of_other_features_than_the_old_cohort_has_is_refused(disea
     other = replace(disease.cohort, names=(*disease.cohort.names[:-1], "another"))
     with pytest.raises(CohortError, match="other features than the champion"):
         cohort.retrained(disease.spec, disease.plan, other, confirmed_rows(disease, 60, 3), np.full(60, "train"))
+
+
+@given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 20), st.sampled_from([0, 1])), max_size=40))
+def test_a_patient_is_on_one_side_of_a_day_and_the_later_rows_are_counted(toy_spec, visits):
+    anchors = [(100 + row, 5 if row < 40 else 15, row % 2) for row in range(60)]
+    who, day, outcome = (np.array(column) for column in zip(*anchors, *visits, strict=True))
+    records = replace(numbers_of(["learn"] * len(who), outcome.tolist()), patient=who.astype(np.str_), at=day * 86400.0)
+    split = Split(sites=("north", "south"), test_after="1970-01-11", seed=1)
+    spec = toy_spec.model_copy(update={"split": split, "external": None, "attributes": (), "at": "day"})
+
+    found = cohort.prepare(spec, plan(spec), records, {})
+
+    train, test = found.only("train"), found.only("test")
+    assert not set(train.patient) & set(test.patient)
+    assert (test.at >= 10 * 86400).all() and (train.at < 10 * 86400).all()
+    assert len(found) + sum(found.dropped.values()) == len(records)
+    met_before = (day >= 10) & np.isin(who, who[day < 10])
+    assert found.dropped.get("test, of a patient who plays another part", 0) == met_before.sum()
+
+
+def test_a_whole_site_may_be_the_test_part(toy_spec):
+    records = numbers_of(["learn"] * 60, [0, 1] * 30)
+    records.values["site"][:] = [0] * 40 + [1] * 20
+    split = Split(sites=("north", "south"), test_sites=("south",), seed=1)
+
+    spec = toy_spec.model_copy(update={"split": split, "attributes": ()})
+
+    found = cohort.prepare(spec, plan(spec), records, {})
+
+    assert (found.part == ["train"] * 40 + ["test"] * 20).all()

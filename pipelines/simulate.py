@@ -273,10 +273,11 @@ def _opened(spec: Spec, settings: Settings) -> Clinic:
         alerts=SecretStr(""),
         user=settings.user,
     )
-    here, there = sources.raw_file(spec, settings), sources.raw_file(spec, scratch)
-    if here is not None and there is not None and here != there and here.exists():
-        there.parent.mkdir(parents=True)
-        shutil.copyfile(here, there)
+    for place in (spec.source, *spec.source.events):
+        here, there = (sources.raw_file(spec.name, place, machine) for machine in (settings, scratch))
+        if here is not None and there is not None and here != there and here.exists():
+            there.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(here, there)
     return Clinic(spec.name, scratch, connect(scratch), predictions.patient_key(home))
 
 

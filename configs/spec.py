@@ -99,6 +99,34 @@ class Detection(Frozen):
     counts_as: float
 
 
+def is_loinc(code: str) -> bool:
+    """Whether the code is one of LOINC's by its form and check digit (Luhn's, modulo 10; LOINC Users' Guide)."""
+    match = re.fullmatch(r"([0-9]{1,7})-([0-9])", code)
+    if match is None:
+        return False
+    doubled = [int(digit) * (2 - place % 2) for place, digit in enumerate(reversed(match[1]))]
+    return (sum(digit - 9 if digit > 9 else digit for digit in doubled) + int(match[2])) % 10 == 0
+
+
+def is_snomed(code: str) -> bool:
+    """Whether the code is a SNOMED CT concept's by its form and check digit.
+
+    SNOMED CT Release File Specifications, section 6: the digits before the last name the partition, 00 or 10 for a
+    concept, and the last one is Verhoeff's, by the dihedral group of order 10.
+    """
+    if re.fullmatch(r"[1-9][0-9]{5,17}", code) is None or code[-3:-1] not in ("00", "10"):
+        return False
+    check = 0
+    for place, digit in enumerate(map(int, reversed(code))):
+        for _ in range(place % 8):
+            digit = VERHOEFF[digit]
+        turned = (check % 5 + (digit if check < 5 else -digit)) % 5  # a turn, or a reflection from 5 on
+        check = turned + 5 * ((check >= 5) != (digit >= 5))
+    return check == 0
+
+
+VERHOEFF = (1, 5, 7, 6, 2, 8, 3, 0, 9, 4)
+"""The permutation that a digit goes through once for each place from the right."""
 Reduction = Literal["last", "first", "min", "max", "mean", "count", "slope", "time_since"]
 
 
@@ -128,6 +156,17 @@ class Column(Frozen):
     measured_at: str | None = None
     """The source's column with the time of measurement; a request does not carry it."""
     required: bool = False
+
+    @model_validator(mode="after")
+    def _codes_hold(self) -> Self:
+        if self.loinc is not None and not is_loinc(self.loinc):
+            raise ValueError(f"`loinc`: {self.loinc!r} is no LOINC code: digits, a dash, and the check digit of them")
+        if self.snomed is not None and not is_snomed(self.snomed):
+            raise ValueError(
+                f"`snomed`: {self.snomed!r} is no SNOMED CT concept: 6 to 18 digits that end in 00 or 10 and the "
+                "check digit of all"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod

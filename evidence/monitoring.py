@@ -276,14 +276,14 @@ def _units(bundle: Bundle, X: NDArray[np.float32], alpha: float) -> list[Finding
             continue
         present = X[:, position].astype(np.float64)
         present = present[~np.isnan(present)]
-        others = units.beside(column.unit, column.loinc)
+        others = units.beside(column.unit, column.accepts, column.loinc)
         if not others or len(present) < SMALLEST_CELL:
             continue
         before, as_is = known["counts"], histogram(present, known["edges"])
         index = stability_index(before, as_is)
         verdict: Verdict = "passed"
         why = f"stability index {index:.2f} as {column.unit}"
-        fits = [fit for unit in others for fit in _taken_as(unit, column, known["edges"], present)]
+        fits = [fit for unit, way in others.items() for fit in _taken_as(unit, way, column, known["edges"], present)]
         if fits and p_value(before, as_is, alpha) < alpha:
             best = min(fits, key=lambda fit: stability_index(before, fit.counts))
             left = stability_index(before, best.counts)
@@ -303,19 +303,19 @@ class _Fit:
     counts: list[int]
 
 
-def _taken_as(unit: str, column: Column, edges: list[float], present: Array) -> Iterator[_Fit]:
+def _taken_as(unit: str, way: units.Conversion, column: Column, edges: list[float], present: Array) -> Iterator[_Fit]:
     """All values taken to be in that unit, and those alone that lie beyond the training's outermost tenth.
 
     Those of which the contract would have taken the right number, and if they are 10 or more.
     """
-    assert column.unit is not None and column.range is not None  # the Spec demands both of a number
-    ratio = units.factor(unit, column.unit, column.loinc) or 1.0
+    assert column.range is not None  # the Spec demands it of a number
     low, high = column.range
-    allowed = (present * ratio >= low) & (present * ratio <= high)
-    outer = present < edges[0] if ratio > 1 else present >= edges[-1]
+    meant = way(present)
+    allowed = (meant >= low) & (meant <= high)
+    outer = present < edges[0] if way(edges[0]) > edges[0] else present >= edges[-1]
     for chosen in (allowed, allowed & outer):
         if chosen.sum() >= SMALLEST_CELL:
-            counts = histogram(np.where(chosen, present * ratio, present), edges)
+            counts = histogram(np.where(chosen, meant, present), edges)
             yield _Fit(unit, float(chosen.mean()), counts)
 
 

@@ -98,9 +98,9 @@ def unit_slip(predictor: Predictor, cohort: Cohort) -> list[Change]:
     for position, feature in enumerate(predictor.plan.features):
         if (column := predictor.spec.columns.get(feature.name)) is None:
             continue
-        for unit, factor in _other_units(column):
+        for unit, written in _other_units(column):
             X = test.X.copy()
-            X[:, position], refused = _written_in(column, X[:, position] / factor)
+            X[:, position], refused = _written_in(column, written(X[:, position]))
             spoilt.append((f"{feature.name} ({unit})", _rebuilt(predictor.plan, X, test, {feature.name}), refused))
     return _changes(predictor, test, spoilt)
 
@@ -249,15 +249,14 @@ def _readers(plan: Plan) -> dict[str, list[int]]:
     return found
 
 
-def _other_units(column: Column) -> Iterator[tuple[str, float]]:
-    """The units that the column's number might have been written in, each with its factor to the column's own."""
+def _other_units(column: Column) -> Iterator[tuple[str, units.Conversion]]:
+    """The units that the column's number might have been written in, each with the way there from the column's own."""
     if column.unit is None:
         return
-    known = [unit for family in (units.GRAMS_PER_LITRE, units.MOLES_PER_LITRE, units.PASCALS) for unit in family]
-    for unit in dict.fromkeys((*column.accepts, *known)):
-        factor = units.factor(unit, column.unit, column.loinc)
-        if factor is not None and factor != 1:
-            yield unit, factor
+    for unit in units.beside(column.unit, column.accepts, column.loinc):
+        written = units.conversion(column.unit, unit, column.loinc)
+        assert written is not None  # what can be brought here can be brought there
+        yield unit, written
 
 
 def _written_in(column: Column, values: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:

@@ -59,7 +59,7 @@ def check_value(name: str, column: Column, value: Any) -> float:
             raise RecordError("malformed", name, f"{name}: expected a value, or {{value, unit}} and nothing else.")
         value, unit = value["value"], value["unit"]
     if unit is not None:
-        _scale(name, column, unit)  # an unknown unit is refused, whatever the value
+        _conversion(name, column, unit)  # an unknown unit is refused, whatever the value
     if value is None:
         return _missing(name, column)
     if not isinstance(value, bool) and not isinstance(value, list | dict) and value in column.missing_if:
@@ -94,7 +94,7 @@ def _number(name: str, column: Column, value: Any, unit: Any) -> float:
         raise RecordError("not_finite", name, f"{name}: the number is not finite.")
     assert column.unit is not None and column.range is not None  # the Spec demands both of a number
     if unit is not None:
-        number *= _scale(name, column, unit)
+        number = _conversion(name, column, unit)(number)
     low, high = column.range
     if not low <= number <= high:
         raise RecordError(
@@ -103,16 +103,16 @@ def _number(name: str, column: Column, value: Any, unit: Any) -> float:
     return number + 0.0  # minus zero becomes zero: equal values have equal bits
 
 
-def _scale(name: str, column: Column, unit: Any) -> float:
-    """What a number in `unit` is multiplied by. Raises RecordError for a unit that the contract does not accept."""
+def _conversion(name: str, column: Column, unit: Any) -> units.Conversion:
+    """How a number in `unit` is made one of the column's. Raises RecordError for a unit that it does not accept."""
     if column.unit is None:
         raise RecordError("unit", name, f"{name}: a {column.type} has no unit.")
     allowed = isinstance(unit, str) and unit in (column.unit, *column.accepts)
-    scale = units.factor(unit, column.unit, column.loinc) if allowed else None
-    if scale is None:
+    found = units.conversion(unit, column.unit, column.loinc) if allowed else None
+    if found is None:
         expected = ", ".join((column.unit, *column.accepts))
         raise RecordError("unit", name, f"{name}: {_shown(unit)} is not one of its units: {expected}.")
-    return scale
+    return found
 
 
 def _shown(value: Any) -> str:

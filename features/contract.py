@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from configs.errors import RecordError
 from configs.spec import Column
+from features import units
 from features.columns import MISSING, check_record, check_time, check_value, is_text
 
 Matrix = NDArray[np.float64]
@@ -72,6 +73,9 @@ class Contract:
     def __init__(self, columns: Mapping[str, Column]) -> None:
         self.columns = columns
         self._width = len(columns)
+        for column in columns.values():
+            for unit in column.accepts:  # worked out here, so that no request waits for it
+                units.conversion(unit, column.unit or unit, column.loinc)
         self._tables: list[tuple[int, Callable[[Any], Any]]] = []
         fields: list[Any] = []
         names = {}

@@ -2,7 +2,7 @@
 
 from configs.errors import SpecError
 from configs.settings import Settings
-from configs.spec import Spec, load_spec
+from configs.spec import Column, Spec, load_spec
 from features import build, units
 from models.family import family
 
@@ -16,17 +16,23 @@ def check(name: str, settings: Settings) -> Spec:
     build.plan(spec)
     for candidate in (*spec.candidates, *(spec.gates.not_worse_than or {})):
         family(candidate)
-    for key, column in spec.columns.items():
-        for unit in column.accepts:
-            assert column.unit is not None  # the Spec allows `accepts` for numbers alone
-            if units.factor(unit, column.unit, column.loinc) is None:
-                raise SpecError(
-                    f"{where}: columns.{key}.accepts: {unit!r} cannot be converted to {column.unit!r}"
-                    f"{' for LOINC ' + column.loinc if column.loinc else ''}; features/units.py knows what can."
-                )
     if left := _todos(spec.document, ""):
         raise SpecError(f"{where}: still to be decided: {', '.join(left)}. Nothing is trained on a TODO.")
+    for key, columns in (("columns", spec.columns), ("events", spec.events)):
+        for named, column in columns.items():
+            _check_units(f"{where}: {key}.{named}", column)
     return spec
+
+
+def _check_units(where: str, column: Column) -> None:
+    """Raises SpecError for a unit that cannot be read, or that cannot be converted to the column's own."""
+    if column.unit is None:
+        return
+    if (why := units.unreadable(column.unit)) is not None:
+        raise SpecError(f"{where}.unit: {why}")
+    for unit in column.accepts:
+        if (why := units.impossible(unit, column.unit, column.loinc)) is not None:
+            raise SpecError(f"{where}.accepts: {why}")
 
 
 def _todos(value: object, key: str) -> list[str]:

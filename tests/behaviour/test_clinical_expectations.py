@@ -93,7 +93,7 @@ def test_a_man_is_at_no_lower_risk_than_a_woman_with_the_same_findings(predictor
 )
 def test_another_unit_gives_the_same_answer(predictor, patients, field, unit, value):
     column = predictor.spec.columns[field]
-    ours = value * units.factor(unit, column.unit, column.loinc)
+    ours = units.conversion(unit, column.unit, column.loinc)(value)
 
     for patient in patients[:10]:
         here, there = risks(predictor, {**patient, field: ours}, {**patient, field: {"value": value, "unit": unit}})
@@ -102,9 +102,8 @@ def test_another_unit_gives_the_same_answer(predictor, patients, field, unit, va
 
 def test_milligrams_and_millimoles_of_cholesterol_differ_by_their_known_factor(predictor):
     """1 mmol/L of cholesterol is 38.67 mg/dL: molar mass 386.65 g/mol."""
-    assert units.factor("mmol/L", "mg/dL", predictor.spec.columns["cholesterol_mg_dl"].loinc) == pytest.approx(
-        38.67, abs=0.01
-    )
+    found = units.conversion("mmol/L", "mg/dL", predictor.spec.columns["cholesterol_mg_dl"].loinc)
+    assert found(1) == pytest.approx(38.67, abs=0.01)
 
 
 def test_a_well_patient_of_thirty_is_ruled_out(predictor):

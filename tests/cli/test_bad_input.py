@@ -71,6 +71,23 @@ def test_a_table_with_one_class(table, medimind, refused):
     assert "outcome.positive" in line
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("unit", "mmHg", "columns.cholesterol_mg_dl.unit: 'mmHg' is no unit of UCUM"),
+        ("accepts", ["mmol/l", "milligrams"], "columns.cholesterol_mg_dl.accepts: 'milligrams' is no unit of UCUM"),
+        ("accepts", ["kPa"], "columns.cholesterol_mg_dl.accepts: 'kPa' cannot be converted to 'mg/dL'"),
+        ("loinc", None, "'mmol/L' cannot be converted to 'mg/dL' without a molar mass: write the `loinc` code"),
+        ("loinc", "2571-8", "'mmol/L' cannot be converted to 'mg/dL': triglycerides are a mixture"),
+    ],
+)
+def test_a_unit_that_cannot_be_read_or_converted(key, value, said, toy_document, rewrite, refused):
+    columns = toy_document["columns"]
+    rewrite(columns=columns | {"cholesterol_mg_dl": columns["cholesterol_mg_dl"] | {key: value}})
+
+    assert said in refused("check", "toy")
+
+
 def test_a_family_that_is_not_there(rewrite, refused):
     rewrite(candidates=["logistic", "boosted_trees"])
 

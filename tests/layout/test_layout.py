@@ -15,7 +15,7 @@ PACKAGES = ("configs", "features", "models", "evidence", "ledger", "pipelines", 
 FRAMEWORK_MODULES = {"pipelines.flows", "serving.service"}
 HEAVY = [
     *("pandas", "sklearn", "scipy", "mlflow", "prefect", "bentoml", "great_expectations"),
-    *("evidently", "matplotlib", "onnx", "onnxruntime", "torch"),
+    *("evidently", "matplotlib", "onnx", "onnxruntime", "torch", "pint"),
 ]
 
 

@@ -123,7 +123,7 @@ def test_a_zero_that_the_contract_calls_missing_is_told_as_missing(ask, patient)
 
 
 def test_a_value_in_another_unit_of_the_contract_is_the_same_value(ask, patient):
-    mmol_l = 240 / units.factor("mmol/L", "mg/dL", "2093-3")
+    mmol_l = 240 / units.conversion("mmol/L", "mg/dL", "2093-3").scale
 
     ours, theirs = ask(patient, {**patient, "cholesterol_mg_dl": {"value": mmol_l, "unit": "mmol/L"}}).json()[
         "predictions"

@@ -9,7 +9,7 @@ import yaml
 
 from configs.errors import SpecError
 from configs.settings import ROOT
-from configs.spec import Bound, diseases, enabled, from_document, load_spec, read_yaml
+from configs.spec import Bound, diseases, enabled, from_document, is_loinc, is_snomed, load_spec, read_yaml
 
 GONE = object()
 
@@ -253,6 +253,38 @@ def test_a_column_that_makes_no_sense_is_refused(toy_document, column, reason):
 
     assert "columns.pain: " in message
     assert reason in message
+
+
+# Concepts of SNOMED CT's international edition, and one with the namespace of an extension.
+CONCEPTS = ("404684003", "138875005", "22298006", "44054006", "73211009", "38341003", "84114007", "999000011000000103")
+LOINCS = ("2093-3", "8480-6", "718-7", "30525-0", "46098-0", "2345-7", "33914-3")
+
+
+@pytest.mark.parametrize("code", LOINCS)
+def test_a_loinc_code_has_its_check_digit(code):
+    body, _, check = code.partition("-")
+
+    assert [is_loinc(f"{body}-{digit}") for digit in range(10)] == [digit == int(check) for digit in range(10)]
+
+
+@pytest.mark.parametrize("code", CONCEPTS)
+def test_a_snomed_concept_has_its_check_digit_and_no_two_digits_change_places(code):
+    assert [is_snomed(f"{code[:-1]}{digit}") for digit in range(10)] == [digit == int(code[-1]) for digit in range(10)]
+    for place in range(len(code) - 1):
+        changed = code[:place] + code[place + 1] + code[place] + code[place + 2 :]
+        assert changed == code or not is_snomed(changed)
+
+
+@pytest.mark.parametrize(
+    ("code", "value"),
+    [
+        *(("loinc", odd) for odd in ("2093-4", "2039-3", "20933", "2093-", "-3", "LP14-6", "2093-3 ", "", "٣-3")),
+        *(("snomed", odd) for odd in ("22298005", "22289006", "22298006 ", "12", "0404684003", "MI", "")),
+        ("snomed", "1705012011"),  # a description's, not a concept's
+    ],
+)
+def test_a_code_that_is_none_is_refused_and_quoted(toy_document, code, value):
+    assert f"columns.smoker: `{code}`: {value!r} is no" in refusal(toy_document, f"columns.smoker.{code}", value)
 
 
 def test_values_give_the_categories_in_their_order(toy_document):

@@ -44,7 +44,7 @@ Codes = Annotated[tuple[bool | int | float | str, ...], BeforeValidator(_as_tupl
 
 
 class Place(Frozen):
-    """Where a table lies: exactly one of a wheel's member, scikit-learn's own data, a file, or a query."""
+    """Where a table lies: a wheel's member, scikit-learn's own data, a file, a query, or a simulation; one of them."""
 
     wheel: str | None = None
     member: str | None = None
@@ -54,12 +54,19 @@ class Place(Frozen):
     parquet: str | None = None
     sql: str | None = None
     query: str | None = None
+    simulated: Literal["liquid_biopsy"] | None = None
+    """A simulation in pipelines/, of so many `patients`, drawn from `seed`. Nobody in it exists."""
+    patients: Annotated[int, Field(gt=0)] | None = None
+    seed: int | None = None
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
-        kinds = [kind for kind in ("wheel", "sklearn", "csv", "parquet", "sql") if getattr(self, kind) is not None]
+        known = ("wheel", "sklearn", "csv", "parquet", "sql", "simulated")
+        kinds = [kind for kind in known if getattr(self, kind) is not None]
         if len(kinds) != 1:
-            raise ValueError(f"exactly one of wheel, sklearn, csv, parquet, sql is expected, found {kinds or 'none'}")
+            raise ValueError(f"exactly one of {', '.join(known)} is expected, found {kinds or 'none'}")
+        if len({key is None for key in (self.simulated, self.patients, self.seed)}) != 1:
+            raise ValueError("`simulated`, `patients` and `seed` go together")
         if self.wheel is not None and (self.member is None or self.sha256 is None):
             raise ValueError("a wheel needs `member` (the file inside) and that file's `sha256`")
         if (self.sql is None) != (self.query is None):
@@ -245,6 +252,18 @@ class Column(Frozen):
         if self.type == "boolean":
             return ("false", "true")
         return tuple(dict.fromkeys(self.map.values())) if self.map else self.values
+
+
+class Reference(Frozen):
+    """A constant table that definitions read by its name, from a JSON file of the promised bytes.
+
+    `content` is what the file holds, lists of one length or several by their names: `load_spec` reads it, a bundle
+    keeps it, and nobody writes it in a YAML.
+    """
+
+    path: str = Field(alias="json")
+    sha256: str
+    content: dict[str, Any] | None = None
 
 
 class Outcome(Frozen):
@@ -643,6 +662,8 @@ class Spec(Frozen):
     refused_events_at_most: Annotated[float, Field(ge=0, lt=1)] | None = None
     """The share of the source's events that may break the contract and be left out; more of them stop the ingest."""
     columns: dict[str, Column]
+    references: dict[str, Reference] = {}
+    """Constant tables, such as a panel of healthy people: a definition's parameter of that name is the table."""
     duplicate_rows: Literal["drop", "keep"]
     """Rows alike in every column and the outcome: one patient entered twice, or two patients who happen to agree."""
     refused_rows_at_most: Annotated[float, Field(ge=0, lt=1)]
@@ -682,7 +703,7 @@ class Spec(Frozen):
 
     @model_validator(mode="after")
     def _holds_together(self) -> Self:
-        for name in (self.name, *self.columns):
+        for name in (self.name, *self.columns, *self.references):
             if not NAME.fullmatch(name):
                 raise ValueError(f"{name!r} is not a name: lower-case letters, digits and _ are expected")
         for key in ("columns", "features", "candidates", "operating_points"):
@@ -694,6 +715,13 @@ class Spec(Frozen):
                 raise ValueError(f"`{key}` names {', '.join(twice)} twice")
         for reserved in RESERVED_FIELDS & set(self.columns):
             raise ValueError(f"`columns`: {reserved!r} is a field of every record and cannot be a column")
+        if twice := sorted(set(self.references) & {*self.columns, *RESERVED_FIELDS}):
+            raise ValueError(
+                f"`references`: {twice[0]!r} is a column or a record's field; a definition reads one of them"
+            )
+        for key in ("features", "attributes"):
+            if arrays := [name for name in getattr(self, key) if name in self.columns and self.columns[name].length]:
+                raise ValueError(f"`{key}` names {arrays[0]!r}, an array: only a definition reads one")
         sources = {column.from_ or name for name, column in self.fields.items()}
         after = {"column": self.outcome.column, "time": self.outcome.time, "stage": self.outcome.stage}
         for key, known_later in after.items():
@@ -820,10 +848,36 @@ def load_spec(name: str, configs: Path) -> Spec:
         raise SpecError(
             f"no disease {name!r}: {shown} does not exist.{_nearest(name, known)} Known: {', '.join(known)}."
         )
-    spec = from_document(read_yaml(path, shown), shown)
+    document = read_yaml(path, shown)
+    _read_references(document, configs.parent, shown)
+    spec = from_document(document, shown)
     if spec.name != name:
         raise SpecError(f"{shown}: name: {spec.name!r} must be the file's own name, {name!r}.")
     return spec
+
+
+def _read_references(document: Any, root: Path, shown: str) -> None:
+    """Put the content of each reference's file into the document. Raises SpecError if it is not what is promised."""
+    references = document.get("references") if isinstance(document, dict) else None
+    for name, entry in (references if isinstance(references, dict) else {}).items():
+        if not isinstance(entry, dict) or not isinstance(entry.get("json"), str):
+            continue  # what is wrong with it is the Spec's to say
+        where = f"{shown}: references.{name}"
+        if "content" in entry:
+            raise SpecError(f"{where}: `content` is read from the file {entry['json']}, and not written here.")
+        try:
+            content = (root / entry["json"]).read_bytes()
+        except OSError as exc:
+            raise SpecError(f"{where}: {entry['json']} cannot be read ({exc.strerror}).") from exc
+        if (found := hashlib.sha256(content).hexdigest()) != entry.get("sha256"):
+            raise SpecError(
+                f"{where}: {entry['json']} has SHA-256 {found}, which is not the `sha256` that stands here. If the "
+                "table was meant to change, write the new one."
+            )
+        try:
+            entry["content"] = json.loads(content)
+        except ValueError as exc:
+            raise SpecError(f"{where}: {entry['json']} is no readable JSON.") from exc
 
 
 def diseases(configs: Path) -> list[str]:

@@ -15,6 +15,7 @@ PLANNED = {
     "source": "new_data",
     "columns": "new_features",
     "features": "new_features",
+    "references": "new_features",
     "candidates": "retuned_parameters",
     "split": "retuned_parameters",
 }

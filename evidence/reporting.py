@@ -84,7 +84,8 @@ class Facts:
         told = []
         for name, column in self.bundle.spec.columns.items():
             kind = (
-                f"{column.type} in {column.unit}, {column.range[0]:g} to {column.range[1]:g}"
+                f"{column.type}{f' of {column.length}' if column.length else ''} in {column.unit}, "
+                f"{column.range[0]:g} to {column.range[1]:g}"
                 if column.range
                 else column.type
             )

@@ -1,10 +1,12 @@
 """The contract, applied: one value, one record, one table, by the same function.
 
-A checked value is a float: a number in its canonical unit, a category's index in its values, NaN for missing. What the
-contract does not allow is refused with the column's name; text that a source holds is never repeated in a message,
-because nobody knows what was typed there.
+A checked value is a float: a number in its canonical unit, a category's index in its values, NaN for missing; of an
+array it is as many floats as the array is long, all of them NaN for missing. What the contract does not allow is
+refused with the column's name; text that a source holds is never repeated in a message, because nobody knows what was
+typed there.
 """
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,12 +20,14 @@ from numpy.typing import NDArray
 from configs.errors import ContractError, RecordError
 from configs.spec import RESERVED_FIELDS, Column, Spec
 from features import units
-from features.definitions import Array
+from features.definitions import Array, Profile
 from features.outcomes import as_key, as_number, as_text, observed
 from features.records import Records
 
 MISSING = math.nan
 LARGEST_SHOWN = 10**40
+Value = float | Array
+"""A checked value: a float, or the floats of an array, (length,)."""
 LONGEST_TEXT = 200
 """Characters of a caller's own identifier."""
 
@@ -32,7 +36,7 @@ LONGEST_TEXT = 200
 class Record:
     """One checked record of a request: the contract's values, and what the caller said about it."""
 
-    values: dict[str, float]
+    values: dict[str, Value]
     at: datetime | None
     patient: str | None
     reference: str | None
@@ -48,10 +52,10 @@ class Refusal:
     message: str
 
 
-def check_value(name: str, column: Column, value: Any) -> float:
-    """The value as a float, NaN if it is missing.
+def check_value(name: str, column: Column, value: Any) -> Value:
+    """The value as a float or, of an array, (length,) floats; NaN if it is missing.
 
-    Raises RecordError, naming the field, if it is of the wrong type, unit, range or category, or not finite.
+    Raises RecordError, naming the field, if it is of the wrong type, length, unit, range or category, or not finite.
     """
     unit = None
     if isinstance(value, dict):
@@ -66,6 +70,8 @@ def check_value(name: str, column: Column, value: Any) -> float:
         return _missing(name, column)
     if column.type == "number":
         return _number(name, column, value, unit)
+    if column.type == "array":
+        return _array(name, column, value, unit)
     if column.type == "boolean":
         if not isinstance(value, bool):
             raise RecordError("not_a_boolean", name, f"{name}: {_shown(value)} is not true or false.")
@@ -77,10 +83,38 @@ def check_value(name: str, column: Column, value: Any) -> float:
         raise RecordError("unknown_category", name, f"{name}: {_shown(value)} is not one of: {expected}.") from None
 
 
-def _missing(name: str, column: Column) -> float:
+def _missing(name: str, column: Column) -> Value:
     if column.required:
         raise RecordError("missing_field", name, f"{name}: is required and is missing.")
-    return MISSING
+    return MISSING if column.length is None else np.full(column.length, MISSING)
+
+
+def _array(name: str, column: Column, value: Any, unit: Any) -> Array:
+    """The floats of an array, (length,). Raises RecordError for the first that is none, with its place from 1."""
+    if not isinstance(value, list | tuple):
+        raise RecordError("not_an_array", name, f"{name}: {_shown(value)} is not a list of {column.length} numbers.")
+    if len(value) != column.length:
+        raise RecordError(
+            "wrong_length",
+            name,
+            f"{name}: a list of {len(value)}; {column.length} numbers are expected, in this order.",
+        )
+    assert column.range is not None  # the Spec demands it of an array
+    if unit in (None, column.unit) and set(map(type, value)) <= {int, float}:  # all of them at once
+        try:
+            found = np.array(value, np.float64) + 0.0  # minus zero becomes zero: equal values have equal bits
+        except OverflowError:
+            found = np.full(len(value), math.inf)
+        if ((found >= column.range[0]) & (found <= column.range[1])).all():
+            return found
+    numbers = []
+    for place, entry in enumerate(value):
+        try:
+            numbers.append(_number(name, column, entry, unit))
+        except RecordError as exc:
+            told = str(exc).removeprefix(f"{name}: ")
+            raise RecordError(exc.code, name, f"{name}: at place {place + 1} of {len(value)}: {told}") from None
+    return np.array(numbers)
 
 
 def _number(name: str, column: Column, value: Any, unit: Any) -> float:
@@ -143,6 +177,22 @@ def check_record(columns: Mapping[str, Column], record: Any) -> Record:
     return Record(values, check_time(record.get("at")), _text("patient", record), _text("reference", record))
 
 
+def as_arrays(columns: Mapping[str, Column], records: Sequence[Record | None]) -> dict[str, Array]:
+    """Checked records as `build` takes them: a column (n,), an array (n, length); NaN where a record is None."""
+    found = {}
+    for name, column in columns.items():
+        gone: Value = MISSING if column.length is None else np.full(column.length, MISSING)
+        rows = [gone if record is None else record.values[name] for record in records]
+        shape = (len(rows),) if column.length is None else (len(rows), column.length)
+        found[name] = np.array(rows, np.float64).reshape(shape)
+    return found
+
+
+def is_missing(values: Array | Profile) -> NDArray[np.bool_]:
+    """Which of a column's checked values, (n,) or (n, length), are missing, (n,)."""
+    return np.isnan(values if values.ndim == 1 else values[:, 0])
+
+
 def _text(name: str, record: Mapping[str, Any]) -> str | None:
     value = record.get(name)
     if value is not None and not (isinstance(value, str) and is_text(value)):
@@ -171,8 +221,11 @@ def check_time(value: Any) -> datetime | None:
 def translate(column: Column, raw: Any) -> Any:
     """A source's cell as the contract speaks: mapped to our category, numpy's scalar to Python's, NaN to None.
 
-    A category that the map does not know stays as it is, for check_value to refuse.
+    A category that the map does not know stays as it is, for check_value to refuse. An array is a list, or a text with
+    one in JSON, as a CSV's cell holds it.
     """
+    if column.type == "array":
+        return _translated_array(raw)
     if isinstance(raw, np.generic):
         raw = raw.item()
     if raw is None or raw != raw or (raw in column.missing_if and not isinstance(raw, bool)):
@@ -182,6 +235,17 @@ def translate(column: Column, raw: Any) -> Any:
     if column.type == "category" and not isinstance(raw, str):
         return as_text(raw)
     return as_number(raw) if column.type == "number" else raw
+
+
+def _translated_array(raw: Any) -> Any:
+    if isinstance(raw, np.ndarray):
+        raw = raw.tolist()
+    if isinstance(raw, str):
+        try:
+            return json.loads(raw)
+        except ValueError:
+            return raw
+    return None if raw is None or (isinstance(raw, float) and math.isnan(raw)) else raw
 
 
 def _by_text(column: Column) -> Callable[[Any], Any]:
@@ -203,7 +267,9 @@ def translate_table(spec: Spec, table: Mapping[str, Sequence[Any]]) -> dict[str,
         has = ", ".join(map(str, table))
         raise ContractError(f"{spec.name}: the source has no column {', '.join(map(repr, lacking))}. It has: {has}.")
     return {
-        name: _each(name, table[column.from_ or name], partial(translate, column))
+        name: [translate(column, cell) for cell in table[column.from_ or name]]
+        if column.type == "array"
+        else _each(name, table[column.from_ or name], partial(translate, column))
         for name, column in spec.columns.items()
     }
 
@@ -223,21 +289,18 @@ def check_table(
     refusals: list[Refusal] = []
     values: dict[str, Array] = {}
     for name, column in spec.columns.items():
-        found = np.full(n, MISSING)
-        memory: dict[Any, float | RecordError] = {}
+        found = np.full(n if column.length is None else (n, column.length), MISSING)
+        memory: dict[Any, Value | RecordError] = {}
         for row, cell in enumerate(cells[name]):
-            key = (type(cell), cell)
+            key = row if column.type == "array" else (type(cell), cell)  # two samples never agree, nor can be hashed
             if key not in memory:
-                try:
-                    memory[key] = check_value(name, column, cell)
-                except RecordError as exc:
-                    memory[key] = exc
+                memory[key] = _checked(name, column, cell)
             checked = memory[key]
             if isinstance(checked, RecordError):
                 refusals.append(Refusal(row + 1, name, checked.code, str(checked)))
             else:
                 found[row] = checked
-        if np.isnan(found).all() and not any(refusal.column == name for refusal in refusals):
+        if is_missing(found).all() and not any(refusal.column == name for refusal in refusals):
             raise ContractError(f"{spec.name}: column {name!r} is missing in all {n} rows; is its source column right?")
         values[name] = found
     patient = _patients(spec, table, n)
@@ -252,6 +315,13 @@ def check_table(
     future = {name: int((times > at)[kept].sum()) for name, times in measured.items()}
     records = Records(values, observed(spec.outcome, table[spec.outcome.column or ""]), patient, at, future)
     return records.take(kept), refusals
+
+
+def _checked(name: str, column: Column, cell: Any) -> Value | RecordError:
+    try:
+        return check_value(name, column, cell)
+    except RecordError as exc:
+        return exc
 
 
 def rows_in(table: Mapping[str, Sequence[Any]]) -> int:
@@ -326,7 +396,7 @@ def day_begins(day: date, days: Any = 0) -> float:
 def _measured(name: str, cells: Sequence[Any], values: Array, refusals: list[Refusal]) -> Array:
     """When each present value was measured, (n,) seconds, NaN where no value is; a cell that is no time is refused."""
     times = np.full(len(values), MISSING)
-    for row in np.flatnonzero(~np.isnan(values)).tolist():
+    for row in np.flatnonzero(~is_missing(values)).tolist():
         try:
             times[row] = _seconds(cells[row])
         except ValueError:

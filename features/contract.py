@@ -39,9 +39,10 @@ class Quantity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Checked:
     """Records that keep the contract, and why the others do not.
 
-    `values` (n, c) are checked values in the contract's order of columns, `at` (n,) the times of prediction in seconds
-    since 1970. `cells` are the n records as they came, in that order, and behind it the time of prediction where one
-    was told; no identifier. `errors` maps a position among all that were sent to its error.
+    `values` (n, w) are checked values in the contract's order of columns, an array's numbers side by side; `at` (n,)
+    the times of prediction in seconds since 1970. `cells` are the n records as they came, in that order, and behind it
+    the time of prediction where one was told; no identifier. `errors` maps a position among all that were sent to its
+    error.
     """
 
     values: Matrix
@@ -72,10 +73,18 @@ class Contract:
 
     def __init__(self, columns: Mapping[str, Column]) -> None:
         self.columns = columns
-        self._width = len(columns)
         for column in columns.values():
             for unit in column.accepts:  # worked out here, so that no request waits for it
                 units.conversion(unit, column.unit or unit, column.loinc)
+        self._count = len(columns)
+        lengths = [column.length or 1 for column in columns.values()]
+        ends = np.cumsum(lengths).tolist()
+        self.starts = dict(zip(columns, (end - length for end, length in zip(ends, lengths, strict=True)), strict=True))
+        """Where in a row of checked values each column's begin."""
+        self._width = sum(lengths)
+        self._arrays = [
+            (place, column.length) for place, column in enumerate(columns.values()) if column.length is not None
+        ]
         self._tables: list[tuple[int, Callable[[Any], Any]]] = []
         fields: list[Any] = []
         names = {}
@@ -109,7 +118,7 @@ class Contract:
 
     def _all(self, records: Sequence[Any], received: datetime) -> Checked:
         """All records, each of which msgspec took. Raises TypeError or RecordError if one is odd."""
-        width, tables = self._width, self._tables
+        width, tables = self._count, self._tables
         cells = [astuple(record) for record in records]
         rows = []
         for cells_of_one in cells:
@@ -118,10 +127,10 @@ class Contract:
                 row[place] = number_of(row[place])
             rows.append(row)
         try:
-            values = np.array(rows, np.float64)
+            values = np.array(self._flat(rows), np.float64)
         except TypeError:
-            values = np.array([self._scaled(row) for row in rows], np.float64)
-        values = values.reshape(len(rows), width)
+            values = np.array(self._flat([self._scaled(row) for row in rows]), np.float64)
+        values = values.reshape(len(rows), self._width)
         values += 0.0  # minus zero becomes zero: equal values have equal bits
         patients: list[str | None] = [None] * len(cells)
         references: list[str | None] = [None] * len(cells)
@@ -146,9 +155,25 @@ class Contract:
             for cell, (name, column) in zip(row, self.columns.items(), strict=True)
         ]
 
+    def _flat(self, rows: list[list[Any]]) -> list[list[Any]]:
+        """Rows whose arrays' numbers stand in the row itself."""
+        for place, length in reversed(self._arrays):
+            for row in rows:
+                row[place : place + 1] = [MISSING] * length if row[place] is None else row[place]
+        return rows
+
+    def by_column(self, values: Matrix) -> dict[str, Matrix]:
+        """Checked values (n, w) as `build` takes them: for each column (n,), of an array (n, length)."""
+        if not self._arrays:
+            return dict(zip(self.columns, values.T, strict=True))
+        return {
+            name: values[:, start] if column.length is None else values[:, start : start + column.length]
+            for (name, column), start in zip(self.columns.items(), self.starts.values(), strict=True)
+        }
+
     def _one_by_one(self, records: Sequence[Any], received: datetime) -> Checked:
         """The same by the judge of values, record by record, where it is needed."""
-        rows: list[list[float]] = []
+        rows: list[list[Any]] = []
         at: list[float] = []
         patients: list[str | None] = []
         references: list[str | None] = []
@@ -166,7 +191,7 @@ class Contract:
             patients.append(record.patient)
             references.append(record.reference)
             kept.append((*map(raw.get, self.columns), record.at.isoformat() if record.at else None))
-        values = np.array(rows, np.float64).reshape(len(rows), self._width)
+        values = np.array(self._flat(rows), np.float64).reshape(len(rows), self._width)
         return Checked(values, np.array(at), patients, references, kept, errors)
 
     def table(self, cells: Sequence[tuple[Any, ...]]) -> bytes:
@@ -194,6 +219,10 @@ def _typed(column: Column) -> tuple[Any, Mapping[Any, Any] | None]:
         table |= dict.fromkeys([None, *codes], MISSING)
         taken = [value for value in table if value is not None and not (column.required and value in codes)]
         return Literal[tuple(taken)] if taken else None, table
+    if column.type == "array":
+        assert column.range is not None  # the Spec demands it of an array
+        entry = Annotated[float, Meta(ge=column.range[0], le=column.range[1])]
+        return Annotated[list[entry], Meta(min_length=column.length, max_length=column.length)], None
     numbers = [float(code) for code in column.missing_if if isinstance(code, int | float)]
     if numbers:
         return float | Quantity, _Coded(numbers, column)

@@ -18,7 +18,8 @@ from features.definitions import Array
 
 @dataclass(frozen=True)
 class Records:
-    """`values[column]` (n,) checked floats, `outcome` (n,) 0, 1 or NaN, `patient` (n,), `at` (n,) epoch seconds.
+    """`values[column]` (n,) checked floats, of an array (n, length); `outcome` (n,) 0, 1 or NaN, `patient` (n,), `at`
+    (n,) epoch seconds.
 
     `future` counts, for each column that says when it was measured, the values measured after the time of prediction
     among all rows that kept the contract.
@@ -39,7 +40,10 @@ class Records:
 
 
 def labels(categories: Sequence[str], values: Array) -> list[Any]:
-    """Checked floats as people read them: a category's name where there are `categories`, a number, None if missing."""
+    """Checked floats as people read them: a category's name where there are `categories`, a number, a list of numbers,
+    None if missing."""
+    if values.ndim > 1:
+        return [None if math.isnan(row[0]) else row for row in values.tolist()]
     if not categories:
         return [None if math.isnan(value) else float(value) for value in values]
     return [None if math.isnan(value) else categories[int(value)] for value in values]
@@ -52,7 +56,7 @@ def save(records: Records, columns: Mapping[str, Column], dropped: Mapping[str, 
 
     table: dict[str, Any] = {name: labels(columns[name].categories, values) for name, values in records.values.items()}
     table |= {"(outcome)": records.outcome, "(patient)": records.patient, "(at)": records.at}
-    types = {name: pa.string() if columns[name].categories else pa.float64() for name in records.values}
+    types = {name: _arrow_type(columns[name]) for name in records.values}
     arrays = {name: pa.array(values, types.get(name)) for name, values in table.items()}
     about = {
         "dropped": json.dumps(dropped),
@@ -60,6 +64,14 @@ def save(records: Records, columns: Mapping[str, Column], dropped: Mapping[str, 
         "contract": contract_digest(columns),
     }
     pq.write_table(pa.table(arrays).replace_schema_metadata(about), path)
+
+
+def _arrow_type(column: Column) -> Any:
+    import pyarrow as pa
+
+    if column.type == "array":
+        return pa.list_(pa.float64())
+    return pa.string() if column.categories else pa.float64()
 
 
 def load(columns: Mapping[str, Column], path: Path) -> tuple[Records, dict[str, int]]:
@@ -82,6 +94,11 @@ def load(columns: Mapping[str, Column], path: Path) -> tuple[Records, dict[str, 
         values = {}
         for name, column in columns.items():
             cells = table[name].to_pylist()
+            if column.length is not None:
+                gone = [math.nan] * column.length
+                rows = [gone if row is None else row for row in cells]
+                values[name] = np.array(rows, np.float64).reshape(len(rows), column.length)
+                continue
             index = {label: float(position) for position, label in enumerate(column.categories)}
             values[name] = np.array([math.nan if c is None else index[c] if index else float(c) for c in cells])
         records = Records(

@@ -20,6 +20,8 @@ def draw(columns: Mapping[str, Column], n: int, seed: int) -> list[dict[str, Any
             place, left_out = generator.random(2).tolist()
             if column.required or left_out >= SHARE_MISSING:
                 record[name] = _value(column, place)
+                if column.length is not None:
+                    record[name] = [_value(column, place)[0] for place in generator.random(column.length).tolist()]
         records.append(record)
     return records
 
@@ -33,7 +35,11 @@ def edges(columns: Mapping[str, Column]) -> list[dict[str, Any]]:
 
 
 def _value(column: Column, place: float) -> Any:
-    """The value that lies at `place`, 0 to 1, of what the column allows."""
+    """The value that lies at `place`, 0 to 1, of what the column allows; an array is full of it."""
+    if column.type == "array":
+        assert column.range is not None and column.length is not None  # the Spec demands both of an array
+        low, high = column.range
+        return [float(f"{low + place * (high - low):.4g}")] * column.length
     if column.type == "number":
         assert column.range is not None  # the Spec demands it of a number
         low, high = column.range

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from configs.errors import BundleError
 from features import build
-from features.columns import Record, check_record
+from features.columns import Record, as_arrays, check_record
 from features.contract import Contract
 from models import conformal
 from models.bundle import Bundle
@@ -49,7 +49,7 @@ class Predictor:
         self._read = [name for name in self.spec.columns if name in read]
         self._bands: list[str | None] = [None, *bundle.thresholds]
         self._thresholds = np.array(list(bundle.thresholds.values()))  # in rising order, as training made sure
-        self._read_at = np.array([name in read for name in self.spec.columns])
+        self._read_at = np.array([self.contract.starts[name] for name in self._read], np.int64)
         self._self_test()
 
     def check(self, record: Any) -> Record:
@@ -58,13 +58,13 @@ class Predictor:
 
     def features(self, records: Sequence[Record]) -> Matrix:
         """The feature matrix (n, d) of checked records, through the same door as the cohort's."""
-        values = {name: np.array([record.values[name] for record in records]) for name in self.spec.columns}
+        values = as_arrays(self.spec.columns, records)
         at = np.array([record.at.timestamp() if record.at else np.nan for record in records])
         return build.build(self.plan, values, at)
 
     def matrix(self, values: NDArray[np.float64], at: NDArray[np.float64]) -> Matrix:
-        """The feature matrix (n, d) of values (n, c) that `contract` checked, through the same door."""
-        return build.build(self.plan, dict(zip(self.spec.columns, values.T, strict=True)), at)
+        """The feature matrix (n, d) of values (n, w) that `contract` checked, through the same door."""
+        return build.build(self.plan, self.contract.by_column(values), at)
 
     def missing(self, values: NDArray[np.float64]) -> list[list[str]]:
         """For each row of checked values, the columns without a value, of those the model reads."""
@@ -101,7 +101,7 @@ class Predictor:
 
     def predictions(self, records: Sequence[Record], risk: NDArray[np.float64]) -> list[Prediction]:
         """Each record's answer for its risk: the band it reaches, what was missing, and how certain it is."""
-        missing = [[name for name in self._read if np.isnan(record.values[name])] for record in records]
+        missing = [[name for name in self._read if np.isnan(record.values[name]).any()] for record in records]
         abstained, possible = self.abstains(risk, missing), self.sets(risk)
         bands = self.bands(risk, abstained)
         why = abstained or [None] * len(risk)

@@ -17,7 +17,7 @@ from configs.settings import ROOT
 from configs.spec import Spec
 from features.build import Plan, build
 from features.cohort import Cohort
-from features.columns import check_record
+from features.columns import as_arrays, check_record
 from features.synthetic import draw, edges
 from models import bundle as bundles
 from models import conformal
@@ -139,8 +139,7 @@ def _compare(log_odds: NDArray[np.float64], y: NDArray[np.float64]) -> dict[str,
 
 def _features(spec: Spec, plan: Plan, records: list[dict[str, Any]]) -> NDArray[np.float32]:
     checked = [check_record(spec.columns, record) for record in records]
-    values = {name: np.array([record.values[name] for record in checked]) for name in spec.columns}
-    return build(plan, values, np.full(len(records), np.nan))
+    return build(plan, as_arrays(spec.columns, checked), np.full(len(records), np.nan))
 
 
 def _self_test(cases: list[dict[str, Any]], X: NDArray[np.float32], risk: NDArray[np.float64]) -> dict[str, Any]:

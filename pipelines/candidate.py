@@ -15,7 +15,7 @@ from evidence.case import Rival
 from evidence.report import Finding, Report
 from features import build, cohort
 from features.cohort import Cohort
-from features.columns import check_record
+from features.columns import as_arrays, check_record
 from features.records import Records
 from ledger import confirmed, reviews
 from ledger.confirmed import Confirmed
@@ -143,7 +143,7 @@ def _records(spec: Spec, found: Confirmed) -> tuple[Records, list[Place], int]:
             continue
     places = [found.places[row] for row in rows]
     whose = [found.patients[row] or f"{place[0]}-{place[1]}" for row, place in zip(rows, places, strict=True)]
-    values = {name: np.array([record.values[name] for record in checked], np.float64) for name in spec.columns}
+    values = as_arrays(spec.columns, checked)
     at: NDArray[np.float64] = np.array([record.at.timestamp() if record.at else np.nan for record in checked])
     return (
         Records(values, found.outcomes[rows], np.array(whose, dtype=np.str_), at),

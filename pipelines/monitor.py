@@ -20,7 +20,7 @@ from evidence.monitoring import Seen
 from evidence.report import Finding, Report
 from evidence.timeline import Shown, count
 from features import build, cohort
-from features.columns import Record
+from features.columns import Record, as_arrays
 from features.records import labels
 from ledger import locks, predictions, refusals, stops, windows
 from ledger.alerts import Episode, Key, failing
@@ -217,10 +217,7 @@ def judge_window(predictor: Predictor, named: str, window: Window, refused: Mapp
         refused = {}  # of how many records nobody can tell
     checked = [_checked(predictor, record) for record in window.records]
     broken = sum(record is None for record in checked)
-    values = {
-        name: np.array([np.nan if record is None else record.values[name] for record in checked])
-        for name in predictor.spec.columns
-    }
+    values = as_arrays(predictor.spec.columns, checked)
     at = np.array([record.at.timestamp() if record and record.at else np.nan for record in checked])
     sampled = _sample(predictor, [place for place, record in enumerate(checked) if record is not None])
     seen = Seen(

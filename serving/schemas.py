@@ -124,6 +124,16 @@ def _field(column: Column) -> dict[str, Any]:
         values.append(
             {"type": "object", "properties": quantity, "required": ["value", "unit"], "additionalProperties": False}
         )
+    elif column.type == "array":
+        assert column.range is not None  # the Spec demands it of an array
+        low, high = column.range
+        ends = {"minItems": column.length, "maxItems": column.length}
+        values.append({"type": "array", "items": {"type": "number", "minimum": low, "maximum": high}, **ends})
+        unit = {"type": "string", "enum": [column.unit, *column.accepts]}
+        several = {"value": {"type": "array", "items": {"type": "number"}, **ends}, "unit": unit}
+        values.append(
+            {"type": "object", "properties": several, "required": ["value", "unit"], "additionalProperties": False}
+        )
     elif column.type == "boolean":
         values.append({"type": "boolean"})
     else:

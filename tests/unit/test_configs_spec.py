@@ -754,8 +754,8 @@ def test_a_split_is_by_exactly_one_rule(toy_document, split, reason):
 
 
 def test_an_array_has_a_length(toy_document):
-    spec = from_document(put(toy_document, "columns.pain", {**NUMBER, "type": "array", "length": 3}), "toy.yaml")
+    spec = from_document(put(toy_document, "columns.bins", {**NUMBER, "type": "array", "length": 3}), "toy.yaml")
 
-    assert spec.columns["pain"].length == 3
+    assert spec.columns["bins"].length == 3
     assert "an array needs a `length`" in refusal(toy_document, "columns.pain", {**NUMBER, "type": "array"})
     assert "nothing else has one" in refusal(toy_document, "columns.pain", {**NUMBER, "length": 3})

@@ -12,16 +12,19 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from features import definitions
+from features.build import definitions_of
 from features.definitions.cardiac import heart_rate_reserve_used
 from features.definitions.demographics import age_band, child_age_band
 
 NAN = math.nan
 TOPICS = [import_module(f"features.definitions.{topic.name}") for topic in pkgutil.iter_modules(definitions.__path__)]
+OF_ARRAYS = {"short_fragments", "fragment_sizes", "methylation_betas", "variant_reads"}
+"""Columns that hold arrays: what reads them is tested with its topic, test_features_cfdna.py and its neighbours."""
 FUNCTIONS = [
     pytest.param(function, id=f"{topic.__name__.rpartition('.')[2]}.{name}")
     for topic in TOPICS
-    for name, function in inspect.getmembers(topic, inspect.isfunction)
-    if function.__module__ == topic.__name__
+    for name in definitions_of(topic)
+    if not OF_ARRAYS & set(inspect.signature(function := getattr(topic, name)).parameters)
 ]
 
 

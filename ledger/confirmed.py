@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ledger import tables
 from ledger.database import snapshot, utc
-from ledger.predictions import records_of
+from ledger.predictions import Known, records_of
 from ledger.windows import Place
 
 AT_ONCE = 500
@@ -20,11 +20,13 @@ AT_ONCE = 500
 
 @dataclass(frozen=True)
 class Confirmed:
-    """n predictions in the order of their places: records as they came, outcomes (n,) 0 or 1, patients' keyed hashes,
-    when each was received, the bundle that answered. `purged`: those whose record is gone, in nothing else."""
+    """n predictions in the order of their places: records as they came, outcomes (n,) 0 or 1, of several classes the
+    one that came true, None if unknown, patients' keyed hashes, when each was received, the bundle that answered.
+    `purged`: those whose record is gone, in nothing else."""
 
     records: list[dict[str, Any]]
     outcomes: NDArray[np.float64]
+    labels: list[str | None]
     places: list[Place]
     patients: list[str | None]
     received: list[datetime]
@@ -76,8 +78,10 @@ def count(engine: sa.Engine, model: str, since: int, to: int | None = None) -> i
         if since:
             known = o.alias()
             same = known.c.request == o.c.request, known.c.position == o.c.position, known.c.id <= since
-            before = sa.select(known.c.value).where(*same).order_by(known.c.id.desc()).limit(1)
-            of_model = of_model.where(sa.func.coalesce(before.correlate(o).scalar_subquery(), -1) != o.c.value)
+            said = known.c.value.cast(sa.String) + sa.func.coalesce(known.c.label, "")
+            before = sa.select(said).where(*same).order_by(known.c.id.desc()).limit(1)
+            said = o.c.value.cast(sa.String) + sa.func.coalesce(o.c.label, "")
+            of_model = of_model.where(sa.func.coalesce(before.correlate(o).scalar_subquery(), "") != said)
         query = sa.select(sa.func.count()).select_from(of_model.distinct().subquery())
         return int(connection.execute(query).scalar_one())
 
@@ -85,12 +89,13 @@ def count(engine: sa.Engine, model: str, since: int, to: int | None = None) -> i
 def confirmed(engine: sa.Engine, model: str, to: int) -> Confirmed:
     """Every prediction of the model, by any version, whose outcome is known by the outcomes up to number `to`."""
     o = tables.outcomes
-    told = sa.select(o.c.request, o.c.position, o.c.value).where(o.c.id <= to, _of_model(model)).order_by(o.c.id)
-    values: dict[int, dict[int, int]] = {}
-    records, outcomes, places, patients, received, bundles, purged = [], [], [], [], [], [], 0
+    told = sa.select(o.c.request, o.c.position, o.c.value, o.c.label).where(o.c.id <= to, _of_model(model))
+    values: dict[int, dict[int, Known]] = {}
+    records, outcomes, labels, places, patients, received, bundles, purged = [], [], [], [], [], [], [], 0
     with snapshot(engine) as connection:
-        for request, position, value in connection.execute(told.execution_options(yield_per=10_000)):
-            values.setdefault(request, {})[position] = value
+        each = connection.execute(told.order_by(o.c.id).execution_options(yield_per=10_000))
+        for request, position, value, label in each:
+            values.setdefault(request, {})[position] = value, label
         for row in _rows(connection, sorted(values)):
             known = values[row.id]
             if row.records is None:
@@ -99,12 +104,14 @@ def confirmed(engine: sa.Engine, model: str, to: int) -> Confirmed:
             kept = records_of(row)
             for position in sorted(known):
                 records.append(kept[position])
-                outcomes.append(known[position])
+                value, label = known[position]
+                outcomes.append(value)
+                labels.append(label)
                 places.append((row.id, position))
                 patients.append(row.patients[position] if row.patients else None)
                 received.append(utc(row.received_at))
                 bundles.append(row.bundle)
-    return Confirmed(records, np.array(outcomes, np.float64), places, patients, received, bundles, purged)
+    return Confirmed(records, np.array(outcomes, np.float64), labels, places, patients, received, bundles, purged)
 
 
 def shadowed(

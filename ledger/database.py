@@ -19,10 +19,10 @@ from configs.settings import Settings
 
 Engine = sa.Engine
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest migration in ledger/migrations/versions."""
 
-EARLIER = ("0001", "0002", "0003")
+EARLIER = ("0001", "0002", "0003", "0004")
 """What `connect` brings to HEAD."""
 
 BUSY_TIMEOUT_S = 10

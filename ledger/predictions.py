@@ -27,8 +27,23 @@ ID = re.compile(r"(0|[1-9][0-9]{0,14})-(0|[1-9][0-9]{0,8})")
 """A request's number and a position in it, as prediction_id writes them; both are numbers that a database takes."""
 
 
+Known = tuple[int, str | None]
+"""What came true: 0 or 1, and of several classes which one, if that is known."""
+
 OUTCOMES_AT_ONCE = 500
 """Requests whose outcomes are read with one statement."""
+
+
+@dataclass(frozen=True)
+class ByClass:
+    """What was said of n patients by class: `risks` (n, K), and the n `labels` of least expected cost, None for none.
+
+    `events` holds the K names, in order, each with whether it is the event.
+    """
+
+    events: Mapping[str, bool]
+    risks: NDArray[np.float64]
+    labels: Sequence[str | None]
 
 
 @dataclass(frozen=True)
@@ -39,6 +54,7 @@ class Answered:
     was received. A list of objects, as earlier releases wrote it, is read as well.
 
     `traffic` is the ledger's number of the rule that sent these records to another version than the champion.
+    `by_class`: of a model of several classes alone.
     """
 
     model: str
@@ -52,6 +68,7 @@ class Answered:
     risks: NDArray[np.float64]
     bands: list[str | None]
     traffic: int | None = None
+    by_class: ByClass | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +97,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Stored:
-    """One prediction on record. `record` and `features` are None once they were purged."""
+    """One prediction on record. `record` and `features` are None once they were purged.
+
+    Of several classes `risks` are theirs, by name, and `label` is the one that was said; None without.
+    """
 
     id: str
     model: str
@@ -92,6 +112,8 @@ class Stored:
     feature_digest: str
     risk: float
     band: str | None
+    risks: dict[str, float] | None = None
+    label: str | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +122,7 @@ class Window:
 
     `places` are their requests and positions; `received` (n,) when each came and `at` (n,) the patient's time of
     prediction, in seconds since 1970, UTC. Whose record was purged is counted in `purged` and in nothing else.
+    `by_class` is what was said by class, None of a model without; `happened` the class that came true, None if unknown.
     """
 
     records: list[dict[str, Any]]
@@ -114,6 +137,8 @@ class Window:
     first: datetime | None
     last: datetime | None
     purged: int
+    by_class: ByClass | None
+    happened: list[str | None]
 
     def __len__(self) -> int:
         return len(self.risks)
@@ -194,6 +219,7 @@ def reserve(connection: sa.Connection, n: int) -> list[int]:
 COLUMNS = (
     *("id", "model", "version", "bundle", "received_at", "n", "risks", "feature_digests", "bands", "features"),
     *("records", "patients", "idempotency_key", "body_digest", "answer", "traffic"),
+    *("classes", "class_risks", "labels"),
 )
 ROWS_AT_ONCE = (32, 16, 8, 4, 2, 1)
 """Rows of one INSERT: few distinct statements, which the driver keeps prepared, and few of them for many rows."""
@@ -204,6 +230,7 @@ def _row(
 ) -> tuple[Any, ...]:
     """A row of `requests`, in the order of COLUMNS."""
     rows = np.ascontiguousarray(answered.features, np.float32)
+    by_class = answered.by_class
     return (
         number,
         answered.model,
@@ -221,6 +248,9 @@ def _row(
         idempotency.body_digest if idempotency else None,
         answer,
         answered.traffic,
+        msgspec.json.encode(by_class.events).decode() if by_class else None,
+        np.ascontiguousarray(by_class.risks, np.float64).tobytes() if by_class else None,
+        msgspec.json.encode(by_class.labels).decode() if by_class else None,
     )
 
 
@@ -295,6 +325,7 @@ def find(engine: sa.Engine, prediction_id: str) -> Stored:
     features = None
     if row.features is not None:
         features = np.frombuffer(row.features, np.float32).reshape(row.n, -1)[position]
+    said = by_class_of(row)
     return Stored(
         id=prediction_id,
         model=row.model,
@@ -306,6 +337,8 @@ def find(engine: sa.Engine, prediction_id: str) -> Stored:
         feature_digest=_digests(row.feature_digests)[position],
         risk=float(np.frombuffer(row.risks, np.float64)[position]),
         band=row.bands[position],
+        risks=dict(zip(said.events, said.risks[position].tolist(), strict=True)) if said else None,
+        label=said.labels[position] if said else None,
     )
 
 
@@ -317,7 +350,7 @@ def window(engine: sa.Engine, model: str, bundle: str, last: int | None, since: 
         query = query.where(t.c.received_at >= utc(since))
     rows: list[Any] = []
     purged = found = 0
-    outcome: dict[tuple[int, int], int] = {}
+    outcome: dict[tuple[int, int], Known] = {}
     with reading(engine) as connection:
         for row in connection.execution_options(stream_results=True).execute(query):
             if row.records is None:
@@ -331,14 +364,14 @@ def window(engine: sa.Engine, model: str, bundle: str, last: int | None, since: 
             numbers = [row.id for row in rows[start : start + OUTCOMES_AT_ONCE]]
             known = sa.select(o).where(o.c.request.in_(numbers)).order_by(o.c.id)
             for known_row in connection.execute(known):
-                outcome[known_row.request, known_row.position] = known_row.value
+                outcome[known_row.request, known_row.position] = known_row.value, known_row.label
     rows.reverse()
     skip = max(found - last, 0) if last is not None else 0
     spans = [(row, skip if place == 0 else 0, row.n) for place, row in enumerate(rows)]
     return laid_out(spans, outcome, purged)
 
 
-def laid_out(spans: Sequence[tuple[Any, int, int]], outcome: Mapping[tuple[int, int], int], purged: int) -> Window:
+def laid_out(spans: Sequence[tuple[Any, int, int]], outcome: Mapping[tuple[int, int], Known], purged: int) -> Window:
     """Positions `start` to `end` (exclusive) of each row of `requests`, one after the other. `purged`: known before."""
     kept = [(row, start, end) for row, start, end in spans if row.records is not None]
     purged += sum(end - start for row, start, end in spans if row.records is None)
@@ -349,20 +382,40 @@ def laid_out(spans: Sequence[tuple[Any, int, int]], outcome: Mapping[tuple[int, 
     received = [utc(row.received_at) for row, _, _ in kept]
     seconds, sizes = [time.timestamp() for time in received], [end - start for _, start, end in kept]
     times = [utc(row.received_at) for row, _, _ in spans]
+    known = [outcome.get(place, (np.nan, None)) for place in places]
     return Window(
         records=records,
         features=np.concatenate(features) if features else np.empty((0, 0), np.float32),
         digests=[digest for row, start, end in kept for digest in _digests(row.feature_digests)[start:end]],
         risks=np.concatenate([np.empty(0), *risks]),
         bands=[band for row, start, end in kept for band in row.bands[start:end]],
-        outcomes=np.array([outcome.get(place, np.nan) for place in places], np.float64),
+        outcomes=np.array([value for value, _ in known], np.float64),
         places=places,
         received=np.repeat(np.array(seconds, np.float64), sizes),
         at=np.array([datetime.fromisoformat(record["at"]).timestamp() for record in records], np.float64),
         first=min(times, default=None),  # by the clock, which may have been set back
         last=max(times, default=None),
         purged=purged,
+        by_class=_joined(kept),
+        happened=[label for _, label in known],
     )
+
+
+def by_class_of(row: Any) -> ByClass | None:
+    """What a row of `requests` says by class; None of a model without several."""
+    if row.classes is None:
+        return None
+    return ByClass(row.classes, np.frombuffer(row.class_risks, np.float64).reshape(row.n, -1), row.labels)
+
+
+def _joined(spans: Sequence[tuple[Any, int, int]]) -> ByClass | None:
+    """What one bundle's rows say by class, from `start` to `end` of each."""
+    said = [(by_class_of(row), start, end) for row, start, end in spans]
+    parts = [(each, start, end) for each, start, end in said if each is not None]
+    if not parts:
+        return None
+    risks = np.concatenate([each.risks[start:end] for each, start, end in parts])
+    return ByClass(parts[0][0].events, risks, [label for each, start, end in parts for label in each.labels[start:end]])
 
 
 def records_of(row: Any) -> list[dict[str, Any]]:
@@ -375,7 +428,7 @@ def records_of(row: Any) -> list[dict[str, Any]]:
 
 
 def purge(engine: sa.Engine, before: datetime, actor: str) -> int:
-    """Remove what patients' records held from predictions before that time; digests, risks and bands stay.
+    """Remove what patients' records held from predictions before that time; digests, risks, bands and labels stay.
 
     Returns how many predictions were purged. Raises LedgerError if a reader keeps SQLite's log, which still holds them.
     """

@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 
 from configs.errors import LedgerError, RecordError
-from ledger.predictions import Answered, Entry, Idempotency, repeated
+from ledger.predictions import Answered, ByClass, Entry, Idempotency, repeated
 
 HEAD_BYTES = 8
 ASIDE = ".refused"
@@ -29,8 +29,8 @@ ASIDE = ".refused"
 log = logging.getLogger(__name__)
 
 
-class _Row(msgspec.Struct):
-    """Answered, as it stands in the file."""
+class _Row(msgspec.Struct, omit_defaults=True):
+    """Answered, as it stands in the file; of several classes alone the last three."""
 
     model: str
     version: int
@@ -44,6 +44,9 @@ class _Row(msgspec.Struct):
     risks: bytes
     bands: list[str | None]
     traffic: int | None
+    classes: dict[str, bool] | None = None
+    class_risks: bytes | None = None
+    labels: list[str | None] | None = None
 
 
 class _Line(msgspec.Struct):
@@ -186,6 +189,9 @@ def _content(entry: Entry) -> tuple[bytes, bytes | None]:
             np.ascontiguousarray(row.risks, np.float64).tobytes(),
             row.bands,
             row.traffic,
+            dict(row.by_class.events) if row.by_class else None,
+            np.ascontiguousarray(row.by_class.risks, np.float64).tobytes() if row.by_class else None,
+            list(row.by_class.labels) if row.by_class else None,
         )
         for row in entry.rows
     ]
@@ -228,6 +234,7 @@ def _entry(line: _Line) -> Entry:
             np.frombuffer(row.risks, np.float64),
             row.bands,
             row.traffic,
+            _by_class(row),
         )
         for row in line.rows
     ]
@@ -235,3 +242,9 @@ def _entry(line: _Line) -> Entry:
     if line.key is not None and line.body_digest is not None:
         idempotency = Idempotency(line.key, line.body_digest)
     return Entry(rows, idempotency, lambda _: line.answer or b"", line.numbers)
+
+
+def _by_class(row: _Row) -> ByClass | None:
+    if row.classes is None or row.class_risks is None or row.labels is None:
+        return None
+    return ByClass(row.classes, np.frombuffer(row.class_risks, np.float64).reshape(row.n, -1), row.labels)

@@ -40,6 +40,9 @@ requests = Table(
     Column("body_digest", String),
     Column("answer", LargeBinary),  # only beside an idempotency key; null once purged
     Column("traffic", Integer),  # the row of `traffic` that sent it to another version than the champion
+    Column("classes", JSON),  # of several classes: K names, each with whether it is the event; null without
+    Column("class_risks", LargeBinary),  # n x K float64, in the order of `classes`
+    Column("labels", JSON),  # n names of the class of least expected cost, or null
     Index("requests_by_model_and_time", "model", "received_at"),
     Index("requests_by_bundle", "model", "bundle", "id", "n"),  # `n`: blocks of predictions are cut from it alone
     Index("requests_by_key", "model", "idempotency_key", unique=True),
@@ -66,6 +69,7 @@ outcomes = Table(
     Column("value", Integer, nullable=False),
     Column("observed_at", DateTime(timezone=True), nullable=False),
     Column("received_at", DateTime(timezone=True), nullable=False),
+    Column("label", String),  # of several classes: which one, where it is known
     Index("outcomes_by_prediction", "request", "position"),
 )
 

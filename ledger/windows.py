@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from evidence.report import Report
 from ledger import tables
 from ledger.database import audit, now, one_at_a_time, reading, snapshot, utc
-from ledger.predictions import Window, laid_out
+from ledger.predictions import Known, Window, laid_out
 
 TIMELINE = 100
 """How many windows of a bundle are shown, and looked at for late outcomes."""
@@ -153,13 +153,13 @@ def read(engine: sa.Engine, block: Block) -> tuple[Window, int]:
     """The block's predictions with their outcomes, and the number of the newest outcome among them, 0 if none."""
     t, o = tables.requests, tables.outcomes
     known = sa.select(o).join(t, t.c.id == o.c.request).where(*_within(block)).order_by(o.c.id)
-    outcome: dict[Place, int] = {}
+    outcome: dict[Place, Known] = {}
     newest = 0
     with snapshot(engine) as connection:
         rows = connection.execute(sa.select(t).where(*_within(block)).order_by(t.c.id)).all()
         for row in connection.execute(known):
             if block.first <= (row.request, row.position) <= block.last:
-                outcome[row.request, row.position] = row.value
+                outcome[row.request, row.position] = row.value, row.label
                 newest = row.id
     spans = [(row, *_span(row.id, row.n, block.first, block.last)) for row in rows]
     return laid_out([span for span in spans if span[1] < span[2]], outcome, 0), newest

@@ -25,7 +25,7 @@ from evidence.report import Finding, Report
 from features import build, cohort, columns
 from features.cohort import Cohort
 from ledger import database
-from ledger.predictions import Answered
+from ledger.predictions import Answered, ByClass
 from models import bundle as bundles
 from models.bundle import Bundle
 from models.predict import Predictor
@@ -288,6 +288,18 @@ def answered() -> Callable[..., Answered]:
             "bands": ["alert" if row % 2 else None for row in range(n)],
         }
         return Answered(**{**said, **changed})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def by_class() -> Callable[..., ByClass]:
+    """`by_class(n, seed)`: what was said of n patients by class: colon and lung are the event, none is not."""
+
+    def make(n: int, seed: int = 0) -> ByClass:
+        risks = np.random.default_rng(seed).dirichlet([1, 1, 1], n)
+        events = {"none": False, "colon": True, "lung": True}
+        return ByClass(events, risks, [list(events)[place] if place else None for place in risks.argmax(axis=1)])
 
     return make
 

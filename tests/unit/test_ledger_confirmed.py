@@ -53,6 +53,30 @@ def test_an_empty_ledger_confirms_nothing(engine):
     assert answered_by(engine, "angina", CHAMPION, 0, None).places == []
 
 
+def test_confirmed_predictions_say_which_class_came_true_where_it_is_known(engine, answered, by_class):
+    request = answer(engine, answered(4, by_class=by_class(4)))
+    for position, value in enumerate(["colon", 1, 0]):
+        tell(engine, request, position, value)
+    tell(engine, request, 0, "lung")
+
+    found = confirmed.confirmed(engine, "angina", newest_outcome(engine))
+
+    assert (found.outcomes.tolist(), found.labels) == ([1, 1, 0], ["lung", None, "none"])
+
+
+def test_another_class_is_news_and_the_same_one_again_is_none(engine, answered, by_class):
+    request = answer(engine, answered(3, by_class=by_class(3)))
+    for position, value in enumerate(["colon", "lung", 1]):
+        tell(engine, request, position, value)
+    since = newest_outcome(engine)
+    tell(engine, request, 0, "colon")
+    assert count(engine, "angina", since) == 0
+
+    tell(engine, request, 1, "colon")
+    tell(engine, request, 2, "lung")
+    assert count(engine, "angina", since) == 2
+
+
 def test_confirmed_predictions_of_every_version_come_in_order_with_what_was_told_last(engine, answered):
     first = answer(engine, answered(3, patients=["p", None, "q"]))
     answer(engine, answered(1, model="sepsis"))

@@ -167,7 +167,9 @@ def test_a_ledger_of_the_first_release_is_upgraded_without_loss(machine):
     engine = connect(machine)
     now = contents_of(engine)
 
-    assert [row.pop("traffic") for row in now["requests"]] == [None]
+    later = "traffic", "classes", "class_risks", "labels"
+    assert [[row.pop(name) for name in later] for row in now["requests"]] == [[None] * 4]
+    assert [row.pop("label") for row in now["outcomes"]] == [None]
     assert [(row.pop("action"), row.pop("evidence")) for row in now["promotions"]] == [("promote", None)]
     assert [(link["kind"], link["row"]) for link in now.pop("chain")] == [("promotions", 1)]
     assert {name: now[name] for name in held} == held

@@ -69,6 +69,46 @@ def test_a_reference_of_two_models_needs_the_model(ledger, answered):
         tell(ledger, reference="visit 1", model="stroke")
 
 
+@pytest.mark.parametrize(
+    ("told", "value", "label"),
+    [
+        ("lung", 1, "lung"),
+        ("none", 0, "none"),
+        (1, 1, None),  # the event, of a class that nobody told
+        (0, 0, "none"),  # the only class without the event
+    ],
+)
+def test_a_class_that_came_true_is_kept_beside_whether_the_event_happened(
+    engine, answered, by_class, told, value, label
+):
+    request = keep(engine, answered(2, by_class=by_class(2)))
+    tell(engine, f"{request}-1", value=told)
+    assert [(row.value, row.label) for row in rows(engine)] == [(value, label)]
+
+
+def test_an_outcome_of_a_model_without_classes_has_none(engine, answered):
+    request = keep(engine, answered(1))
+    tell(engine, f"{request}-0", value=1)
+    assert [(row.value, row.label) for row in rows(engine)] == [(1, None)]
+
+
+def test_a_class_that_the_model_does_not_have_is_refused_with_those_it_has_and_not_repeated(ledger, answered, by_class):
+    request = keep(ledger, answered(1, by_class=by_class(1)))
+    with pytest.raises(RecordError, match="none of this model's classes: none, colon, lung") as caught:
+        tell(ledger, f"{request}-0", value="Mrs Miller's stomach")
+    assert (caught.value.code, caught.value.field) == ("unknown_class", "value")
+    assert "Miller" not in str(caught.value)
+    assert rows(ledger) == []
+
+
+def test_a_class_told_to_a_model_of_one_event_is_refused(ledger, answered):
+    request = keep(ledger, answered(1))
+    with pytest.raises(RecordError, match="this model has none; did the event happen") as caught:
+        tell(ledger, f"{request}-0", value="lung")
+    assert (caught.value.code, caught.value.field) == ("unknown_class", "value")
+    assert rows(ledger) == []
+
+
 def test_an_earlier_outcome_stays_on_record(ledger, answered):
     request = keep(ledger, answered(1))
     for value in (1, 0, 1):

@@ -1,5 +1,6 @@
 """Every prediction that was answered is found again; what patients said is gone after a purge, to the last byte."""
 
+import dataclasses
 import os
 import stat
 from datetime import UTC, datetime, timedelta, timezone
@@ -69,6 +70,27 @@ def test_what_was_said_is_found_again(ledger, answered):
         assert stored.risk == said.risks[position]
         assert_array_equal(stored.features, said.features[position])
         assert stored.feature_digest == feature_digest(said.features[position])
+
+
+def test_what_was_said_by_class_is_found_again_to_the_bit(engine, answered, by_class):
+    plain, said = answered(2), by_class(3, seed=4)
+    keep(engine, plain)
+    number = keep(engine, answered(3, risks=said.risks[:, 1:].sum(axis=1), by_class=said))
+
+    found = [find(engine, prediction_id(number, position)) for position in range(3)]
+
+    assert [list(each.risks.items()) for each in found] == [
+        list(zip(["none", "colon", "lung"], row, strict=True)) for row in said.risks.tolist()
+    ]
+    assert [each.label for each in found] == said.labels
+    assert (find(engine, "1-0").risks, find(engine, "1-0").label) == (None, None)
+
+
+def test_a_row_without_classes_has_nothing_of_them(engine, answered):
+    keep(engine, answered(2))
+    with engine.connect() as connection:
+        row = connection.execute(sa.text("SELECT classes, class_risks, labels FROM requests")).one()
+    assert tuple(row) == (None, None, None)
 
 
 def test_a_record_with_every_kind_of_value_comes_back_as_it_was(ledger, answered):
@@ -161,6 +183,28 @@ def test_a_window_holds_the_predictions_oldest_first(ledger, answered):
     assert_array_equal(found.features, np.concatenate([answered(n, seed=s).features for s, n in enumerate((2, 3, 1))]))
     assert found.digests == [feature_digest(row) for row in found.features]
     assert np.isnan(found.outcomes).all()
+
+
+@pytest.mark.parametrize("last", [None, 3, 1])
+def test_a_window_holds_what_was_said_by_class_and_which_class_came_true(ledger, answered, by_class, last):
+    said = [by_class(2, seed=seed) for seed in (1, 2)]
+    numbers = [keep(ledger, answered(2, received_at=NINE + n * HOUR, by_class=each)) for n, each in enumerate(said)]
+    tell(ledger, prediction_id(numbers[1], 1), "lung")
+    tell(ledger, prediction_id(numbers[1], 0), 1)
+
+    found = window(ledger, "angina", "b" * 64, last, None)
+
+    skip = 4 - (last or 4)
+    assert list(found.by_class.events) == ["none", "colon", "lung"]
+    assert_array_equal(found.by_class.risks, np.concatenate([each.risks for each in said])[skip:])
+    assert found.by_class.labels == [label for each in said for label in each.labels][skip:]
+    assert found.happened == [None, None, None, "lung"][skip:]
+    assert_array_equal(found.outcomes, np.array([np.nan, np.nan, 1, 1])[skip:])
+
+
+def test_a_window_of_a_model_without_classes_has_none(ledger, answered):
+    keep(ledger, answered(2))
+    assert window(ledger, "angina", "b" * 64, None, None).by_class is None
 
 
 @pytest.mark.parametrize(
@@ -375,14 +419,15 @@ def test_a_purge_leaves_no_byte_of_what_patients_said(ledger, home, answered):
     assert find(ledger, f"{newer}-1").record is not None
 
 
-def test_a_purge_keeps_digests_risks_bands_and_outcomes(ledger, answered):
-    said = secretive(answered)
+def test_a_purge_keeps_digests_risks_bands_labels_and_outcomes(ledger, answered, by_class):
+    said = dataclasses.replace(secretive(answered), by_class=by_class(40))
     request = keep(ledger, said)
-    tell(ledger, f"{request}-1", 1)
+    tell(ledger, f"{request}-1", "colon")
 
     purge(ledger, NINE + HOUR, "nurse.joy")
 
     stored = find(ledger, f"{request}-1")
+    assert (list(stored.risks.values()), stored.label) == (said.by_class.risks[1].tolist(), said.by_class.labels[1])
     assert (stored.record, stored.features) == (None, None)
     assert (stored.risk, stored.band) == (said.risks[1], said.bands[1])
     assert stored.feature_digest == feature_digest(said.features[1])

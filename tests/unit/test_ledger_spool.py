@@ -101,6 +101,24 @@ def test_a_request_of_two_versions_comes_back_with_both(folder, entry, answered)
     assert same(Spool(folder).oldest(1)[0], both)
 
 
+def test_what_was_said_by_class_comes_back_and_reaches_the_ledger(folder, entry, by_class, ledger):
+    said = by_class(2, seed=3)
+    left_by_one_that_died(folder, entry(1, by_class=said))
+
+    spool = Spool(folder)
+    back = spool.oldest(1)[0].rows[0].by_class
+    bring(ledger, spool)
+
+    assert (back.risks.tobytes(), back.events, back.labels) == (said.risks.tobytes(), said.events, said.labels)
+    assert [find(ledger, f"1-{n}").risks["lung"] for n in (0, 1)] == said.risks[:, 2].tolist()
+
+
+def test_an_entry_without_classes_stands_in_the_file_as_an_earlier_release_wrote_it(folder, entry):
+    filled(folder, entry(1))
+    (path,) = folder.iterdir()
+    assert b"class" not in path.read_bytes() and b"labels" not in path.read_bytes()
+
+
 def test_it_is_for_its_owner_alone_and_gone_when_the_ledger_has_it(folder, entry):
     spool = filled(folder, entry(1))
     (path,) = folder.iterdir()

@@ -137,12 +137,18 @@ def _logistic_fit(y: Array, x: Array, free_slope: bool) -> tuple[float, float]:
     """Intercept and slope of y on x by Newton's method; NaN where the likelihood has no maximum."""
     if not 0 < y.sum() < len(y):
         return float("nan"), float("nan")
-    intercept, slope = 0.0, 1.0
-    for _ in range(50):
+    intercept, slope, steepness = 0.0, 1.0, np.inf
+    step = np.zeros(2)
+    for _ in range(100):
         p = 1 / (1 + np.exp(-np.clip(intercept + slope * x, -700, 700)))
+        gradient = np.array([(y - p).sum(), ((y - p) * x).sum() if free_slope else 0.0])
+        if np.abs(gradient).sum() > steepness:  # of risks far too extreme a whole step goes past the maximum
+            step = step / 2
+            intercept, slope = intercept - float(step[0]), slope - float(step[1])
+            continue
+        steepness = np.abs(gradient).sum()
         weight = p * (1 - p)
         if free_slope:
-            gradient = np.array([(y - p).sum(), ((y - p) * x).sum()])
             cross = (weight * x).sum()
             hessian = np.array([[weight.sum(), cross], [cross, (weight * x * x).sum()]])
             if abs(np.linalg.det(hessian)) < 1e-12:
@@ -151,8 +157,8 @@ def _logistic_fit(y: Array, x: Array, free_slope: bool) -> tuple[float, float]:
         else:
             if weight.sum() < 1e-12:
                 return float("nan"), float("nan")
-            step = np.array([(y - p).sum() / weight.sum(), 0.0])
-        step = np.clip(step, -2, 2)
+            step = np.array([gradient[0] / weight.sum(), 0.0])
+        step = step * min(1.0, 2 / max(float(np.abs(step).max()), 1e-300))
         intercept, slope = intercept + float(step[0]), slope + float(step[1])
         if np.abs(step).max() < 1e-10:
             return intercept, slope

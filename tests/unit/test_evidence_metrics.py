@@ -78,6 +78,19 @@ def test_the_calibration_intercept_is_that_of_statsmodels_with_an_offset(y, risk
     assert calibration_intercept(y, risk) == pytest.approx(model.fit(tol=1e-14).params[0], abs=1e-7)
 
 
+@pytest.mark.parametrize("times", [3, 6])
+def test_risks_that_are_far_too_extreme_have_a_slope_that_says_so(times):
+    api = pytest.importorskip("statsmodels.api")
+    y, risk = patients(600, 6)
+    log_odds = times * np.log(risk / (1 - risk)) + 2
+    extreme = 1 / (1 + np.exp(-log_odds))
+    fitted = api.Logit(y, api.add_constant(log_odds)).fit(disp=False, tol=1e-14, maxiter=200)
+
+    assert calibration_slope(y, extreme) == pytest.approx(fitted.params[1], abs=1e-4)  # risks are cut at 1e-12
+    assert fitted.params[1] == pytest.approx(1 / times, rel=0.3)
+    assert calibration_intercept(y, extreme) < -1
+
+
 def test_observed_over_expected_as_counted_by_hand():
     assert METRICS["observed_over_expected"](np.array([1.0, 0, 1, 0]), np.array([0.5, 0.25, 0.5, 0.25])) == 2 / 1.5
 

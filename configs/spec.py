@@ -52,8 +52,12 @@ class Place(Frozen):
     sklearn: str | None = None
     csv: str | None = None
     parquet: str | None = None
+    xlsx: str | None = None
+    """An Excel workbook; its first sheet is read."""
     sql: str | None = None
     query: str | None = None
+    published: str | None = None
+    """Of a file that the user puts there: where it is published, under which licence, and what to do to get it."""
     simulated: Literal["liquid_biopsy"] | None = None
     """A simulation in pipelines/, of so many `patients`, drawn from `seed`. Nobody in it exists."""
     patients: Annotated[int, Field(gt=0)] | None = None
@@ -61,10 +65,12 @@ class Place(Frozen):
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
-        known = ("wheel", "sklearn", "csv", "parquet", "sql", "simulated")
+        known = ("wheel", "sklearn", "csv", "parquet", "xlsx", "sql", "simulated")
         kinds = [kind for kind in known if getattr(self, kind) is not None]
         if len(kinds) != 1:
             raise ValueError(f"exactly one of {', '.join(known)} is expected, found {kinds or 'none'}")
+        if self.published is not None and kinds[0] not in ("csv", "parquet", "xlsx"):
+            raise ValueError("`published` is for a file that the user puts there: csv, parquet or xlsx")
         if len({key is None for key in (self.simulated, self.patients, self.seed)}) != 1:
             raise ValueError("`simulated`, `patients` and `seed` go together")
         if self.wheel is not None and (self.member is None or self.sha256 is None):

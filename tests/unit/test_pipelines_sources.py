@@ -1,15 +1,13 @@
 """A CSV's cells come as they stand in the file: only an empty one is missing."""
 
 import hashlib
-import lzma
-import pickle
 import subprocess
 import zipfile
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
+from openpyxl import Workbook
 
 from configs.errors import ContractError, SourceError
 from configs.settings import Settings
@@ -85,58 +83,55 @@ def test_a_word_in_the_outcome_is_refused_unless_the_contract_knows_it(csv):
         check_table(spec, table, translate_table(spec, table))
 
 
-@pytest.fixture
-def pickled(tmp_path, toy_document):
-    """`pickled(content)`: the toy with this as a wheel's pickle, promised by its SHA-256, and its machine."""
+def test_a_workbook_is_read_as_a_csv_is(tmp_path, toy_document):
+    """As such files come: numbers as text, some with a tab behind them, a word that is none of pandas' business."""
+    book = Workbook()
+    sheet = book.active
+    for row in (["AFP", "CA125", "pain"], ["3.58\t", 35, "None"], ["2.26", None, "at rest"], [1.5, "<0.6", None]):
+        sheet.append(row)
+    book.create_sheet("notes").append(["nobody", "reads", "this"])
+    path = tmp_path / "panel.xlsx"
+    book.save(path)
+    settings = Settings(home=tmp_path / "home", configs=tmp_path / "configs", data=tmp_path / "data")
 
-    def write(content: Any) -> tuple[Spec, Settings]:
-        path = tmp_path / "data" / "raw" / "toy" / "toy.pkl.compress"
-        path.parent.mkdir(parents=True)
-        path.write_bytes(lzma.compress(pickle.dumps(content)))
-        promised = hashlib.sha256(path.read_bytes()).hexdigest()
-        source = {"wheel": "toys==1.0", "member": "toys/toy.pkl.compress", "sha256": promised}
-        settings = Settings(home=tmp_path / "home", configs=tmp_path / "configs", data=tmp_path / "data")
-        return from_document({**toy_document, "source": source}, "toy.yaml"), settings
+    table = sources.read(from_document({**toy_document, "source": {"xlsx": str(path)}}, "toy.yaml"), settings)
 
-    return write
-
-
-def test_a_pickled_data_frame_is_read_as_a_table(pickled):
-    rows = [["none", 63.5, 1], [None, None, 2]]
-    frame = pd.DataFrame(rows, columns=pd.Index(["pain", "age", "x"], dtype=object)).astype({"pain": object})
-
-    assert sources.read(*pickled(frame)) == {"pain": ["none", None], "age": [63.5, None], "x": [1, 2]}
+    assert table == {"AFP": [3.58, 2.26, 1.5], "CA125": [35, None, "<0.6"], "pain": ["None", "at rest", None]}
 
 
-def test_a_pickle_that_is_not_the_promised_one_is_not_read(pickled, tmp_path):
-    spec, settings = pickled(pd.DataFrame({"x": [1]}))
-    path = tmp_path / "data" / "raw" / "toy" / "toy.pkl.compress"
-    path.write_bytes(lzma.compress(pickle.dumps(Runs(tmp_path / "ran"))))
+def test_a_workbook_with_a_column_name_twice_is_refused(tmp_path, toy_document):
+    book = Workbook()
+    book.active.append(["AFP", "AFP"])
+    book.save(tmp_path / "panel.xlsx")
+    document = {**toy_document, "source": {"xlsx": str(tmp_path / "panel.xlsx")}}
+    settings = Settings(home=tmp_path / "home", configs=tmp_path / "configs", data=tmp_path / "data")
 
-    with pytest.raises(SourceError, match="the spec promises"):
+    with pytest.raises(SourceError, match="has the column 'AFP' twice"):
+        sources.read(from_document(document, "toy.yaml"), settings)
+
+
+def test_a_file_that_is_not_there_is_asked_for_by_its_publication(tmp_path, toy_document):
+    source = {"xlsx": str(tmp_path / "panel.xlsx"), "published": "Toys 2020;1:1, CC BY 4.0."}
+    spec = from_document({**toy_document, "source": source}, "toy.yaml")
+    settings = Settings(home=tmp_path / "home", configs=tmp_path / "configs", data=tmp_path / "data")
+
+    (said,) = sources.absent(spec, settings)
+
+    assert said.endswith(
+        "panel.xlsx is not there. It is published: Toys 2020;1:1, CC BY 4.0. Put the file there under this name."
+    )
+    with pytest.raises(SourceError, match="It is published: Toys 2020"):
         sources.read(spec, settings)
-    assert not (tmp_path / "ran").exists()
+    (tmp_path / "panel.xlsx").touch()
+    assert sources.absent(spec, settings) == []
 
 
-class Runs:
-    """What a pickle may hold: reading it makes a file."""
+def test_a_file_with_other_bytes_than_promised_is_refused(csv, toy_document):
+    spec, settings = csv(HEADER + ROWS)
+    other = from_document({**spec.document, "source": {**spec.document["source"], "sha256": "0" * 64}}, "toy.yaml")
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> Any:
-        return Path.touch, (self.path,)
-
-
-def test_a_pickle_that_names_more_than_a_data_frame_runs_nothing_even_if_it_is_promised(pickled, tmp_path):
-    with pytest.raises(SourceError, match=r"names pathlib\.\S+, which no data frame needs"):
-        sources.read(*pickled(Runs(tmp_path / "ran")))
-    assert not (tmp_path / "ran").exists()
-
-
-def test_a_pickle_of_something_else_is_no_table(pickled):
-    with pytest.raises(SourceError, match="holds a dict; a data frame is expected"):
-        sources.read(*pickled({"x": [1]}))
+    with pytest.raises(SourceError, match=r"the spec promises 000000000000….*Put the promised file there"):
+        sources.read(other, settings)
 
 
 LONG = {"patient": "who", "time": "when", "code": "what", "value": "number"}

@@ -637,7 +637,8 @@ class ChangeControl(Frozen):
 class Uncertainty(Frozen):
     """Split-conformal prediction sets: labels that together hold the truth for at least a `coverage` of the patients.
 
-    `abstain_unless_one_label`: where the set is empty or names both classes, the answer names no band.
+    `abstain_unless_one_label`: where the set is empty or names both outcomes, the answer names no band. Of several
+    classes it names none where more than one is left, and still a band where those that are left agree on the event.
     `missing_at_most`: nor where more than so many of the columns that the model reads have no value.
     """
 

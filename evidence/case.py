@@ -44,11 +44,12 @@ def case(
     spec, seed = bundle.spec, bundle.spec.split.seed
     test = cohort.only("test")
     external = cohort.only("external")
-    risk, elsewhere = predictor.risk(test.X), predictor.risk(external.X)
+    risks, elsewhere = predictor.risks(test.X), predictor.risk(external.X)
+    risk = predictor.positive(risks)
     spoilt = probes.robustness(predictor, cohort)
     further = [
         *checks.against(test.y, risk, champion.shown, champion.risk, champion.why, yardsticks["logistic"]),
-        *checks.certain(predictor, test, risk),
+        *checks.certain(predictor, test, risks),
         *checks.robust(spec, spoilt),
         *checks.leaks(bundle, cohort, fit),
         checks.sizes(bundle, cohort),
@@ -63,7 +64,7 @@ def case(
         "alert_burden": figures.plain(utility.alert_burden(test.y, risk, THRESHOLDS)),
         "operating_points": figures.operating_points(bundle, test.y, risk),
         "subgroups": figures.groups(groups),
-        "conformal": checks.coverage(predictor, test, risk),
+        "conformal": checks.coverage(predictor, test, risks),
         "importance": importance.drawn(predictor, test, seed),
         "robustness": figures.robustness(spoilt),
         "sites": [

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from configs.spec import Bound, Spec
+from configs.spec import Bound, Outcome, Spec
 from evidence import probes
 from evidence.calibration import brier_decomposition, ici
 from evidence.comparison import Paired, delong, delong_interval
@@ -198,9 +198,9 @@ def _delong(code: str, title: str, shown: str, paired: Paired) -> Finding:
     return _figure(code, title, paired.difference, None, about, spread)
 
 
-def certain(predictor: Predictor, test: Cohort, risk: Array) -> list[Finding]:
+def certain(predictor: Predictor, test: Cohort, risks: Array) -> list[Finding]:
     """MM025 to MM028: do the prediction sets hold what happened as often as promised, and how often is it silent."""
-    rule, sets = predictor.spec.uncertainty, predictor.sets(risk)
+    rule, sets = predictor.spec.uncertainty, predictor.sets(risks)
     if rule is None or sets is None:
         why = "the spec has no `uncertainty`, so the model has no prediction sets"
         return [
@@ -213,8 +213,8 @@ def certain(predictor: Predictor, test: Cohort, risk: Array) -> list[Finding]:
             )
         ]
     found = []
-    for code, title, rows in _covered(test):
-        covered, n = _coverage(sets[rows], test.y[rows])
+    for code, title, rows in _covered(predictor.spec.outcome, test):
+        covered, n = _coverage(sets[rows], test.target[rows])
         # No set is made for a subgroup: of many, some miss it by chance.
         least = None if code == "MM027" else least_covered(predictor.bundle, title, n, rule.coverage)
         bound = None if least is None else Bound(low=least, high=None)
@@ -226,44 +226,44 @@ def certain(predictor: Predictor, test: Cohort, risk: Array) -> list[Finding]:
             counted = "" if code == "MM027" else f"{n} patients; "  # counts by subgroup are MM009's to tell
             about = f"{counted}class-conditional sets for {rule.coverage:.0%}"
             found.append(_figure(code, title, covered / n, bound, about, wilson(covered, n)))
-    silent = silence(predictor, test, risk)
+    silent = silence(predictor, test, risks)
     one_left = float((sets.sum(axis=1) == 1).mean())
     about = f"by the spec's rule, of {len(test)} patients; {one_left:.0%} have one outcome left"
     return [*found, _figure("MM028", "patients for whom no band is told", silent, None, about)]
 
 
-def coverage(predictor: Predictor, test: Cohort, risk: Array) -> list[dict[str, Any]]:
+def coverage(predictor: Predictor, test: Cohort, risks: Array) -> list[dict[str, Any]]:
     """The coverage of the prediction sets, of all, by outcome and by subgroup, as the review page draws it."""
-    rule, sets = predictor.spec.uncertainty, predictor.sets(risk)
+    rule, sets = predictor.spec.uncertainty, predictor.sets(risks)
     if rule is None or sets is None:
         return []
     found = []
-    for code, title, rows in _covered(test):
-        covered, n = _coverage(sets[rows], test.y[rows])
+    for code, title, rows in _covered(predictor.spec.outcome, test):
+        covered, n = _coverage(sets[rows], test.target[rows])
         if n >= FEWEST_PATIENTS:
             low, high = wilson(covered, n) or (None, None)
             group = title.removeprefix("coverage of the prediction sets").removeprefix(", ") or "all"
             shown = n if code != "MM027" else None
             about = {"group": group, "n": shown, "coverage": covered / n, "low": low, "high": high}
-            silent = silence(predictor, test.where(rows), risk[rows])
+            silent = silence(predictor, test.where(rows), risks[rows])
             found.append({**about, "nominal": rule.coverage, "abstained": silent})
     return found
 
 
-def silence(predictor: Predictor, patients: Cohort, risk: Array) -> float:
+def silence(predictor: Predictor, patients: Cohort, risks: Array) -> float:
     """The share of the patients whom the spec's rule tells no band. Columns that are no features count as known."""
     columns = [place for place, name in enumerate(predictor.plan.names) if name in predictor.spec.columns]
     gone = np.isnan(patients.X[:, columns]).sum(axis=1).tolist()
-    why = predictor.abstains(risk, [["missing"] * count for count in gone])
+    why = predictor.abstains(risks, [["missing"] * count for count in gone])
     return float("nan") if why is None or not why else sum(reason is not None for reason in why) / len(why)
 
 
-def _covered(test: Cohort) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
-    """Whose coverage is looked at: code, title and rows (n,) of everybody, each outcome, each subgroup."""
+def _covered(outcome: Outcome, test: Cohort) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
+    """Whose coverage is looked at: code, title and rows (n,) of everybody, each outcome or class, each subgroup."""
     title = "coverage of the prediction sets"
     yield "MM025", title, np.ones(len(test), bool)
-    yield "MM026", f"{title}, no event", test.y == 0
-    yield "MM026", f"{title}, event", test.y == 1
+    for place, name in enumerate(outcome.classes or ("no event", "event")):
+        yield "MM026", f"{title}, {name}", test.target == place
     for attribute, labels in test.attributes.items():
         for label in sorted(set(labels.tolist())):
             yield "MM027", f"{title}, {attribute} {label}", labels == label
@@ -273,21 +273,22 @@ def least_covered(bundle: Bundle, title: str, n: int, coverage: float) -> float:
     """The lowest coverage among `n` test patients that chance still explains, where the sets keep their promise.
 
     What the thresholds of m calibration patients cover is itself drawn, from Beta(k, m + 1 - k), k = ceil((m + 1)
-    coverage); of n new patients it is a beta-binomial. A chance of 2.5 % is shared among the three findings.
+    coverage); of n new patients it is a beta-binomial. A chance of 2.5 % is shared among the findings, that of all and
+    one for each outcome or class.
     Source: Vovk V. Conditional validity of inductive conformal predictors. ACML 2012.
     """
     from scipy.stats import betabinom
 
     learned = bundle.training["patients"]["train"]
-    by_title = {"no event": learned["n"] - learned["events"], "event": learned["events"]}
+    by_title = learned.get("classes") or {"no event": learned["n"] - learned["events"], "event": learned["events"]}
     m = by_title.get(title.rpartition(", ")[2], learned["n"])
     k = min(math.ceil((m + 1) * coverage), m)
-    return float(betabinom.ppf(0.025 / 3, n, k, m + 1 - k)) / n if n else 0.0
+    return float(betabinom.ppf(0.025 / (1 + len(by_title)), n, k, m + 1 - k)) / n if n else 0.0
 
 
-def _coverage(sets: NDArray[np.bool_], y: Array) -> tuple[int, int]:
-    """How many sets (n, 2) hold what happened (n,), and of how many."""
-    return int(np.where(y == 1, sets[:, 1], sets[:, 0]).sum()), len(y)
+def _coverage(sets: NDArray[np.bool_], target: Array) -> tuple[int, int]:
+    """How many sets (n, K) hold what happened (n,), and of how many."""
+    return int(sets[np.arange(len(target)), target.astype(np.int64)].sum()), len(target)
 
 
 def robust(spec: Spec, changes: Mapping[str, Sequence[Change]]) -> list[Finding]:

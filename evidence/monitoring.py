@@ -33,6 +33,7 @@ from evidence.report import Finding, Report, Verdict
 from evidence.subgroups import FEWEST_OF_A_CLASS, FEWEST_PATIENTS, SMALLEST_CELL, told
 from features import units
 from models.bundle import Bundle
+from models.conformal import Conformal
 from models.training import histogram
 
 FALSE_ALARMS = 0.01
@@ -534,7 +535,7 @@ def _coverage(
     Told only where at least 10 were held and 10 were not, and where no other group's can be found by subtraction.
     """
     rule = bundle.spec.uncertainty
-    if rule is None or bundle.conformal is None:
+    if rule is None or not isinstance(bundle.conformal, Conformal):
         return []
     held = np.where(y == 1, risk >= bundle.conformal.positive, risk <= bundle.conformal.negative)
     found = []
@@ -558,6 +559,9 @@ def _covered(bundle: Bundle, y: Array, risk: Array) -> Finding:
     title, rule, sets = OF_OUTCOMES["MW012"], bundle.spec.uncertainty, bundle.conformal
     if rule is None or sets is None:
         return Finding("MW012", title, "not applicable", None, None, "the model has no prediction sets")
+    if not isinstance(sets, Conformal):
+        why = "of several classes the window holds the risk of the event alone, and the sets need each one's"
+        return Finding("MW012", title, "not applicable", None, None, why)
     n, covered = len(y), int(np.where(y == 1, risk >= sets.positive, risk <= sets.negative).sum())
     limit = Bound(low=least_covered(bundle, title, n, rule.coverage), high=None)
     about = f"{n} outcomes; class-conditional sets for {rule.coverage:.0%}"

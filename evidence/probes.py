@@ -205,7 +205,8 @@ def label_permutation(cohort: Cohort, fit: Callable[[Cohort], Fitted], seed: int
 
     A model of permuted labels leans one way or the other, and where a single direction tells much, that alone makes
     AUROCs of 0.1 and of 0.9. So each permutation is learned twice, the second time with its classes exchanged: the two
-    lean opposite ways, and their mean is 0.5 unless the outcome comes in by another door.
+    lean opposite ways, and their mean is 0.5 unless the outcome comes in by another door. Of several classes the event
+    alone is learned.
 
     The interval of chance is that of 95 % of risks that have nothing to do with the outcome, on these test patients:
     0.5 and 1.96 times the standard deviation of the Mann-Whitney statistic. NaN without both classes.
@@ -217,7 +218,7 @@ def label_permutation(cohort: Cohort, fit: Callable[[Cohort], Fitted], seed: int
     for _ in range(PERMUTATIONS):
         labels = generator.permutation(train.y)
         for y in (labels, 1 - labels):
-            found.append(auroc(test.y, fit(replace(train, y=y)).log_odds(test.X)))
+            found.append(auroc(test.y, fit(replace(train, y=y, label=None)).log_odds(test.X)))
     events = float(test.y.sum())
     pairs = events * (len(test) - events)
     half = Z95 * math.sqrt((len(test) + 1) / (12 * pairs)) if pairs else math.nan

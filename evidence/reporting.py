@@ -70,6 +70,9 @@ class Facts:
     @property
     def outcome(self) -> str:
         held = self.bundle.spec.outcome
+        if held.classes is not None:
+            coded = "; ".join(f"{name} is {', '.join(map(str, codes))}" for name, codes in held.classes.items())
+            return f"the source's column {held.column}, coded {coded}; the event is {' or '.join(held.positive)}"
         codes = f"coded {', '.join(map(str, held.values))}"
         if held.range is not None:
             codes = f"measured, {held.range[0]:g} to {held.range[1]:g}"
@@ -113,11 +116,10 @@ class Facts:
         compared = "; ".join(
             f"{name} AUROC {figures['auroc']:.3f}, log loss {figures['log_loss']:.3f}" for name, figures in held.items()
         )
-        slope, intercept = self.bundle.calibration.slope, self.bundle.calibration.intercept
+        terms = ", ".join(f"{name} {value:.4g}" for name, value in self.bundle.calibration.terms.items())
         return (
             f"candidates compared on out-of-fold predictions of the training part ({compared}); the lowest log loss is "
-            f"chosen: {self.bundle.training['family']}; recalibrated on the same predictions, slope {slope:.4g}, "
-            f"intercept {intercept:.4g}"
+            f"chosen: {self.bundle.training['family']}; recalibrated on the same predictions, {terms}"
         )
 
     @property

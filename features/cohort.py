@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.errors import CohortError
-from configs.spec import Spec
+from configs.spec import Outcome, Spec
 from features.build import Plan, attributes, build
 from features.columns import day_begins
 from features.definitions import Array
@@ -26,7 +26,8 @@ FEWEST_OF_A_CLASS = 10
 class Cohort:
     """`X` (n, d) float32, `y` (n,) 0 or 1, `part` (n,), `attributes[name]` (n,), `patient` (n,), `at` (n,) seconds.
 
-    `dropped` counts, by reason, the source's rows that are not here; `future` is that of the records.
+    `dropped` counts, by reason, the source's rows that are not here; `future` is that of the records. Where the
+    outcome has classes `label` (n,) is the number of each; where it names the stage's column `stage` (n,) is that.
     """
 
     names: tuple[str, ...]
@@ -38,6 +39,8 @@ class Cohort:
     at: Array
     dropped: dict[str, int]
     future: dict[str, int]
+    label: Array | None = None
+    stage: NDArray[np.str_] | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -58,7 +61,14 @@ class Cohort:
             self.at[rows],
             self.dropped,
             self.future,
+            None if self.label is None else self.label[rows],
+            None if self.stage is None else self.stage[rows],
         )
+
+    @property
+    def target(self) -> Array:
+        """What a model learns, (n,): the number of the class, or 0 and 1 where there is one event alone."""
+        return self.y if self.label is None else self.label
 
     @property
     def groups(self) -> NDArray[np.int64]:
@@ -69,7 +79,9 @@ class Cohort:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of what is learned from: names, numbers, outcomes, parts and whose rows they are, in order."""
-        return fingerprint_of(self.names, self.X, self.y, self.attributes, self.part.tolist(), self.groups.tolist())
+        about = [self.part.tolist(), self.groups.tolist()]
+        about += [array.tolist() for array in (self.label, self.stage) if array is not None]
+        return fingerprint_of(self.names, self.X, self.y, self.attributes, *about)
 
     @property
     def assignment(self) -> str:
@@ -131,9 +143,17 @@ def prepare(spec: Spec, plan: Plan, records: Records, dropped: Mapping[str, int]
         records.at,
         counts,
         records.future,
+        records.label,
+        records.stage,
     )
     _judge(spec, cohort)
     return cohort
+
+
+def class_counts(outcome: Outcome, cohort: Cohort) -> dict[str, int]:
+    """How many rows each class has, by its name, 0 where it never occurs. Without classes: no event, and the event."""
+    names = outcome.classes or ("no event", "event")
+    return {name: int((cohort.target == place).sum()) for place, name in enumerate(names)}
 
 
 def newest_part(y: Array, fresh: NDArray[np.bool_], fraction: float, events: int, non_events: int) -> int:
@@ -160,6 +180,10 @@ def retrained(spec: Spec, plan: Plan, old: Cohort, confirmed: Records, part: NDA
     """
     if old.names != plan.names or set(old.attributes) != {name.rpartition(".")[2] for name in spec.attributes}:
         raise CohortError(f"{spec.name}: the cohort has other features than the champion; `medimind prepare` first.")
+    if (old.label is None) != (confirmed.label is None):
+        raise CohortError(
+            f"{spec.name}: of the old or of the confirmed outcomes the class is known, of the others not."
+        )
     X = build(plan, confirmed.values, confirmed.at)
     labels = attributes(plan, confirmed.values, confirmed.at)
     of_test = set(confirmed.patient[part == "test"].tolist())
@@ -168,8 +192,8 @@ def retrained(spec: Spec, plan: Plan, old: Cohort, confirmed: Records, part: NDA
     again: NDArray[np.bool_] = np.zeros(len(confirmed), bool)
     base = old.where(old.part != "external")
     if spec.duplicate_rows == "drop":
-        known = {(row.tobytes(), y) for row, y in zip(base.X, base.y.tolist(), strict=True)}
-        again = np.array([(row.tobytes(), y) in known for row, y in zip(X, confirmed.outcome.tolist(), strict=True)])
+        known = {(row.tobytes(), y) for row, y in zip(base.X, base.target.tolist(), strict=True)}
+        again = np.array([(row.tobytes(), y) in known for row, y in zip(X, confirmed.target.tolist(), strict=True)])
         again |= _duplicates(confirmed)
     counts["the same as an earlier row"] = int((again & ~earlier).sum())
     kept = ~earlier & ~again
@@ -183,6 +207,8 @@ def retrained(spec: Spec, plan: Plan, old: Cohort, confirmed: Records, part: NDA
         np.concatenate([base.at, confirmed.at[kept]]),
         {reason: count for reason, count in counts.items() if count},
         old.future,
+        None if base.label is None else np.concatenate([base.label, confirmed.target[kept]]),
+        None if base.stage is None else np.concatenate([base.stage, np.full(int(kept.sum()), "")]),
     )
     _judge(spec, made)
     return made
@@ -190,7 +216,7 @@ def retrained(spec: Spec, plan: Plan, old: Cohort, confirmed: Records, part: NDA
 
 def _duplicates(records: Records) -> NDArray[np.bool_]:
     """Rows whose every value and outcome stands in an earlier row already."""
-    table = np.column_stack([*records.values.values(), records.outcome])
+    table = np.column_stack([*records.values.values(), records.target])
     seen: set[bytes] = set()
     again = np.zeros(len(table), bool)
     for row, values in enumerate(np.where(np.isnan(table), np.inf, table)):  # a NaN has many bit patterns, inf has one
@@ -203,8 +229,8 @@ def _duplicates(records: Records) -> NDArray[np.bool_]:
 def _split(spec: Spec, records: Records) -> NDArray[np.str_]:
     """Each row's part, `` if its site is in none. Test patients come after a day, or of a site, or are drawn by lot.
 
-    The lot is cast within every site and outcome alike. Who comes again is drawn once, by the site of the first row and
-    whether any row has the event.
+    The lot is cast within every site and outcome, or class, alike. Who comes again is drawn once, by the site of the
+    first row and whether any row has the event, or by the last class that any row has.
     """
     n = len(records)
     names: tuple[str, ...] = ()
@@ -231,7 +257,7 @@ def _split(spec: Spec, records: Records) -> NDArray[np.str_]:
     for row in np.flatnonzero(learned).tolist():
         rows_of.setdefault(records.patient[row], []).append(row)
     first = np.array([rows[0] for rows in rows_of.values()], np.int64)
-    ever = np.array([records.outcome[rows].max() for rows in rows_of.values()])
+    ever = np.array([records.target[rows].max() for rows in rows_of.values()])
     generator = np.random.default_rng(spec.split.seed)
     for where, outcome in sorted(set(zip(site[first], ever, strict=True))):
         alike = first[(site[first] == where) & (ever == outcome)]
@@ -254,12 +280,31 @@ def _judge(spec: Spec, cohort: Cohort) -> None:
                 f"{spec.name}: the {part} part has {events} events and {non_events} non-events; at least {fewest} of "
                 f"each are needed. Does `outcome.positive: {spec.outcome.positive!r}` mean what the source says?"
             )
+    if spec.outcome.classes is not None:
+        _judge_classes(spec, cohort)
     empty: NDArray[np.bool_] = np.all(np.isnan(cohort.only("train").X), axis=0)
     if empty.any():
         names = ", ".join(name for name, gone in zip(cohort.names, empty, strict=True) if gone)
         raise CohortError(
             f"{spec.name}: nothing to learn from {names}: missing for every patient of the training part."
         )
+
+
+def _judge_classes(spec: Spec, cohort: Cohort) -> None:
+    counts, learned = (class_counts(spec.outcome, part) for part in (cohort, cohort.only("train")))
+    rare = [name for name, count in learned.items() if count < FEWEST_OF_A_CLASS]
+    if not rare:
+        return
+    said = ", ".join(f"{name} {count}" for name, count in learned.items())
+    advice = f"bring more patients, or join it with another class in `outcome.classes`: {said}"
+    if never := [name for name in rare if counts[name] == 0]:
+        advice = (
+            f"the source has none of {', '.join(never)}: correct its codes in `outcome.classes` or take it out; {said}"
+        )
+    raise CohortError(
+        f"{spec.name}: the training part has {learned[rare[0]]} patients of the class {rare[0]}, and at least "
+        f"{FEWEST_OF_A_CLASS} are needed; {advice}."
+    )
 
 
 def save(cohort: Cohort, path: Path) -> None:
@@ -269,6 +314,7 @@ def save(cohort: Cohort, path: Path) -> None:
 
     columns: dict[str, Any] = {f"x:{name}": cohort.X[:, position] for position, name in enumerate(cohort.names)}
     columns |= {f"attribute:{name}": labels for name, labels in cohort.attributes.items()}
+    columns |= {name: array for name, array in (("label", cohort.label), ("stage", cohort.stage)) if array is not None}
     columns |= {"y": cohort.y, "part": cohort.part, "patient": cohort.patient, "at": cohort.at}
     table = pa.table({name: pa.array(values) for name, values in columns.items()})
     counts = {"dropped": cohort.dropped, "future": cohort.future}
@@ -309,6 +355,8 @@ def load(path: Path) -> Cohort:
         at=found["at"],
         dropped=json.loads(metadata[b"dropped"]),
         future=json.loads(metadata[b"future"]),
+        label=found.get("label"),
+        stage=found["stage"].astype(np.str_) if "stage" in found else None,
     )
     if cohort.fingerprint != metadata[b"fingerprint"].decode():
         raise CohortError(

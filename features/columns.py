@@ -21,7 +21,7 @@ from configs.errors import ContractError, RecordError
 from configs.spec import RESERVED_FIELDS, Column, Spec
 from features import units
 from features.definitions import Array, Profile
-from features.outcomes import as_key, as_number, as_text, observed
+from features.outcomes import as_key, as_number, as_text, classified, happened, observed
 from features.records import Records
 
 MISSING = math.nan
@@ -313,7 +313,11 @@ def check_table(
     kept = np.ones(n, bool)
     kept[[refusal.row - 1 for refusal in refusals]] = False
     future = {name: int((times > at)[kept].sum()) for name, times in measured.items()}
-    records = Records(values, observed(spec.outcome, table[spec.outcome.column or ""]), patient, at, future)
+    outcome, cells_of_outcome = spec.outcome, table[spec.outcome.column or ""]
+    label = None if outcome.classes is None else classified(outcome, cells_of_outcome)
+    known = observed(outcome, cells_of_outcome) if label is None else happened(outcome, label)
+    stage = None if outcome.stage is None else _stages(table[outcome.stage])
+    records = Records(values, known, patient, at, future, label, stage)
     return records.take(kept), refusals
 
 
@@ -327,6 +331,11 @@ def _checked(name: str, column: Column, cell: Any) -> Value | RecordError:
 def rows_in(table: Mapping[str, Sequence[Any]]) -> int:
     """How many rows a source's table has."""
     return len(next(iter(table.values()), ()))
+
+
+def _stages(cells: Sequence[Any]) -> NDArray[np.str_]:
+    """Each patient's stage as the source writes it, (n,); empty where it is unknown."""
+    return np.array(["" if cell is None or cell != cell else as_text(cell).strip() for cell in cells], np.str_)
 
 
 def _each(name: str, cells: Sequence[Any], function: Callable[[Any], Any]) -> list[Any]:

@@ -58,6 +58,35 @@ def observed(outcome: Outcome, cells: Sequence[Any]) -> NDArray[np.float64]:
     return found
 
 
+def classified(outcome: Outcome, cells: Sequence[Any]) -> NDArray[np.float64]:
+    """The number (n,) of each patient's class, in the order of `outcome.classes`; NaN where the outcome is missing.
+
+    Raises ContractError, with the row, if a cell is a code of no class.
+    """
+    assert outcome.classes is not None
+    missing = {as_key(value) for value in outcome.missing_if}
+    number = {as_key(code): place for place, codes in enumerate(outcome.classes.values()) for code in codes}
+    found = np.full(len(cells), np.nan)
+    for row, cell in enumerate(cells):
+        if cell is None or cell != cell or (key := as_key(cell)) in missing:
+            continue
+        if key not in number:
+            raise ContractError(
+                f"outcome {outcome.column!r}, row {row + 1}: holds a {type(cell).__name__} that is a code of none of "
+                f"the classes {', '.join(outcome.classes)}. Name it in one of them, or in `missing_if` if it stands "
+                "for missing."
+            )
+        found[row] = number[key]
+    return found
+
+
+def happened(outcome: Outcome, label: NDArray[np.float64]) -> NDArray[np.float64]:
+    """1 where the class, `label` (n,), is one of the event's, 0 where it is not, NaN where it is unknown."""
+    assert outcome.classes is not None
+    events = [place for place, name in enumerate(outcome.classes) if name in outcome.positive]
+    return np.where(np.isnan(label), np.nan, np.isin(label, events))
+
+
 def as_number(cell: Any) -> Any:
     """A numeral in a text as its number, anything else as it is: one "?" in a CSV's column makes text of all of it."""
     return float(cell) if isinstance(cell, str) and NUMERAL.fullmatch(cell.strip()) else cell

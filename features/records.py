@@ -22,7 +22,8 @@ class Records:
     (n,) epoch seconds.
 
     `future` counts, for each column that says when it was measured, the values measured after the time of prediction
-    among all rows that kept the contract.
+    among all rows that kept the contract. Where the outcome has classes `label` (n,) is the number of each, NaN
+    if unknown; where it names the stage's column `stage` (n,) is that, "" if unknown.
     """
 
     values: dict[str, Array]
@@ -30,13 +31,21 @@ class Records:
     patient: NDArray[np.str_]
     at: Array
     future: dict[str, int] = field(default_factory=dict)
+    label: Array | None = None
+    stage: NDArray[np.str_] | None = None
 
     def __len__(self) -> int:
         return len(self.outcome)
 
+    @property
+    def target(self) -> Array:
+        """The number of the class, or 0 and 1 where there is one event alone; NaN if unknown. (n,)"""
+        return self.outcome if self.label is None else self.label
+
     def take(self, rows: NDArray[Any]) -> "Records":
         values = {name: array[rows] for name, array in self.values.items()}
-        return Records(values, self.outcome[rows], self.patient[rows], self.at[rows], self.future)
+        label, stage = (None if array is None else array[rows] for array in (self.label, self.stage))
+        return Records(values, self.outcome[rows], self.patient[rows], self.at[rows], self.future, label, stage)
 
 
 def labels(categories: Sequence[str], values: Array) -> list[Any]:
@@ -57,6 +66,8 @@ def save(records: Records, columns: Mapping[str, Column], dropped: Mapping[str, 
     table: dict[str, Any] = {name: labels(columns[name].categories, values) for name, values in records.values.items()}
     table |= {"(outcome)": records.outcome, "(patient)": records.patient, "(at)": records.at}
     types = {name: _arrow_type(columns[name]) for name in records.values}
+    table |= {} if records.label is None else {"(label)": records.label}
+    table |= {} if records.stage is None else {"(stage)": records.stage}
     arrays = {name: pa.array(values, types.get(name)) for name, values in table.items()}
     about = {
         "dropped": json.dumps(dropped),
@@ -107,6 +118,8 @@ def load(columns: Mapping[str, Column], path: Path) -> tuple[Records, dict[str, 
             np.array(table["(patient)"].to_pylist(), dtype=np.str_),
             table["(at)"].to_numpy().astype(np.float64),
             json.loads(about[b"future"]),
+            table["(label)"].to_numpy().astype(np.float64) if "(label)" in table.column_names else None,
+            np.array(table["(stage)"].to_pylist(), np.str_) if "(stage)" in table.column_names else None,
         )
         return records, json.loads(about[b"dropped"])
     except (KeyError, ValueError) as exc:

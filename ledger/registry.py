@@ -298,8 +298,7 @@ def _parameters(bundle: Bundle) -> dict[str, Any]:
         "split": bundle.spec.split.model_dump_json(exclude={"seed"}, exclude_none=True),
         **{f"patients_{part}": count["n"] for part, count in training["patients"].items()},
         **{f"threshold_{name}": value for name, value in bundle.thresholds.items()},
-        "calibration_slope": bundle.calibration.slope,
-        "calibration_intercept": bundle.calibration.intercept,
+        **{f"calibration_{name}": value for name, value in bundle.calibration.terms.items()},
     }
 
 

@@ -56,15 +56,20 @@ def replay_with(predictor: Predictor, stored: Stored) -> Replay:
 def certainty(predictor: Predictor, stored: Stored) -> dict[str, Any]:
     """The `set` of a prediction, and why it `abstained`, as they were answered: they follow from what is on record.
 
-    Empty where the bundle has no sets; without the reason for silence once the record was purged.
+    Empty where the bundle has no sets; without the reason for silence once the record was purged. Of several classes
+    their `risks` and the `class` that was said are told as well.
     """
-    risk = np.array([stored.risk])
-    possible = predictor.sets(risk)
+    told: dict[str, Any] = {}
+    risks = np.array([stored.risk])
+    if stored.risks is not None:
+        told = {"risks": stored.risks, **({"class": stored.label} if stored.label else {})}
+        risks = np.array([list(stored.risks.values())])
+    possible = predictor.sets(risks)
     if possible is None:
-        return {}
-    told: dict[str, Any] = {"set": conformal.labels(possible)[0]}
+        return told
+    told["set"] = conformal.labels(possible, predictor.outcomes)[0]
     if stored.record is not None:
-        (answer,) = predictor.predictions([_record(predictor, stored)], risk)
+        (answer,) = predictor.predictions([_record(predictor, stored)], risks)
         told |= {"abstained": answer.abstained} if answer.abstained else {}
     return told
 

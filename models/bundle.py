@@ -1,18 +1,20 @@
 """What we ship: a folder whose name is its content's SHA-256, and the store that keeps it.
 
-Format 2 holds spec.json, model.onnx, calibration.json, thresholds.json, conformal.json, reference.json, selftest.json,
-training.json and MANIFEST.json with the SHA-256 of each; format 1, which is still read, has no conformal.json. No
-clock, path or key is in them, so the same data, spec and code give the same digest. SIGNATURE lies beside them,
-outside the digest. Nothing is ever unpickled.
+Format 3 holds spec.json, model.onnx, calibration.json, thresholds.json, conformal.json, reference.json, selftest.json,
+training.json and MANIFEST.json with the SHA-256 of each. Of several classes model.onnx, calibration.json,
+conformal.json, reference.json and selftest.json hold something for each; format 2, which is still read, knows one event
+alone, and format 1 has no conformal.json either. No clock, path or key is in them, so the same data, spec and code give
+the same digest. SIGNATURE lies beside them, outside the digest. Nothing is ever unpickled.
 """
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,11 @@ from configs.errors import BundleError, SpecError
 from configs.settings import Settings
 from configs.spec import Spec, from_document
 from models import signing
-from models.calibration import Calibration
-from models.conformal import Conformal
+from models.calibration import Calibration, ClassCalibration
+from models.conformal import LABELS, ClassConformal, Conformal
 from models.signing import SIGNATURE
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "MANIFEST.json"
 FIRST_FILES = frozenset(
     {
@@ -38,8 +40,7 @@ FIRST_FILES = frozenset(
     }
 )
 FILES = FIRST_FILES | {"conformal.json"}
-CONFORMAL = {field.name for field in fields(Conformal)}
-FORMATS = {1: FIRST_FILES, FORMAT: FILES}
+FORMATS = {1: FIRST_FILES, 2: FILES, FORMAT: FILES}
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,9 @@ class Bundle:
     digest: str
     folder: Path
     spec: Spec
-    calibration: Calibration
+    calibration: Calibration | ClassCalibration
     thresholds: dict[str, float]
-    conformal: Conformal | None
+    conformal: Conformal | ClassConformal | None
     reference: dict[str, Any]
     selftest: dict[str, Any]
     training: dict[str, Any]
@@ -102,7 +103,7 @@ def load(folder: Path) -> Bundle:
     except (ValueError, KeyError, TypeError) as exc:
         raise BundleError(f"{folder.name}: {MANIFEST} is not readable JSON with `format` and `files`.") from exc
     if type(format_number) is not int or format_number not in FORMATS:
-        known = " and ".join(map(str, FORMATS))
+        known = ", ".join(map(str, FORMATS))
         raise BundleError(f"{folder.name}: bundle format {format_number!r}; this release reads formats {known}.")
     files = FORMATS[format_number]
     if set(hashes) != files:
@@ -128,15 +129,11 @@ def load(folder: Path) -> Bundle:
         spec = from_document(documents["spec"], f"{folder.name}: spec.json")
     except SpecError as exc:
         raise BundleError(str(exc)) from exc
-    try:
-        calibration = Calibration(**documents["calibration"])
-    except TypeError as exc:
-        raise BundleError(f"{folder.name}: calibration.json is not a slope and an intercept.") from exc
     return Bundle(
         digest=hashlib.sha256(manifest_bytes).hexdigest(),
         folder=folder,
         spec=spec,
-        calibration=calibration,
+        calibration=_calibration(documents["calibration"], spec, folder.name),
         thresholds=documents["thresholds"],
         conformal=_conformal(documents.get("conformal", {}), spec, folder.name),
         reference=documents["reference"],
@@ -145,14 +142,39 @@ def load(folder: Path) -> Bundle:
     )
 
 
-def _conformal(document: Mapping[str, Any], spec: Spec, shown: str) -> Conformal | None:
+def _calibration(document: Mapping[str, Any], spec: Spec, shown: str) -> Calibration | ClassCalibration:
+    classes = spec.outcome.classes
+    if classes is None:
+        try:
+            return Calibration(**document)
+        except TypeError as exc:
+            raise BundleError(f"{shown}: calibration.json is not a slope and an intercept.") from exc
+    slope = _numbers({"slope": document.get("slope")}, ["slope"])
+    intercepts = _numbers(document.get("intercepts"), list(classes))
+    if set(document) != {"slope", "intercepts"} or slope is None or intercepts is None:
+        raise BundleError(f"{shown}: calibration.json is not a slope and the intercepts of {', '.join(classes)}.")
+    return ClassCalibration(slope["slope"], intercepts, tuple(spec.outcome.positive))
+
+
+def _numbers(found: Any, names: Sequence[str]) -> dict[str, float] | None:
+    """This, if it is a number for each of the names, in their order."""
+    if not isinstance(found, dict) or list(found) != list(names):
+        return None
+    return found if all(type(value) in (int, float) and math.isfinite(value) for value in found.values()) else None
+
+
+def _conformal(document: Mapping[str, Any], spec: Spec, shown: str) -> Conformal | ClassConformal | None:
     """The prediction sets' thresholds, there if and only if the spec asks for them: its rule of silence needs them."""
     if spec.uncertainty is None and not document:
         return None
-    shares = [value for value in document.values() if type(value) in (int, float) and 0 <= value <= 1]
-    if set(document) != CONFORMAL or len(shares) != len(CONFORMAL):
-        raise BundleError(f"{shown}: conformal.json is not a coverage and two thresholds between 0 and 1.")
-    found = Conformal(**document)
+    classes = spec.outcome.classes
+    names, keys = (LABELS, {"coverage", *LABELS}) if classes is None else (tuple(classes), {"coverage", "least"})
+    ends = {name: document.get(name) for name in LABELS} if classes is None else document.get("least")
+    told = {"coverage": document.get("coverage"), **ends} if isinstance(ends, dict) else None
+    numbers = _numbers(told, ["coverage", *names])
+    if set(document) != keys or numbers is None or not all(0 <= value <= 1 for value in numbers.values()):
+        raise BundleError(f"{shown}: conformal.json is not a coverage and {len(names)} thresholds between 0 and 1.")
+    found = Conformal(**document) if classes is None else ClassConformal(**document)
     if spec.uncertainty is None or found.coverage != spec.uncertainty.coverage:
         raise BundleError(
             f"{shown}: conformal.json has a coverage of {found.coverage}, which the spec does not ask for."

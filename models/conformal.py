@@ -1,4 +1,4 @@
-"""Prediction sets: which of the two outcomes cannot be ruled out for a patient, at a stated coverage.
+"""Prediction sets: which outcomes or classes cannot be ruled out for a patient, at a stated coverage.
 
 Class-conditional split-conformal sets: each class has a threshold of its own, so that the rarer one keeps its coverage.
 Source: Vovk V. Conditional validity of inductive conformal predictors. ACML 2012; Sadinle M, Lei J, Wasserman L. Least
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from configs.spec import Uncertainty
 
 LABELS = ("negative", "positive")
-"""No event, and the event, in the order of the sets' columns."""
+"""No event, and the event, in the order of the sets' columns; several classes have names of their own."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,22 @@ class Conformal:
         return np.column_stack([risk <= self.negative, risk >= self.positive])
 
 
+@dataclass(frozen=True)
+class ClassConformal:
+    """A class cannot be ruled out from the risk of `least` on; by the classes' names, in their order."""
+
+    coverage: float
+    least: dict[str, float]
+
+    @property
+    def document(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def sets(self, risks: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which classes the risks (n, K) of a row leave possible, (n, K)."""
+        return np.column_stack([risks[:, place] >= least for place, least in enumerate(self.least.values())])
+
+
 def thresholds(risk: NDArray[np.float64], y: NDArray[np.float64], coverage: float) -> Conformal:
     """The thresholds of out-of-fold risks (n,) and outcomes (n,) 0 or 1.
 
@@ -50,15 +66,32 @@ def thresholds(risk: NDArray[np.float64], y: NDArray[np.float64], coverage: floa
     return Conformal(coverage, min(negative, 1.0), max(positive, 0.0))
 
 
-def labels(possible: NDArray[np.bool_]) -> list[list[str]]:
-    """Each row's possible labels, by name."""
-    return [[name for name, there in zip(LABELS, row, strict=True) if there] for row in possible.tolist()]
+def class_thresholds(
+    risks: NDArray[np.float64], label: NDArray[np.float64], classes: Sequence[str], coverage: float
+) -> ClassConformal:
+    """The thresholds of the classes' out-of-fold risks (n, K), from each patient's class, `label` (n,) 0 to K-1.
+
+    A class of too few patients for this coverage is never ruled out.
+    """
+    least = {name: -_quantile(-risks[label == place, place], coverage) for place, name in enumerate(classes)}
+    return ClassConformal(coverage, {name: max(value, 0.0) for name, value in least.items()})
 
 
-def abstentions(rule: Uncertainty, possible: NDArray[np.bool_], missing: Sequence[int]) -> list[str | None]:
-    """Why no band is told, for each row of `possible` (n, 2) and its number of missing columns; None: it is told."""
+def labels(possible: NDArray[np.bool_], names: Sequence[str]) -> list[list[str]]:
+    """Each row's possible labels (n, K), by their `names`."""
+    return [[name for name, there in zip(names, row, strict=True) if there] for row in possible.tolist()]
+
+
+def abstentions(
+    rule: Uncertainty, possible: NDArray[np.bool_], event: NDArray[np.bool_], missing: Sequence[int]
+) -> list[str | None]:
+    """Why no band is told, for each row of `possible` (n, K) and its number of missing columns; None: it is told.
+
+    `event` (K,) says which labels are the event's. Classes of the event that cannot be told apart leave no doubt of it.
+    """
     found: list[str | None] = []
-    for (negative, positive), gone in zip(possible.tolist(), missing, strict=True):
+    sides = np.column_stack([possible[:, ~event].any(axis=1), possible[:, event].any(axis=1)])
+    for (negative, positive), gone in zip(sides.tolist(), missing, strict=True):
         if rule.missing_at_most is not None and gone > rule.missing_at_most:
             found.append(f"{gone} values are missing, at most {rule.missing_at_most} may be")
         elif rule.abstain_unless_one_label and negative == positive:

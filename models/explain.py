@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from configs.errors import BundleError
 from features.build import Feature
 from models.encoding import Encoding, encoding
-from models.onnx import Linear, Trees, read_model
+from models.onnx import Linear, Tree, Trees, read_model
 
 Contributions = NDArray[np.float64]
+OfColumns = Callable[[NDArray[np.float32]], Contributions]
 
 TREE_PATH_DEPENDENT, IDENTITY = 1, 0
 """shap's own numbers for the kind of Shapley value and for log-odds left as they are."""
@@ -28,29 +29,42 @@ TREE_PATH_DEPENDENT, IDENTITY = 1, 0
 
 @dataclass(frozen=True)
 class Explainer:
-    """A model that can be explained. `base` is the log-odds before any feature is known.
+    """A model that can be explained. `bases` are the log-odds before any feature is known, one output or one a class.
 
-    `of_columns` maps encoded rows (n, k) to the contributions of the encoded columns (n, k).
+    `of_columns` maps encoded rows (n, k) to the contributions of the encoded columns (n, k), for each output.
     """
 
-    base: float
+    bases: tuple[float, ...]
     layout: Encoding
     width: int
-    of_columns: Callable[[NDArray[np.float32]], Contributions]
+    of_columns: tuple[OfColumns, ...]
 
     def contributions(self, X: NDArray[np.float32]) -> tuple[float, Contributions]:
-        """`base` and each feature's contribution (n, d): `base` plus a row's contributions is its log-odds.
+        """The base and each feature's contribution (n, d): base plus a row's contributions is its log-odds.
+
+        Raises BundleError for a model of several classes: each has contributions of its own, `by_output`.
+        """
+        if len(self.bases) > 1:
+            raise BundleError(f"a model of {len(self.bases)} classes explains each class by itself.")
+        return self.by_output(X)[0]
+
+    def by_output(self, X: NDArray[np.float32]) -> list[tuple[float, Contributions]]:
+        """For each output, its base and each feature's contribution (n, d) to its log-odds; one, or one a class.
 
         X (n, d) is NaN where missing; a missing value contributes what the model makes of its absence. The columns of
         a category are summed. ONNX Runtime adds trees up in float32: its log-odds lie up to 2e-6 of their size away.
         Trees hold Python's global lock for about 50 µs a row: hand over a few rows at a time beside an event loop.
         """
-        columns = self.of_columns(self.layout.apply(X))
+        encoded = self.layout.apply(X)
         owners = [*self.layout.numbers, *(position for position, _ in self.layout.choices)]
-        found = np.zeros((len(X), self.width))
-        for column, position in enumerate(owners):
-            found[:, position] += columns[:, column]
-        return self.base, found
+        told = []
+        for base, of_columns in zip(self.bases, self.of_columns, strict=True):
+            columns = of_columns(encoded)
+            found = np.zeros((len(X), self.width))
+            for column, position in enumerate(owners):
+                found[:, position] += columns[:, column]
+            told.append((base, found))
+        return told
 
 
 def explainer(path: Path, inputs: Sequence[Feature]) -> Explainer:
@@ -61,13 +75,21 @@ def explainer(path: Path, inputs: Sequence[Feature]) -> Explainer:
     model = read_model(path)
     if model.encoding != encoding(inputs) or model.width != len(inputs):
         raise BundleError(f"{path.name}: reads {model.width} features in another order or coding than the spec's.")
-    base, of_columns = _linear(model) if isinstance(model, Linear) else _trees(model)
-    return Explainer(base, model.encoding, model.width, of_columns)
+    parts = _linear(model) if isinstance(model, Linear) else _trees(model)
+    bases, of_columns = zip(*parts, strict=True)
+    return Explainer(bases, model.encoding, model.width, of_columns)
 
 
-def _linear(model: Linear) -> tuple[float, Callable[[NDArray[np.float32]], Contributions]]:
+def _linear(model: Linear) -> list[tuple[float, OfColumns]]:
+    return [
+        _linear_output(model, weights, float(intercept))
+        for weights, intercept in zip(np.ascontiguousarray(model.weights.T), model.intercepts, strict=True)
+    ]
+
+
+def _linear_output(model: Linear, weights: NDArray[np.float64], intercept: float) -> tuple[float, OfColumns]:
     """Base: the patient for whom every column is what stands in for a missing value, and no flag is set."""
-    weights, flags = np.split(model.weights, [len(model.filled_with)])
+    weights, flags = np.split(weights, [len(model.filled_with)])
 
     def of_columns(encoded: NDArray[np.float32]) -> Contributions:
         missing = np.isnan(encoded)
@@ -75,17 +97,22 @@ def _linear(model: Linear) -> tuple[float, Callable[[NDArray[np.float32]], Contr
         found[:, model.flagged] += missing[:, model.flagged] * flags
         return found
 
-    return model.intercept + float(weights @ model.filled_with), of_columns
+    return intercept + float(weights @ model.filled_with), of_columns
 
 
-def _trees(model: Trees) -> tuple[float, Callable[[NDArray[np.float32]], Contributions]]:
+def _trees(model: Trees) -> list[tuple[float, OfColumns]]:
+    outputs = len(model.baseline)
+    return [_trees_output(model.trees[place::outputs], float(model.baseline[place])) for place in range(outputs)]
+
+
+def _trees_output(trees: Sequence[Tree], baseline: float) -> tuple[float, OfColumns]:
     """Base: the mean over the training patients, as the trees' leaves counted them."""
     shap = _compiled_shap()
-    shape = (len(model.trees), max(len(tree.leaf) for tree in model.trees))
+    shape = (len(trees), max(len(tree.leaf) for tree in trees))
     left, right, default, column = (np.full(shape, -1, np.int32) for _ in range(4))  # -1: no child, no column
     threshold, count, value = np.zeros(shape), np.zeros(shape), np.zeros((*shape, 1))
     depth = 0
-    for number, tree in enumerate(model.trees):
+    for number, tree in enumerate(trees):
         here = number, slice(len(tree.leaf))
         left[here] = np.where(tree.leaf, -1, tree.left)
         right[here] = np.where(tree.leaf, -1, tree.right)
@@ -94,7 +121,7 @@ def _trees(model: Trees) -> tuple[float, Callable[[NDArray[np.float32]], Contrib
         threshold[here], count[here], value[(*here, 0)] = tree.threshold, tree.count, tree.value
         # Gives each inner node of `value` the mean of the leaves below it.
         depth = max(depth, shap.compute_expectations(left[number], right[number], count[number], value[number]))
-    numeric, offset = np.zeros(shape, np.int32), np.array([model.baseline])
+    numeric, offset = np.zeros(shape, np.int32), np.array([baseline])
     nodes = (left, right, default, column, threshold, numeric, value, count, depth)
 
     def of_columns(encoded: NDArray[np.float32]) -> Contributions:
@@ -103,7 +130,7 @@ def _trees(model: Trees) -> tuple[float, Callable[[NDArray[np.float32]], Contrib
         shap.dense_tree_shap(*nodes, *rows, shape[0], offset, found, TREE_PATH_DEPENDENT, IDENTITY, False)
         return found[:, :-1, 0]
 
-    return model.baseline + float(value[:, 0, 0].sum()), of_columns
+    return baseline + float(value[:, 0, 0].sum()), of_columns
 
 
 def _compiled_shap() -> Any:

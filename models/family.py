@@ -17,11 +17,14 @@ class Fitted(Protocol):
     """A model that has learned. Both ways to its log-odds agree to 1e-6 in risk; training checks it."""
 
     def log_odds(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
-        """The library's own log-odds of the positive class, (n,), uncalibrated."""
+        """The library's own log-odds of the event, (n,), uncalibrated.
+
+        Of K classes, three or more, (n, K): each one's log-probability, up to a constant that a row's classes share.
+        """
         ...
 
     def export(self, path: Path) -> None:
-        """Write model.onnx: input `X` float32 (n, d), output `log_odds` (n, 1)."""
+        """Write model.onnx: input `X` float32 (n, d), output `log_odds` (n, 1), or (n, K) of K classes."""
         ...
 
 
@@ -29,7 +32,10 @@ class Family(Protocol):
     """A module of models/families."""
 
     def fit(self, X: NDArray[np.float32], y: NDArray[np.float64], inputs: Sequence[Feature], seed: int) -> Fitted:
-        """Learn from `X` (n, d), NaN where missing, and `y` (n,) 0 or 1. The same arguments give the same model."""
+        """Learn from `X` (n, d), NaN where missing, and `y` (n,) 0 or 1, or 0 to K - 1 where there are K classes.
+
+        Each class has to be there. The same arguments give the same model.
+        """
         ...
 
 

@@ -22,10 +22,11 @@ IR_VERSION = 10
 
 
 class Graph:
-    """An ONNX graph under construction, from `X` float32 (n, d) to `log_odds` (n, 1)."""
+    """An ONNX graph under construction, from `X` float32 (n, d) to `log_odds` (n, 1), or (n, K) of K classes."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, outputs: int = 1) -> None:
         self.width = width
+        self.outputs = outputs
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
 
@@ -63,11 +64,12 @@ class Graph:
         """The whole model, whose log-odds are the node `output`."""
         from onnx import TensorProto, helper
 
+        kind = TensorProto.DOUBLE if double else TensorProto.FLOAT
         graph = helper.make_graph(
             [*self.nodes, helper.make_node("Identity", [output], ["log_odds"])],
             "risk",
             [helper.make_tensor_value_info("X", TensorProto.FLOAT, [None, self.width])],
-            [helper.make_tensor_value_info("log_odds", TensorProto.DOUBLE if double else TensorProto.FLOAT, [None, 1])],
+            [helper.make_tensor_value_info("log_odds", kind, [None, self.outputs])],
             self.constants,
         )
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)]
@@ -88,7 +90,8 @@ def _save(model: Any, path: Path) -> None:
 class Linear:
     """A linear model of the encoded columns: missing ones take `filled_with` (k,), those `flagged` add a missing flag.
 
-    `weights` (k + len(flagged),) act on the filled columns and then on the flags. `width` is the number of features.
+    `weights` (k + len(flagged), outputs) act on the filled columns and then on the flags, one output or one a class;
+    `intercepts` (outputs,). `width` is the number of features.
     """
 
     encoding: Encoding
@@ -96,7 +99,7 @@ class Linear:
     filled_with: NDArray[np.float64]
     flagged: NDArray[np.int64]
     weights: NDArray[np.float64]
-    intercept: float
+    intercepts: NDArray[np.float64]
 
 
 def write_linear(
@@ -105,25 +108,25 @@ def write_linear(
     filled_with: NDArray[np.float64],
     flagged: NDArray[np.int64],
     weights: NDArray[np.float64],
-    intercept: float,
+    intercepts: NDArray[np.float64],
     path: Path,
 ) -> None:
     """A `Linear` as model.onnx, in float64."""
-    _save(_linear(Linear(encoding, width, filled_with, flagged, weights, intercept)), path)
+    _save(_linear(Linear(encoding, width, filled_with, flagged, weights, intercepts)), path)
 
 
 def _linear(linear: Linear) -> Any:
     from onnx import TensorProto
 
-    graph = Graph(linear.width)
+    graph = Graph(linear.width, len(linear.intercepts))
     encoded = graph.node("Cast", [graph.encode(linear.encoding)], to=TensorProto.DOUBLE)
     missing = graph.node("IsNaN", [encoded])
     terms = graph.node("Where", [missing, graph.constant(linear.filled_with[None, :]), encoded])
     if len(linear.flagged):
         flags = graph.node("Gather", [missing, graph.constant(linear.flagged.astype(np.int64))], axis=1)
         terms = graph.node("Concat", [terms, graph.node("Cast", [flags], to=TensorProto.DOUBLE)], axis=1)
-    product = graph.node("MatMul", [terms, graph.constant(linear.weights[:, None])])
-    return graph.model(graph.node("Add", [product, graph.constant(np.array([[linear.intercept]]))]), double=True)
+    product = graph.node("MatMul", [terms, graph.constant(linear.weights)])
+    return graph.model(graph.node("Add", [product, graph.constant(linear.intercepts[None, :])]), double=True)
 
 
 @dataclass(frozen=True)
@@ -143,25 +146,30 @@ class Tree:
 
 @dataclass(frozen=True)
 class Trees:
-    """A sum of trees over the encoded columns, plus `baseline`. `width` is the number of features."""
+    """Sums of trees over the encoded columns, plus `baseline` (outputs,): one output, or one a class, to which the
+    trees belong in turn. `width` is the number of features.
+    """
 
     encoding: Encoding
     width: int
     trees: tuple[Tree, ...]
-    baseline: float
+    baseline: NDArray[np.float64]
 
 
-def write_trees(encoding: Encoding, width: int, trees: Sequence[Tree], baseline: float, path: Path) -> None:
+def write_trees(
+    encoding: Encoding, width: int, trees: Sequence[Tree], baseline: NDArray[np.float64], path: Path
+) -> None:
     """`Trees` as model.onnx, in float32."""
     _save(_trees(Trees(encoding, width, tuple(trees), baseline)), path)
 
 
 def _trees(ensemble: Trees) -> Any:
-    graph = Graph(ensemble.width)
+    outputs = len(ensemble.baseline)
+    graph = Graph(ensemble.width, outputs)
     nodes: dict[str, list[Any]] = {
         name: [] for name in ("tree", "id", "mode", "feature", "value", "true", "false", "missing", "count")
     }
-    leaves: dict[str, list[Any]] = {name: [] for name in ("tree", "id", "weight")}
+    leaves: dict[str, list[Any]] = {name: [] for name in ("tree", "id", "output", "weight")}
     for number, tree in enumerate(ensemble.trees):
         inner = ~tree.leaf
         count = len(tree.leaf)
@@ -176,15 +184,16 @@ def _trees(ensemble: Trees) -> Any:
         nodes["count"] += tree.count.astype(np.float32).tolist()
         leaves["tree"] += [number] * int(tree.leaf.sum())
         leaves["id"] += np.flatnonzero(tree.leaf).tolist()
+        leaves["output"] += [number % outputs] * int(tree.leaf.sum())
         leaves["weight"] += tree.value[tree.leaf].astype(np.float32).tolist()
     output = graph.node(
         "TreeEnsembleRegressor",
         [graph.encode(ensemble.encoding)],
         domain="ai.onnx.ml",
-        n_targets=1,
+        n_targets=outputs,
         aggregate_function="SUM",
         post_transform="NONE",
-        base_values=[float(np.float32(ensemble.baseline))],
+        base_values=ensemble.baseline.astype(np.float32).tolist(),
         nodes_treeids=nodes["tree"],
         nodes_nodeids=nodes["id"],
         nodes_modes=nodes["mode"],
@@ -196,7 +205,7 @@ def _trees(ensemble: Trees) -> Any:
         nodes_hitrates=nodes["count"],  # no part of the prediction; TreeSHAP weighs the branches with it
         target_treeids=leaves["tree"],
         target_nodeids=leaves["id"],
-        target_ids=[0] * len(leaves["id"]),
+        target_ids=leaves["output"],
         target_weights=leaves["weight"],
     )
     return graph.model(output, double=False)
@@ -247,8 +256,8 @@ def _read_linear(graph: Any) -> Linear:
         width=_width(graph),
         filled_with=constants[filling.input[1]][0],
         flagged=constants[flags[0].input[1]] if flags else np.empty(0, np.int64),
-        weights=constants[product.input[1]][:, 0],
-        intercept=float(constants[total.input[1]].item()),
+        weights=constants[product.input[1]],
+        intercepts=constants[total.input[1]][0],
     )
 
 
@@ -285,7 +294,7 @@ def _read_trees(graph: Any) -> Trees:
             raise ValueError(f"tree {number} is no tree")
         if not (tree.feature.min() >= 0 and tree.feature.max() < layout.width and tree.count.min() > 0):
             raise ValueError(f"tree {number} has a column that is not there, or a node that no patient passed")
-    return Trees(layout, _width(graph), trees, float(said["base_values"][0]))
+    return Trees(layout, _width(graph), trees, np.array(said["base_values"], np.float64))
 
 
 def _read_encoding(graph: Any) -> Encoding:
@@ -327,11 +336,11 @@ class Session:
             raise BundleError(f"{path.name}: ONNX Runtime cannot load it ({type(exc).__name__}).") from exc
 
     def log_odds(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
-        """The log-odds of each row of X (n, d), as (n,) float64."""
+        """The log-odds of each row of X (n, d), as (n,) float64; of a model of K classes (n, K)."""
         n = len(X)
         batch = np.concatenate([X, X]) if n == 1 else X
         found = self._session.run(None, {"X": np.ascontiguousarray(batch, np.float32)})[0]
-        return np.ascontiguousarray(found[:n, 0], np.float64)
+        return np.ascontiguousarray(found[:n, 0] if found.shape[1] == 1 else found[:n], np.float64)
 
 
 @cache

@@ -1,7 +1,7 @@
 """From a record to its risk, compiled once from a bundle: the same functions for score, replay and the server."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,7 +12,7 @@ from configs.errors import BundleError
 from features import build
 from features.columns import Record, as_arrays, check_record
 from features.contract import Contract
-from models import conformal
+from models import conformal, decision
 from models.bundle import Bundle
 from models.onnx import Session
 
@@ -27,6 +27,7 @@ class Prediction:
     """One patient's answer. `missing` names the contract's columns that had no value, of those the model reads.
 
     `set`: the outcomes that cannot be ruled out, None where the bundle has no sets. `abstained`: why there is no band.
+    Of several classes `risks` has each one's, and `label` is that of least expected cost, None where it is in doubt.
     """
 
     risk: float
@@ -34,6 +35,8 @@ class Prediction:
     missing: list[str]
     set: list[str] | None = None
     abstained: str | None = None
+    risks: dict[str, float] | None = None
+    label: str | None = None
 
 
 class Predictor:
@@ -48,6 +51,10 @@ class Predictor:
         read = {column for feature in self.plan.features for column in feature.reads}
         self._read = [name for name in self.spec.columns if name in read]
         self._bands: list[str | None] = [None, *bundle.thresholds]
+        self.classes = tuple(self.spec.outcome.classes or ())
+        self.outcomes = self.classes or conformal.LABELS  # what the columns of a set stand for
+        self._event = np.array([name in self.spec.outcome.positive for name in self.classes] or [False, True])
+        self._costs = decision.costs(self.spec.outcome)
         self._thresholds = np.array(list(bundle.thresholds.values()))  # in rising order, as training made sure
         self._read_at = np.array([self.contract.starts[name] for name in self._read], np.int64)
         self._self_test()
@@ -74,16 +81,16 @@ class Predictor:
             found[row].append(self._read[place])
         return found
 
-    def sets(self, risk: NDArray[np.float64]) -> NDArray[np.bool_] | None:
-        """The outcomes that each risk (n,) leaves possible, (n, 2), as `conformal.LABELS`; None without thresholds."""
-        return None if self.bundle.conformal is None else self.bundle.conformal.sets(risk)
+    def sets(self, risks: NDArray[np.float64]) -> NDArray[np.bool_] | None:
+        """Which of the `outcomes` the `risks` of each row leave possible, (n, 2) or (n, K); None without thresholds."""
+        return None if self.bundle.conformal is None else self.bundle.conformal.sets(risks)
 
-    def abstains(self, risk: NDArray[np.float64], missing: Sequence[Sequence[str]]) -> list[str | None] | None:
-        """Why no band is told of each risk (n,), given the columns without a value; None without a rule."""
-        sets, rule = self.sets(risk), self.spec.uncertainty
+    def abstains(self, risks: NDArray[np.float64], missing: Sequence[Sequence[str]]) -> list[str | None] | None:
+        """Why no band is told of the `risks` of each row, given the columns without a value; None without a rule."""
+        sets, rule = self.sets(risks), self.spec.uncertainty
         if sets is None or rule is None:
             return None
-        return conformal.abstentions(rule, sets, [len(names) for names in missing])
+        return conformal.abstentions(rule, sets, self._event, [len(names) for names in missing])
 
     def bands(self, risk: NDArray[np.float64], abstained: Sequence[str | None] | None) -> list[str | None]:
         """The highest operating point that each risk reaches; None as well where it `abstained`."""
@@ -93,21 +100,52 @@ class Predictor:
             return found
         return [None if why else band for band, why in zip(found, abstained, strict=True)]
 
+    def labels(self, risks: NDArray[np.float64], abstained: Sequence[str | None] | None) -> list[str | None]:
+        """The class of least expected cost of each row's `risks` (n, K).
+
+        None where it `abstained`, or where the spec's rule asks for one label and the set has none or several.
+        """
+        sets, rule = self.sets(risks), self.spec.uncertainty
+        told = np.array([why is None for why in abstained or [None] * len(risks)], np.bool_)
+        if sets is not None and rule is not None and rule.abstain_unless_one_label:
+            told &= sets.sum(axis=1) == 1
+        places = decision.said(risks, self._costs)
+        return [self.classes[place] if known else None for place, known in zip(places, told, strict=True)]
+
     def risk(self, X: Matrix) -> NDArray[np.float64]:
         """The calibrated risk of each row of X (n, d), (n,), at most `serving.max_batch` rows at a time."""
+        return self.positive(self.risks(X))
+
+    def risks(self, X: Matrix) -> NDArray[np.float64]:
+        """What is said of each row of X (n, d): of several `classes` each one's risk (n, K), else the risk (n,)."""
         step = self.spec.serving.max_batch
         parts = [self._session.log_odds(X[start : start + step]) for start in range(0, len(X), step)]
-        return self.bundle.calibration.risk(np.concatenate([np.empty(0), *parts]))
+        none = np.empty((0, len(self.classes)) if self.classes else 0)
+        return self.bundle.calibration.risks(np.concatenate([none, *parts]))
 
-    def predictions(self, records: Sequence[Record], risk: NDArray[np.float64]) -> list[Prediction]:
-        """Each record's answer for its risk: the band it reaches, what was missing, and how certain it is."""
+    def positive(self, risks: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The risk (n,) of the event, from what `risks` said."""
+        return self.bundle.calibration.positive(risks)
+
+    def predictions(self, records: Sequence[Record], risks: NDArray[np.float64]) -> list[Prediction]:
+        """Each record's answer for its `risks`: the band they reach, what was missing, and how certain it is."""
+        risk = self.positive(risks)
         missing = [[name for name in self._read if np.isnan(record.values[name]).any()] for record in records]
-        abstained, possible = self.abstains(risk, missing), self.sets(risk)
+        abstained, possible = self.abstains(risks, missing), self.sets(risks)
         bands = self.bands(risk, abstained)
         why = abstained or [None] * len(risk)
-        sets = [None] * len(risk) if possible is None else conformal.labels(possible)
+        sets = [None] * len(risk) if possible is None else conformal.labels(possible, self.outcomes)
         rows = zip(risk.tolist(), bands, missing, sets, why, strict=True)
-        return [Prediction(value, band, gone, labels, reason) for value, band, gone, labels, reason in rows]
+        found = [Prediction(value, band, gone, labels, reason) for value, band, gone, labels, reason in rows]
+        if not self.classes:
+            return found
+        told = zip(found, risks.tolist(), self.labels(risks, abstained), strict=True)
+        return [replace(one, risks=dict(zip(self.classes, row, strict=True)), label=name) for one, row, name in told]
+
+    def _told(self, X: Matrix) -> NDArray[np.float64]:
+        """The risk of each row, and of several classes each one's after it: (n, 1) or (n, 1 + K)."""
+        risks = self.risks(X)
+        return np.column_stack([self.positive(risks), *risks.T[: len(self.classes)]])
 
     def _self_test(self) -> None:
         """Replay the bundle's own cases: recorded values, and the same bits at batch 1, 2, 7 and the maximum."""
@@ -116,8 +154,8 @@ class Predictor:
             cases = self.bundle.selftest["cases"]
             X = self.features([self.check(case["record"]) for case in cases])
             recorded = np.array([[np.nan if v is None else v for v in case["features"]] for case in cases], np.float32)
-            expected = np.array([float(case["risk"]) for case in cases])
-            risk = self.risk(X)
+            expected = np.array([[float(case["risk"]), *case.get("risks", ())] for case in cases])
+            risks = self._told(X)
         except Exception as exc:  # whatever a malformed self-test or model raises, ONNX Runtime's own errors among it
             raise BundleError(f"{name}: self-test: cannot be run ({type(exc).__name__}: {exc!s:.200}).") from exc
         if not cases or recorded.shape != X.shape:
@@ -131,13 +169,15 @@ class Predictor:
             raise BundleError(
                 f"{name}: self-test: this code computes other features than the ones it was trained with."
             )
-        if not np.allclose(risk, expected, rtol=0, atol=TOLERANCE):
-            worst = float(np.abs(risk - expected).max())
+        if expected.shape != risks.shape:
+            raise BundleError(f"{name}: self-test: its cases have risks of other classes than the model.")
+        if not np.allclose(risks, expected, rtol=0, atol=TOLERANCE):
+            worst = float(np.abs(risks - expected).max())
             raise BundleError(
                 f"{name}: self-test: a risk lies {worst:.2g} from the recorded one (limit {TOLERANCE:g})."
             )
         for size in {1, 2, 7, self.spec.serving.max_batch}:
             tiled = np.resize(X, (max(size, len(X)), X.shape[1]))
-            again = [self.risk(tiled[start : start + size]) for start in range(0, len(tiled), size)]
-            if not np.array_equal(np.concatenate(again)[: len(X)], risk):
+            again = [self._told(tiled[start : start + size]) for start in range(0, len(tiled), size)]
+            if not np.array_equal(np.concatenate(again)[: len(X)], risks):
                 raise BundleError(f"{name}: self-test: batches of {size} give other bits than all at once.")

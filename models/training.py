@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 
 from configs.errors import TrainingError
 from configs.settings import ROOT
-from configs.spec import Spec
+from configs.spec import Outcome, Spec
 from features.build import Plan, build
-from features.cohort import Cohort
+from features.cohort import Cohort, class_counts
 from features.columns import as_arrays, check_record
 from features.synthetic import draw, edges
 from models import bundle as bundles
 from models import conformal
 from models.bundle import Bundle
-from models.calibration import calibrate
+from models.calibration import Calibration, ClassCalibration, calibrate, calibrate_classes
 from models.family import Fitted, family
 from models.onnx import Session
 from models.predict import TOLERANCE
@@ -39,19 +39,46 @@ def fit_family(name: str, plan: Plan, train: Cohort, seed: int) -> Fitted:
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(limits=1):
-        return family(name).fit(train.X, train.y, plan.features, seed)
+        return family(name).fit(train.X, train.target, plan.features, seed)
 
 
 def out_of_fold(name: str, plan: Plan, train: Cohort, seed: int) -> NDArray[np.float64]:
-    """Log-odds (n,) of each training patient from a model that never saw that patient."""
+    """Log-odds (n,), of several classes (n, K), of each training patient from a model that never saw that patient.
+
+    Raises TrainingError if all patients of a class came into one fold: they are one patient's rows.
+    """
     from sklearn.model_selection import StratifiedGroupKFold
 
-    found = np.empty(len(train))
+    found: NDArray[np.float64] = np.empty(0)
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
-    for learn, hold in folds.split(train.X, train.y, train.groups):
+    for learn, hold in folds.split(train.X, train.target, train.groups):
         learned = train.where(np.isin(np.arange(len(train)), learn))
-        found[hold] = fit_family(name, plan, learned, seed).log_odds(train.X[hold])
+        if lacking := sorted(set(train.target.tolist()) - set(learned.target.tolist())):
+            raise TrainingError(
+                f"class {lacking[0]:g} is that of too few different patients: a fold of the cross-validation has none."
+            )
+        said = fit_family(name, plan, learned, seed).log_odds(train.X[hold])
+        if not len(found):
+            found = np.empty((len(train), *said.shape[1:]))
+        found[hold] = said
     return found
+
+
+def calibrated(outcome: Outcome, log_odds: NDArray[np.float64], train: Cohort) -> Calibration | ClassCalibration:
+    """What makes these out-of-fold log-odds fit the training patients' outcomes, or their classes.
+
+    Raises TrainingError if they know nothing of them.
+    """
+    if outcome.classes is None:
+        return calibrate(log_odds, train.y)
+    return calibrate_classes(log_odds, train.target, tuple(outcome.classes), tuple(outcome.positive))
+
+
+def ranking(outcome: Outcome, log_odds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What orders patients by the event, (n,): their log-odds, or of several classes its uncalibrated probability."""
+    if outcome.classes is None:
+        return log_odds
+    return ClassCalibration(1.0, dict.fromkeys(outcome.classes, 0.0), tuple(outcome.positive)).risk(log_odds)
 
 
 def train(spec: Spec, plan: Plan, cohort: Cohort, folder: Path) -> Bundle:
@@ -63,10 +90,11 @@ def train(spec: Spec, plan: Plan, cohort: Cohort, folder: Path) -> Bundle:
     patients = cohort.only("train")
     seed = spec.split.seed
     held_out = {name: out_of_fold(name, plan, patients, seed) for name in spec.candidates}
-    compared = {name: _compare(log_odds, patients.y) for name, log_odds in held_out.items()}
+    compared = {name: _compare(spec.outcome, log_odds, patients) for name, log_odds in held_out.items()}
     chosen = min(compared, key=lambda name: compared[name]["log_loss"])
-    calibration = calibrate(held_out[chosen], patients.y)
-    risk = calibration.risk(held_out[chosen])
+    calibration = calibrated(spec.outcome, held_out[chosen], patients)
+    risks = calibration.risks(held_out[chosen])
+    risk = calibration.positive(risks)
     thresholds = operating_points(spec.operating_points, risk, patients.y)
     fitted = fit_family(chosen, plan, patients, seed)
 
@@ -74,34 +102,32 @@ def train(spec: Spec, plan: Plan, cohort: Cohort, folder: Path) -> Bundle:
     cases = [*edges(spec.columns), *draw(spec.columns, SELF_TEST_RECORDS, seed + 1)]
     case_rows = _features(spec, plan, cases)
     parity = 0.0
-    expected: NDArray[np.float64] = np.empty(0)
 
     documents: dict[str, Any] = {
         "spec": spec.document,
-        "calibration": {"slope": calibration.slope, "intercept": calibration.intercept},
+        "calibration": calibration.document,
         "thresholds": thresholds,
-        "conformal": _conformal(spec, risk, patients.y),
-        "reference": _reference(plan, patients, risk),
+        "conformal": _conformal(spec, risks, patients),
+        "reference": _reference(spec.outcome, plan, patients, risks, risk),
     }
 
     def export(path: Path) -> None:
-        nonlocal parity, expected
+        nonlocal parity
         fitted.export(path)
         session = Session(path)
         for rows in (cohort.X, random_rows, case_rows):
-            gap = np.abs(calibration.risk(session.log_odds(rows)) - calibration.risk(fitted.log_odds(rows)))
+            gap = np.abs(calibration.risks(session.log_odds(rows)) - calibration.risks(fitted.log_odds(rows)))
             parity = float(np.maximum(parity, gap.max()))  # keeps a NaN, which Python's max() may drop
         if not parity <= TOLERANCE:
             raise TrainingError(
                 f"{spec.name}: {chosen} as ONNX gives risks {parity:.2g} from its own (limit {TOLERANCE:g})."
             )
-        expected = calibration.risk(session.log_odds(case_rows))
-        documents["selftest"] = _self_test(cases, case_rows, expected)
+        documents["selftest"] = _self_test(cases, case_rows, calibration, session.log_odds(case_rows))
         documents["training"] = {
             "family": chosen,
             "candidates": compared,
             "parity": parity,
-            "patients": {part: _count(cohort.only(part)) for part in ("train", "test", "external")},
+            "patients": {part: _count(spec.outcome, cohort.only(part)) for part in ("train", "test", "external")},
             "dropped": cohort.dropped,
             "data": cohort.fingerprint,
             "split": cohort.assignment,
@@ -112,9 +138,14 @@ def train(spec: Spec, plan: Plan, cohort: Cohort, folder: Path) -> Bundle:
     return bundles.write(folder, documents, export)
 
 
-def _conformal(spec: Spec, risk: NDArray[np.float64], y: NDArray[np.float64]) -> dict[str, Any]:
+def _conformal(spec: Spec, risks: NDArray[np.float64], train: Cohort) -> dict[str, Any]:
     """The prediction sets' thresholds; empty where the spec asks for none."""
-    return {} if spec.uncertainty is None else conformal.thresholds(risk, y, spec.uncertainty.coverage).document
+    if spec.uncertainty is None:
+        return {}
+    coverage = spec.uncertainty.coverage
+    if spec.outcome.classes is None:
+        return conformal.thresholds(risks, train.y, coverage).document
+    return conformal.class_thresholds(risks, train.target, tuple(spec.outcome.classes), coverage).document
 
 
 def code_fingerprint() -> str:
@@ -126,15 +157,18 @@ def code_fingerprint() -> str:
     return digest.hexdigest()
 
 
-def _compare(log_odds: NDArray[np.float64], y: NDArray[np.float64]) -> dict[str, float]:
-    """A candidate's out-of-fold figures. The log loss is that of its calibrated risk."""
+def _compare(outcome: Outcome, log_odds: NDArray[np.float64], train: Cohort) -> dict[str, float]:
+    """A candidate's out-of-fold figures: the AUROC of the event, and the log loss of its calibrated risks, of all
+    classes where there are several."""
     from sklearn.metrics import log_loss, roc_auc_score
 
     try:
-        risk = calibrate(log_odds, y).risk(log_odds)
+        risks = calibrated(outcome, log_odds, train).risks(log_odds)
     except TrainingError:  # it knows no more than the prevalence; another candidate may
-        risk = np.full(len(y), y.mean())
-    return {"auroc": float(roc_auc_score(y, log_odds)), "log_loss": float(log_loss(y, risk))}
+        shares = np.bincount(train.target.astype(np.int64)) / len(train)
+        risks = np.tile(shares, (len(train), 1))
+    auroc = roc_auc_score(train.y, ranking(outcome, log_odds))
+    return {"auroc": float(auroc), "log_loss": float(log_loss(train.target, risks))}
 
 
 def _features(spec: Spec, plan: Plan, records: list[dict[str, Any]]) -> NDArray[np.float32]:
@@ -142,23 +176,35 @@ def _features(spec: Spec, plan: Plan, records: list[dict[str, Any]]) -> NDArray[
     return build(plan, as_arrays(spec.columns, checked), np.full(len(records), np.nan))
 
 
-def _self_test(cases: list[dict[str, Any]], X: NDArray[np.float32], risk: NDArray[np.float64]) -> dict[str, Any]:
+def _self_test(
+    cases: list[dict[str, Any]],
+    X: NDArray[np.float32],
+    calibration: Calibration | ClassCalibration,
+    log_odds: NDArray[np.float64],
+) -> dict[str, Any]:
+    """Each case with its features and its risk; of several classes the risk of each as well."""
+    risks = calibration.risks(log_odds)
+    told: list[dict[str, Any]] = [{"risk": float(value)} for value in calibration.positive(risks)]
+    if isinstance(calibration, ClassCalibration):
+        told = [{**case, "risks": row} for case, row in zip(told, risks.tolist(), strict=True)]
     rows = [[None if np.isnan(value) else float(value) for value in row] for row in X]
     return {
         "about": "synthetic records drawn from the contract; no patient among them",
         "cases": [
-            {"record": record, "features": row, "risk": float(value)}
-            for record, row, value in zip(cases, rows, risk, strict=True)
+            {"record": record, "features": row, **said} for record, row, said in zip(cases, rows, told, strict=True)
         ],
     }
 
 
-def _count(cohort: Cohort) -> dict[str, int]:
-    return {"n": len(cohort), "events": int(cohort.y.sum())}
+def _count(outcome: Outcome, cohort: Cohort) -> dict[str, Any]:
+    found: dict[str, Any] = {"n": len(cohort), "events": int(cohort.y.sum())}
+    return found if outcome.classes is None else {**found, "classes": class_counts(outcome, cohort)}
 
 
-def _reference(plan: Plan, patients: Cohort, risk: NDArray[np.float64]) -> dict[str, Any]:
-    """Histograms that later windows are compared with: counts, never rows.
+def _reference(
+    outcome: Outcome, plan: Plan, patients: Cohort, risks: NDArray[np.float64], risk: NDArray[np.float64]
+) -> dict[str, Any]:
+    """Histograms that later windows are compared with: counts, never rows. Several classes have one each.
 
     A number's bins are cut at its deciles, rounded to three digits; the outermost bins are open, so no patient's
     extreme value is told.
@@ -174,8 +220,17 @@ def _reference(plan: Plan, patients: Cohort, risk: NDArray[np.float64]) -> dict[
             cuts = sorted({float(f"{cut:.3g}") for cut in np.quantile(present, np.linspace(0.1, 0.9, 9))})
             features[feature.name] = {"edges": cuts, "counts": histogram(present, cuts)}
         features[feature.name]["missing"] = int(np.isnan(column).sum())
-    score = {"edges": SCORE_EDGES, "counts": histogram(risk, SCORE_EDGES), "mean": float(risk.mean())}
-    return {"n": len(patients), "events": int(patients.y.sum()), "features": features, "score": score}
+    found = {"n": len(patients), "events": int(patients.y.sum()), "features": features, "score": _scores(risk)}
+    if outcome.classes is not None:
+        found["classes"] = {
+            name: {"n": count, "score": _scores(risks[:, place])}
+            for place, (name, count) in enumerate(class_counts(outcome, patients).items())
+        }
+    return found
+
+
+def _scores(risk: NDArray[np.float64]) -> dict[str, Any]:
+    return {"edges": SCORE_EDGES, "counts": histogram(risk, SCORE_EDGES), "mean": float(risk.mean())}
 
 
 def histogram(values: NDArray[np.float64], edges: list[float]) -> list[int]:

@@ -8,9 +8,8 @@ from configs.errors import TrainingError
 from configs.spec import Spec
 from evidence.metrics import Array
 from features.build import Plan
-from features.cohort import FEWEST_OF_A_CLASS, Cohort
-from models.calibration import calibrate
-from models.training import fit_family, out_of_fold
+from features.cohort import FEWEST_OF_A_CLASS, Cohort, class_counts
+from models.training import calibrated, fit_family, out_of_fold
 
 
 def leave_one_out(spec: Spec, plan: Plan, patients: Cohort, family: str) -> Mapping[str, tuple[Array, Array]]:
@@ -26,10 +25,10 @@ def leave_one_out(spec: Spec, plan: Plan, patients: Cohort, family: str) -> Mapp
     for site in sorted(set(sites.tolist()) - {"unknown"}):
         here, others = patients.where(sites == site), patients.where(sites != site)
         risk = np.full(len(here), np.nan)
-        events = int(others.y.sum())
-        if min(events, len(others) - events) >= FEWEST_OF_A_CLASS:
+        if min(class_counts(spec.outcome, others).values()) >= FEWEST_OF_A_CLASS:
             try:
-                calibration = calibrate(out_of_fold(family, plan, others, spec.split.seed), others.y)
+                log_odds = out_of_fold(family, plan, others, spec.split.seed)
+                calibration = calibrated(spec.outcome, log_odds, others)
                 risk = calibration.risk(fit_family(family, plan, others, spec.split.seed).log_odds(here.X))
             except TrainingError:  # what was learned elsewhere tells nobody apart
                 pass

@@ -66,7 +66,7 @@ def judge(bundle: Bundle, patients: Cohort, champion: Rival, commit: str) -> Rep
     test, learned = patients.only("test"), patients.only("train")
     seed, family = spec.split.seed, bundle.training["family"]
     yardsticks = {
-        other: training.fit_family(other, plan, learned, seed).log_odds(test.X)
+        other: training.ranking(spec.outcome, training.fit_family(other, plan, learned, seed).log_odds(test.X))
         for other in dict.fromkeys(["logistic", *(spec.gates.not_worse_than or {})])
     }
     return case(

@@ -155,7 +155,7 @@ class Call:
             told = part.explanations
             predictor = part.version.predictor
             possible_each = predictor.sets(scored.risks)
-            sets = None if possible_each is None else conformal.labels(possible_each)
+            sets = None if possible_each is None else conformal.labels(possible_each, predictor.outcomes)
             abstained = predictor.abstains(scored.risks, scored.missing)
             rows = zip(part.good, scored.risks.tolist(), scored.bands, scored.missing, strict=True)
             for position, (place, risk, band, missing) in enumerate(rows):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ class Fitted:
 
         # _predictors and _baseline_prediction are private; tests/unit/test_models_families.py notices if they go.
         trees = []
-        for (predictor,) in self.model._predictors:
+        for predictor in chain.from_iterable(self.model._predictors):  # in turn for each class
             nodes = predictor.nodes
             trees.append(
                 Tree(
@@ -41,11 +42,14 @@ class Fitted:
                     count=nodes["count"].astype(np.int64),
                 )
             )
-        write_trees(self.layout, self.width, trees, float(self.model._baseline_prediction.item()), path)
+        write_trees(self.layout, self.width, trees, self.model._baseline_prediction[0], path)
 
 
 def fit(X: NDArray[np.float32], y: NDArray[np.float64], inputs: Sequence[Feature], seed: int) -> Fitted:
-    """Learn from X (n, d) and y (n,). Missing numbers take the branch that suited the training patients."""
+    """Learn from X (n, d) and y (n,). Missing numbers take the branch that suited the training patients.
+
+    Several classes have a tree each in every round.
+    """
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     layout = encoding(inputs)

@@ -39,13 +39,13 @@ class Fitted:
         from models.onnx import write_linear
 
         scaler, model = (step for _, step in self.pipeline.steps)
-        weights = model.coef_[0] / scaler.scale_
-        intercept = float(model.intercept_[0] - (scaler.mean_ * weights).sum())
-        write_linear(self.layout, self.width, self.filled_with, self.flagged, weights, intercept, path)
+        weights = model.coef_ / scaler.scale_
+        intercepts = model.intercept_ - (scaler.mean_ * weights).sum(axis=1)
+        write_linear(self.layout, self.width, self.filled_with, self.flagged, weights.T, intercepts, path)
 
 
 def fit(X: NDArray[np.float32], y: NDArray[np.float64], inputs: Sequence[Feature], seed: int) -> Fitted:
-    """Learn from X (n, d), NaN where missing, and y (n,) 0 or 1."""
+    """Learn from X (n, d), NaN where missing, and y (n,). Several classes are learned as one multinomial model."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler

@@ -78,6 +78,22 @@ DOCUMENT = {
         "retrain": {"log_loss": "better", "auroc_drop": 0.02, "min_events": 10, "min_non_events": 10},
     },
 }
+CLASSES = {
+    **DOCUMENT,
+    "outcome": {
+        "column": "kind",
+        "classes": {"none": [0], "stable": ["SA", "sa"], "unstable": ["UA"]},
+        "positive": ["stable", "unstable"],
+        "costs": {
+            "none": {"stable": 1, "unstable": 2},
+            "stable": {"none": 5, "unstable": 1},
+            "unstable": {"none": 20, "stable": 10},
+        },
+        "stage": "grade",
+    },
+    "uncertainty": {"coverage": 0.8, "abstain_unless_one_label": True, "missing_at_most": 2},
+}
+"""The same disease, of which two kinds are told apart."""
 MARKER = "ZZMARKEDPATIENT"
 """Stands in every patient's identifier; found nowhere but in the cohort."""
 
@@ -109,6 +125,14 @@ def invent(document: dict[str, Any], n: int, seed: int) -> Disease:
         table[optional] = [
             None if gone else cell for cell, gone in zip(table[optional], dice.random(n) < 0.05, strict=True)
         ]
+    unstable = dice.random(n) < np.where(pain == "rest", 0.8, 0.15)
+    table["kind"] = [
+        0 if not sick else "UA" if worse else ["SA", "sa"][row % 2]
+        for row, (sick, worse) in enumerate(zip(table["sick"], unstable.tolist(), strict=True))
+    ]
+    table["grade"] = [
+        f"{grade}" if sick else None for sick, grade in zip(table["sick"], dice.integers(1, 5, n), strict=True)
+    ]
     spec = from_document(json.loads(json.dumps(document)), "angina.yaml")
     records, refusals = columns.check_table(spec, table, columns.translate_table(spec, table))
     assert not refusals
@@ -136,6 +160,17 @@ def disease_of() -> Callable[..., Disease]:
 @pytest.fixture(scope="session")
 def disease() -> Disease:
     return invent(DOCUMENT, 500, 1)
+
+
+@pytest.fixture(scope="session")
+def document_of_classes() -> dict[str, Any]:
+    """The YAML of the disease with three classes. Copy it before you change it."""
+    return CLASSES
+
+
+@pytest.fixture(scope="session")
+def disease_of_classes() -> Disease:
+    return invent(CLASSES, 700, 1)
 
 
 @pytest.fixture(scope="session")

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from configs.spec import Uncertainty
 from models import bundle as bundles
 from models import conformal
-from models.conformal import Conformal, abstentions, labels, thresholds
+from models.conformal import LABELS, Conformal, abstentions, labels, thresholds
 from models.predict import Predictor
 from models.training import train
+
+EVENT = np.array([False, True])
 
 
 def patients(n, seed):
@@ -86,22 +88,22 @@ def test_a_class_of_too_few_patients_is_never_ruled_out():
 
 def test_labels_stand_in_words():
     sets = Conformal(0.9, negative=0.6, positive=0.3).sets(np.array([0.1, 0.4, 0.7]))
-    assert labels(sets) == [["negative"], ["negative", "positive"], ["positive"]]
-    assert labels(Conformal(0.9, negative=0.2, positive=0.8).sets(np.array([0.5]))) == [[]]
+    assert labels(sets, LABELS) == [["negative"], ["negative", "positive"], ["positive"]]
+    assert labels(Conformal(0.9, negative=0.2, positive=0.8).sets(np.array([0.5])), LABELS) == [[]]
 
 
 def test_the_rule_says_why_it_keeps_silent():
     possible = np.array([[True, False], [True, True], [False, False], [False, True]])
     rule = Uncertainty(coverage=0.9, abstain_unless_one_label=True, missing_at_most=2)
 
-    assert abstentions(rule, possible, [0, 0, 0, 3]) == [
+    assert abstentions(rule, possible, EVENT, [0, 0, 0, 3]) == [
         None,
         "neither outcome can be ruled out",
         "the risk is that of neither outcome",
         "3 values are missing, at most 2 may be",
     ]
     lax = Uncertainty(coverage=0.9, abstain_unless_one_label=False)
-    assert abstentions(lax, possible, [9, 9, 9, 9]) == [None] * 4
+    assert abstentions(lax, possible, EVENT, [9, 9, 9, 9]) == [None] * 4
 
 
 @pytest.fixture(scope="module")

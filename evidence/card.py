@@ -20,6 +20,7 @@ def card(bundle: Bundle, version: int, report: Report) -> dict[str, Any]:
         "patients": bundle.training["patients"],
         "left_out": bundle.training["dropped"],
         "attributes": list(spec.attributes),
+        "inputs": inputs(bundle),
         "change_control": spec.change_control.model_dump(mode="json"),
         "findings": [asdict(finding) for finding in report.findings],
         "digests": {
@@ -29,3 +30,25 @@ def card(bundle: Bundle, version: int, report: Report) -> dict[str, Any]:
             "code": bundle.training["code"],
         },
     }
+
+
+def inputs(bundle: Bundle) -> list[dict[str, Any]]:
+    """What the model is told of a patient: each column's name, type, unit and codes, and how many of the training's
+    values the assay could not tell; None where the contract has no unit, no code or no limit."""
+    beyond = bundle.training.get("beyond_detection", {})
+    found = []
+    for name, column in bundle.spec.columns.items():
+        coded = column if column.event is None else bundle.spec.events[column.event]
+        counts = beyond.get(name, {})
+        found.append(
+            {
+                "name": name,
+                "type": column.type,
+                "unit": column.unit,
+                "loinc": coded.loinc,
+                "snomed": coded.snomed,
+                "below_detection": counts.get("below"),
+                "above_detection": counts.get("above"),
+            }
+        )
+    return found

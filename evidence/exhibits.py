@@ -446,8 +446,19 @@ def _flow(flow: Figures) -> str:
     )
     return (
         f'<ol class="flow"><li><strong>{flow["read"]:,} rows read</strong></li>{left_out}'
-        f"<li><strong>{kept:,} patients</strong><ul>{parts}</ul></li></ol>"
+        f"<li><strong>{kept:,} patients</strong><ul>{parts}</ul></li></ol>{_beyond(flow.get('beyond') or {})}"
     )
+
+
+def _beyond(counts: Figures) -> str:
+    """Values that the assay could not tell, which count as what the contract says."""
+    if not counts:
+        return ""
+    rows = [
+        [name, *(f"{sides[side]:,}" if side in sides else "no limit" for side in ("below", "above"))]
+        for name, sides in counts.items()
+    ]
+    return table("Values beyond detection, among all rows that keep the contract", ("input", "below", "above"), rows)
 
 
 def _table1(held: Figures) -> str:

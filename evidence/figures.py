@@ -45,6 +45,7 @@ def flow(cohort: Cohort) -> dict[str, Any]:
     return {
         "read": len(cohort) + sum(cohort.dropped.values()),
         "dropped": dict(cohort.dropped),
+        **({"beyond": cohort.beyond} if cohort.beyond else {}),
         "parts": {
             part: {"n": len(chosen), "events": int(chosen.y.sum())}
             for part in PARTS

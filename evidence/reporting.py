@@ -92,10 +92,12 @@ class Facts:
                 if column.range
                 else column.type
             )
-            code = (
-                f", LOINC {column.loinc}" if column.loinc else f", SNOMED CT {column.snomed}" if column.snomed else ""
-            )
-            told.append(f"{name} ({kind}{code})")
+            said = [kind]
+            said += [f"LOINC {column.loinc}"] if column.loinc else []
+            said += [f"SNOMED CT {column.snomed}"] if column.snomed else []
+            for word, rule in (("below", column.below_detection), ("above", column.above_detection)):
+                said += [f"{word} {rule.limit:g} counts as {rule.counts_as:g}"] if rule else []
+            told.append(f"{name} ({', '.join(said)})")
         return "; ".join(told)
 
     @property

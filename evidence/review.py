@@ -9,6 +9,7 @@ from html import escape
 from typing import Any
 
 from evidence import exhibits
+from evidence.card import inputs
 from evidence.exhibits import table
 from evidence.page import banner, figure, interval, top, verdict, verdicts
 from evidence.report import Report
@@ -49,7 +50,7 @@ def html(bundle: Bundle, report: Report, version: int | None, champion: Judged |
         "fairness": exhibits.fairness(figures),
         "uncertainty": exhibits.uncertainty(figures, spec.uncertainty is not None),
         "reliance": exhibits.reliance(figures),
-        "patients": exhibits.patients(figures),
+        "patients": exhibits.patients(figures) + _inputs(bundle),
         "lineage": _lineage(bundle, report, lineage),
         "decision": _decision(named, bundle, champion),
     }
@@ -95,6 +96,13 @@ def _tiles(report: Report) -> str:
         spread = "" if found.interval is None else f"95 %: {interval(found.interval)}"
         told.append(f"<div><dt>{title}</dt><dd>{exhibits.number(found.value)}<small>{spread}</small></dd></div>")
     return f'<dl class="tiles">{"".join(told)}</dl>' if told else ""
+
+
+def _inputs(bundle: Bundle) -> str:
+    heads = {"name": "input", "type": "type", "unit": "unit", "loinc": "LOINC", "snomed": "SNOMED CT"}
+    rows = [[str(told[key] or "none") for key in heads] for told in inputs(bundle)]
+    contract = table("The contract, in UCUM units", tuple(heads.values()), rows)
+    return f'<section class="exhibit"><h3>Inputs</h3>{contract}</section>'
 
 
 def _changes(bundle: Bundle, report: Report, champion: Judged | None) -> str:

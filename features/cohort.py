@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,9 @@ FEWEST_OF_A_CLASS = 10
 class Cohort:
     """`X` (n, d) float32, `y` (n,) 0 or 1, `part` (n,), `attributes[name]` (n,), `patient` (n,), `at` (n,) seconds.
 
-    `dropped` counts, by reason, the source's rows that are not here; `future` is that of the records. Where the
-    outcome has classes `label` (n,) is the number of each; where it names the stage's column `stage` (n,) is that.
+    `dropped` counts, by reason, the source's rows that are not here; `future` and `beyond` are those of the
+    records. Where the outcome has classes `label` (n,) is the number of each; where it names the stage's column `stage`
+    (n,) is that.
     """
 
     names: tuple[str, ...]
@@ -41,6 +42,7 @@ class Cohort:
     future: dict[str, int]
     label: Array | None = None
     stage: NDArray[np.str_] | None = None
+    beyond: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.y)
@@ -63,6 +65,7 @@ class Cohort:
             self.future,
             None if self.label is None else self.label[rows],
             None if self.stage is None else self.stage[rows],
+            self.beyond,
         )
 
     @property
@@ -145,6 +148,7 @@ def prepare(spec: Spec, plan: Plan, records: Records, dropped: Mapping[str, int]
         records.future,
         records.label,
         records.stage,
+        records.beyond,
     )
     _judge(spec, cohort)
     return cohort
@@ -209,6 +213,7 @@ def retrained(spec: Spec, plan: Plan, old: Cohort, confirmed: Records, part: NDA
         old.future,
         None if base.label is None else np.concatenate([base.label, confirmed.target[kept]]),
         None if base.stage is None else np.concatenate([base.stage, np.full(int(kept.sum()), "")]),
+        old.beyond,
     )
     _judge(spec, made)
     return made
@@ -317,7 +322,7 @@ def save(cohort: Cohort, path: Path) -> None:
     columns |= {name: array for name, array in (("label", cohort.label), ("stage", cohort.stage)) if array is not None}
     columns |= {"y": cohort.y, "part": cohort.part, "patient": cohort.patient, "at": cohort.at}
     table = pa.table({name: pa.array(values) for name, values in columns.items()})
-    counts = {"dropped": cohort.dropped, "future": cohort.future}
+    counts = {"dropped": cohort.dropped, "future": cohort.future, "beyond": cohort.beyond}
     about = {name: json.dumps(count, sort_keys=True) for name, count in counts.items()}
     about["fingerprint"] = cohort.fingerprint
     pq.write_table(table.replace_schema_metadata(about), path)
@@ -357,6 +362,7 @@ def load(path: Path) -> Cohort:
         future=json.loads(metadata[b"future"]),
         label=found.get("label"),
         stage=found["stage"].astype(np.str_) if "stage" in found else None,
+        beyond=json.loads(metadata.get(b"beyond", b"{}")),  # a cohort of an earlier release does not say
     )
     if cohort.fingerprint != metadata[b"fingerprint"].decode():
         raise CohortError(

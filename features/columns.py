@@ -8,7 +8,9 @@ typed there.
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import partial
@@ -28,6 +30,10 @@ MISSING = math.nan
 LARGEST_SHOWN = 10**40
 Value = float | Array
 """A checked value: a float, or the floats of an array, (length,)."""
+BEYOND = re.compile(r"\s*([<>])\s*((?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*", re.ASCII)
+"""A value that the assay cannot tell: on which side of its limit it lies, and the limit."""
+ROUNDED = 1e-6
+"""Two limits this close, relatively, are one that was written in two units."""
 LONGEST_TEXT = 200
 """Characters of a caller's own identifier."""
 
@@ -118,6 +124,8 @@ def _array(name: str, column: Column, value: Any, unit: Any) -> Array:
 
 
 def _number(name: str, column: Column, value: Any, unit: Any) -> float:
+    if isinstance(value, str) and (said := BEYOND.fullmatch(value)) is not None:
+        return _beyond(name, column, said[1], float(said[2]), unit)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise RecordError("not_a_number", name, f"{name}: {_shown(value)} is not a number.")
     try:
@@ -134,7 +142,48 @@ def _number(name: str, column: Column, value: Any, unit: Any) -> float:
         raise RecordError(
             "out_of_range", name, f"{name}: {number:g} {column.unit} lies outside {low:g} to {high:g} {column.unit}."
         )
+    return detected(column, number)
+
+
+def detected(column: Column, number: float) -> float:
+    """What a number within its range counts as: itself, or what the contract writes where it is beyond detection."""
+    below, above = column.below_detection, column.above_detection
+    if below is not None and number < below.limit:
+        number = below.counts_as
+    elif above is not None and number > above.limit:
+        number = above.counts_as
     return number + 0.0  # minus zero becomes zero: equal values have equal bits
+
+
+def _beyond(name: str, column: Column, sign: str, limit: float, unit: Any) -> float:
+    """What `<0.6` or `>5000` counts as. Raises RecordError if the contract has no such limit, or another one."""
+    key, rule = ("below_detection", column.below_detection)
+    if sign == ">":
+        key, rule = ("above_detection", column.above_detection)
+    if rule is None:
+        said = f"{name}: a limit of detection is not a number; the contract has no `{key}`."
+        raise RecordError("not_a_number", name, said)
+    assert column.unit is not None  # the Spec demands it of a number
+    ours = limit if unit is None else _conversion(name, column, unit)(limit)
+    if not math.isclose(ours, rule.limit, rel_tol=ROUNDED):
+        raise RecordError(
+            "detection_limit",
+            name,
+            f"{name}: {sign}{ours:g} {column.unit}, but the contract's limit is {rule.limit:g} {column.unit}; "
+            "is it from another laboratory's kit?",
+        )
+    return rule.counts_as + 0.0
+
+
+def side(column: Column, cell: Any) -> str | None:
+    """`below` or `above` where a source's cell, which keeps the contract, lies beyond detection; None elsewhere."""
+    said = BEYOND.fullmatch(cell) if isinstance(cell, str) else None
+    if said is not None:
+        return "below" if said[1] == "<" else "above"
+    for name, rule, sign in (("below", column.below_detection, 1), ("above", column.above_detection, -1)):
+        if rule is not None and isinstance(cell, int | float) and sign * cell < sign * rule.limit:
+            return name
+    return None
 
 
 def _conversion(name: str, column: Column, unit: Any) -> units.Conversion:
@@ -312,12 +361,17 @@ def check_table(
     }
     kept = np.ones(n, bool)
     kept[[refusal.row - 1 for refusal in refusals]] = False
+    beyond = {
+        name: count_beyond(column, [cells[name][row] for row in np.flatnonzero(kept & ~np.isnan(values[name]))])
+        for name, column in spec.fields.items()
+        if column.below_detection or column.above_detection
+    }
     future = {name: int((times > at)[kept].sum()) for name, times in measured.items()}
     outcome, cells_of_outcome = spec.outcome, table[spec.outcome.column or ""]
     label = None if outcome.classes is None else classified(outcome, cells_of_outcome)
     known = observed(outcome, cells_of_outcome) if label is None else happened(outcome, label)
     stage = None if outcome.stage is None else _stages(table[outcome.stage])
-    records = Records(values, known, patient, at, future, label, stage)
+    records = Records(values, known, patient, at, future, label, stage, beyond)
     return records.take(kept), refusals
 
 
@@ -326,6 +380,13 @@ def _checked(name: str, column: Column, cell: Any) -> Value | RecordError:
         return check_value(name, column, cell)
     except RecordError as exc:
         return exc
+
+
+def count_beyond(column: Column, cells: Iterable[Any]) -> dict[str, int]:
+    """How many present cells lie `below` and `above` detection, of the sides that the contract has rules for."""
+    rules = {"below": column.below_detection, "above": column.above_detection}
+    found = Counter(side(column, cell) for cell in cells)
+    return {name: found[name] for name, rule in rules.items() if rule is not None}
 
 
 def rows_in(table: Mapping[str, Sequence[Any]]) -> int:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from configs.errors import RecordError
 from configs.spec import Column
 from features import units
-from features.columns import MISSING, check_record, check_time, check_value, is_text
+from features.columns import MISSING, check_record, check_time, check_value, detected, is_text
 
 Matrix = NDArray[np.float64]
 
@@ -53,19 +53,23 @@ class Checked:
     errors: dict[int, RecordError]
 
 
-class _Coded(dict[Any, Any]):
-    """A number with missing codes: each of them is missing, or refused where the column is required."""
+class _Numbers(dict[Any, Any]):
+    """A number with missing codes, each of them missing or refused where the column is required, or with limits of
+    detection."""
 
     def __init__(self, codes: Sequence[float], column: Column) -> None:
         super().__init__({None: MISSING} if column.required else dict.fromkeys([None, *codes], MISSING))
         assert column.range is not None  # the Spec demands it of a number
+        self.column = column
         self.low, self.high = column.range
         self.refused = set(codes) if column.required else set()
 
     def __missing__(self, cell: float | Quantity) -> Any:
-        if isinstance(cell, float) and (cell in self.refused or not self.low <= cell <= self.high):
+        if not isinstance(cell, float):
+            return cell
+        if cell in self.refused or not self.low <= cell <= self.high:
             raise TypeError
-        return cell
+        return detected(self.column, cell)
 
 
 class Contract:
@@ -224,8 +228,8 @@ def _typed(column: Column) -> tuple[Any, Mapping[Any, Any] | None]:
         entry = Annotated[float, Meta(ge=column.range[0], le=column.range[1])]
         return Annotated[list[entry], Meta(min_length=column.length, max_length=column.length)], None
     numbers = [float(code) for code in column.missing_if if isinstance(code, int | float)]
-    if numbers:
-        return float | Quantity, _Coded(numbers, column)
+    if numbers or column.below_detection or column.above_detection:
+        return float | Quantity, _Numbers(numbers, column)
     assert column.range is not None  # the Spec demands it of a number
     low, high = column.range
     return Annotated[float, Meta(ge=low, le=high)] | Quantity, None

@@ -23,7 +23,8 @@ class Records:
 
     `future` counts, for each column that says when it was measured, the values measured after the time of prediction
     among all rows that kept the contract. Where the outcome has classes `label` (n,) is the number of each, NaN
-    if unknown; where it names the stage's column `stage` (n,) is that, "" if unknown.
+    if unknown; where it names the stage's column `stage` (n,) is that, "" if unknown. `beyond` counts, for each column
+    with a limit of detection, the values `below` and `above` it.
     """
 
     values: dict[str, Array]
@@ -33,6 +34,7 @@ class Records:
     future: dict[str, int] = field(default_factory=dict)
     label: Array | None = None
     stage: NDArray[np.str_] | None = None
+    beyond: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.outcome)
@@ -45,7 +47,9 @@ class Records:
     def take(self, rows: NDArray[Any]) -> "Records":
         values = {name: array[rows] for name, array in self.values.items()}
         label, stage = (None if array is None else array[rows] for array in (self.label, self.stage))
-        return Records(values, self.outcome[rows], self.patient[rows], self.at[rows], self.future, label, stage)
+        return Records(
+            values, self.outcome[rows], self.patient[rows], self.at[rows], self.future, label, stage, self.beyond
+        )
 
 
 def labels(categories: Sequence[str], values: Array) -> list[Any]:
@@ -72,6 +76,7 @@ def save(records: Records, columns: Mapping[str, Column], dropped: Mapping[str, 
     about = {
         "dropped": json.dumps(dropped),
         "future": json.dumps(records.future),
+        "beyond": json.dumps(records.beyond),
         "contract": contract_digest(columns),
     }
     pq.write_table(pa.table(arrays).replace_schema_metadata(about), path)
@@ -120,6 +125,7 @@ def load(columns: Mapping[str, Column], path: Path) -> tuple[Records, dict[str, 
             json.loads(about[b"future"]),
             table["(label)"].to_numpy().astype(np.float64) if "(label)" in table.column_names else None,
             np.array(table["(stage)"].to_pylist(), np.str_) if "(stage)" in table.column_names else None,
+            json.loads(about[b"beyond"]),
         )
         return records, json.loads(about[b"dropped"])
     except (KeyError, ValueError) as exc:

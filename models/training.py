@@ -129,6 +129,7 @@ def train(spec: Spec, plan: Plan, cohort: Cohort, folder: Path) -> Bundle:
             "parity": parity,
             "patients": {part: _count(spec.outcome, cohort.only(part)) for part in ("train", "test", "external")},
             "dropped": cohort.dropped,
+            **({"beyond_detection": cohort.beyond} if cohort.beyond else {}),
             "data": cohort.fingerprint,
             "split": cohort.assignment,
             "code": code_fingerprint(),

@@ -10,7 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from configs.errors import RecordError
 from configs.spec import Column, Spec
+from features.columns import check_value, side
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,14 +90,19 @@ def _with_numbers_as_floats(spec: Spec, table: "pd.DataFrame") -> "pd.DataFrame"
 
     numeric = [name for name, column in spec.columns.items() if column.type == "number" and name in table.columns]
     floats = {
-        name: pd.Series([_as_float(value) for value in table[name]], index=table.index, dtype=object)
+        name: pd.Series([_as_float(spec.columns[name], value) for value in table[name]], table.index, dtype=object)
         for name in numeric
         if table[name].dtype != float
     }
     return table.assign(**floats)
 
 
-def _as_float(value: object) -> object:
+def _as_float(column: Column, value: object) -> object:
+    if isinstance(value, str) and side(column, value) is not None:
+        try:
+            return check_value("", column, value)  # `<0.6` counts as a number
+        except RecordError:
+            return value
     return float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else value
 
 

@@ -119,8 +119,15 @@ def _field(column: Column) -> dict[str, Any]:
         assert column.range is not None  # the Spec demands it of a number
         low, high = column.range
         values.append({"type": "number", "minimum": low, "maximum": high})
+        limits = [
+            f"{sign}{rule.limit!r}".removesuffix(".0")
+            for sign, rule in (("<", column.below_detection), (">", column.above_detection))
+            if rule is not None
+        ]
+        beyond = [{"type": "string", "enum": limits, "description": "beyond detection"}] if limits else []
+        values += beyond
         unit = {"type": "string", "enum": [column.unit, *column.accepts]}
-        quantity = {"value": {"type": "number"}, "unit": unit}
+        quantity = {"value": {"anyOf": [{"type": "number"}, *beyond]} if beyond else {"type": "number"}, "unit": unit}
         values.append(
             {"type": "object", "properties": quantity, "required": ["value", "unit"], "additionalProperties": False}
         )
@@ -295,9 +302,26 @@ def _answers() -> dict[str, dict[str, Any]]:
                 "patients": _map(_object({"n": whole, "events": whole})),
                 "left_out": _map(whole),
                 "attributes": _list(text),
+                "inputs": _list(_ref("input")),
                 "change_control": json_object,
                 "findings": _list(_ref("finding")),
                 "digests": _object(dict.fromkeys(("bundle", "spec", "data", "code"), text)),
+            }
+        ),
+        "input": _object(
+            {
+                "name": text,
+                "type": text,
+                "unit": text_or_null,
+                "loinc": text_or_null,
+                "snomed": {**text_or_null, "description": "A concept of SNOMED CT."},
+                **{
+                    key: {
+                        "type": ["integer", "null"],
+                        "description": f"Values {side} detection that it was learned from; null without a limit.",
+                    }
+                    for key, side in (("below_detection", "below"), ("above_detection", "above"))
+                },
             }
         ),
         "finding": _object(
@@ -326,10 +350,16 @@ def _answers() -> dict[str, dict[str, Any]]:
                 "range": {"type": ["array", "null"], "items": number, "minItems": 2, "maxItems": 2},
                 "values": _list(text),
                 "missing_if": _list(plain),
+                "below_detection": {"anyOf": [{"type": "null"}, _ref("detection")]},
+                "above_detection": {"anyOf": [{"type": "null"}, _ref("detection")]},
                 "loinc": text_or_null,
                 "snomed": text_or_null,
                 "required": flag,
             }
+        ),
+        "detection": _object(
+            {"limit": number, "counts_as": number},
+            description="A value beyond the limit, also one that is written `<0.6`, counts as this; in the own unit.",
         ),
         "record_schema": _object(
             {

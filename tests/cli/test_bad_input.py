@@ -139,6 +139,23 @@ def test_a_column_that_is_not_there(rewrite, toy_document, refused):
     assert "has no column 'ache'" in refused("ingest", "toy")
 
 
+def test_a_limit_of_detection_of_another_kit(rewrite, toy_document, table, toy_table, refused, medimind):
+    rule = {"below_detection": {"limit": 60, "counts_as": 42.5}}
+    source = toy_table(60, 1)
+    source["rate"][:4] = ["<60", "< 60.0", 59.5, "<65"]
+    table(rate=source["rate"])
+    kept = {"records/toy.refusals.json"}
+
+    assert "row 1: max_heart_rate_bpm: a limit of detection is not a number" in refused("ingest", "toy", also=kept)
+    columns = toy_document["columns"]
+    rewrite(columns=columns | {"max_heart_rate_bpm": columns["max_heart_rate_bpm"] | rule})
+    line = refused("ingest", "toy", also=kept)
+    assert "1 of 60 rows break the contract" in line
+    assert "row 4: max_heart_rate_bpm: <65 /min, but the contract's limit is 60 /min; is it from another lab" in line
+    table(rate=["<60", *source["rate"][1:3], *source["rate"][4:], 70])
+    assert medimind("ingest", "toy").code == 0
+
+
 def test_a_patient_on_two_rows_is_named_by_the_rows_alone(table, toy_table, refused):
     ids = toy_table(60, 1)["id"]
     ids[40] = ids[6]

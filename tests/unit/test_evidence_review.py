@@ -55,6 +55,16 @@ def between(text, start, end):
     return text[text.index(f'id="{start}"') : text.index(f'id="{end}"')]
 
 
+def test_inputs_have_units_and_codes_and_what_was_beyond_detection_is_counted(invented_bundle, full_report):
+    flow = full_report.figures["flow"] | {"beyond": {"ca125": {"below": 1204}}}
+    told = replace(full_report, figures=full_report.figures | {"flow": flow})
+
+    text = re.sub(r"<[^>]+>", " ", between(review.html(invented_bundle(), told, 3, None), "patients", "lineage"))
+
+    assert re.search(r"cholesterol_mg_dl\s+number\s+mg/dL\s+2093-3\s+none", text)
+    assert re.search(r"ca125\s+1,204\s+no limit", text)
+
+
 def test_a_failed_finding_is_said_before_anything_else(invented_bundle, full_report):
     page = review.html(invented_bundle(), full_report, 3, None)
 

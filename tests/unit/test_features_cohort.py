@@ -302,13 +302,13 @@ def test_the_fingerprint_does_not_hear_who_the_patients_are(prepared):
 
 
 def test_a_cohort_comes_back_from_its_file_as_it_went(prepared, tmp_path):
-    found = prepared()
+    found = replace(prepared(), beyond={"max_heart_rate_bpm": {"below": 3}})
 
     cohort.save(found, tmp_path / "toy.parquet")
     again = cohort.load(tmp_path / "toy.parquet")
 
     assert again.fingerprint == found.fingerprint
-    assert (again.names, again.dropped) == (found.names, found.dropped)
+    assert (again.names, again.dropped, again.beyond) == (found.names, found.dropped, found.beyond)
     assert again.X.tobytes() == found.X.tobytes()
     for key in ("y", "part", "patient", "at"):
         assert_array_equal(getattr(again, key), getattr(found, key))

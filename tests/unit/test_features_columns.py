@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from configs.errors import ContractError, RecordError
 from configs.settings import ROOT
 from configs.spec import Column, from_document, load_spec
-from features.columns import check_record, check_table, check_value, translate, translate_table
+from features.columns import check_record, check_table, check_value, side, translate, translate_table
 
 CHOLESTEROL = Column.model_validate(
     {"type": "number", "unit": "mg/dL", "accepts": ["mmol/L"], "range": [80, 700], "missing_if": [0], "loinc": "2093-3"}
@@ -22,7 +22,18 @@ CHANGE = Column(type="number", unit="mm", range=(-5, 10))
 AGE = Column(type="number", unit="a", range=(18, 120), required=True)
 PAIN = Column(type="category", map={"none": "none", "on exertion": "exertion", 3: "rest"}, missing_if=("?",))
 SMOKER = Column(type="boolean", missing_if=(-9,))
-COLUMNS = {"cholesterol": CHOLESTEROL, "change": CHANGE, "age": AGE, "pain": PAIN, "smoker": SMOKER}
+CA125 = Column.model_validate(
+    {
+        "type": "number",
+        "unit": "k[iU]/L",
+        "accepts": ["[iU]/L"],
+        "range": [0, 6000],
+        "missing_if": [-9],
+        "below_detection": {"limit": 0.6, "counts_as": 0.42},
+        "above_detection": {"limit": 5000, "counts_as": 5000},
+    }
+)
+COLUMNS = {"cholesterol": CHOLESTEROL, "change": CHANGE, "age": AGE, "pain": PAIN, "smoker": SMOKER, "ca125": CA125}
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=30),
@@ -173,6 +184,76 @@ def test_a_text_is_never_repeated(name, text, as_unit):
         check_value(name, COLUMNS[name], value)
 
     assert text not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        *(("<0.6", 0.42), (" < 0.60 ", 0.42), ("<6e-1", 0.42), (0, 0.42), (-0.0, 0.42), (0.5999, 0.42), (0.6, 0.6)),
+        *((">5000", 5000.0), ("> 5000.0", 5000.0), (5000, 5000.0), (5000.5, 5000.0), (4999.9, 4999.9)),
+        *(({"value": "<0.6", "unit": "k[iU]/L"}, 0.42), ({"value": "<600", "unit": "[iU]/L"}, 0.42)),
+        *(({"value": 599, "unit": "[iU]/L"}, 0.42), ({"value": 700, "unit": "[iU]/L"}, 0.7)),
+        ({"value": "<0.6", "unit": None}, 0.42),
+    ],
+)
+def test_a_value_beyond_detection_counts_as_what_the_contract_says(value, expected):
+    assert check_value("ca125", CA125, value) == pytest.approx(expected, rel=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [
+        *(("<0.5", "detection_limit"), (">4000", "detection_limit"), ("<5000", "detection_limit")),
+        ("<" + "9" * 400, "detection_limit"),
+        ({"value": "<0.6", "unit": "[iU]/L"}, "detection_limit"),
+        *(({"value": "<0.6", "unit": "ng/mL"}, "unit"), (-1, "out_of_range"), (6001, "out_of_range")),
+        *(("0.6", "not_a_number"), ("<", "not_a_number"), ("<-0.6", "not_a_number"), ("≤0.6", "not_a_number")),
+        *(("<0.6 U", "not_a_number"), ("<0,6", "not_a_number"), ("<٠.٦", "not_a_number")),
+    ],
+)
+def test_what_is_beyond_another_limit_is_refused(value, code):
+    assert refusal(CA125, value)[0] == code
+
+
+def test_another_laboratorys_limit_is_named():
+    assert refusal(CA125, "<0.5")[1] == (
+        "field: <0.5 k[iU]/L, but the contract's limit is 0.6 k[iU]/L; is it from another laboratory's kit?"
+    )
+
+
+def test_without_a_limit_in_the_contract_none_is_believed():
+    assert refusal(CHANGE, "<0.5") == (
+        "not_a_number",
+        "field: a limit of detection is not a number; the contract has no `below_detection`.",
+    )
+    assert "no `above_detection`" in refusal(CHANGE, ">9")[1]
+    assert math.isnan(check_value("field", CHANGE.model_copy(update={"missing_if": ("<0.5",)}), "<0.5"))
+
+
+@given(st.floats(0, 6000))
+def test_a_number_counts_as_itself_or_as_the_side_that_it_is_on(number):
+    found = check_value("ca125", CA125, number)
+
+    assert found == {"below": 0.42, "above": 5000.0}.get(side(CA125, number), number)
+
+
+def test_a_source_tells_how_many_of_its_values_are_beyond_detection(toy_document, toy_table):
+    rule = {"below_detection": {"limit": 100, "counts_as": 90}, "above_detection": {"limit": 300, "counts_as": 300}}
+    toy_document["columns"]["cholesterol_mg_dl"] |= rule
+    toy_document["columns"]["max_heart_rate_bpm"] |= {"below_detection": {"limit": 50, "counts_as": 45}}
+    table = toy_table(8, 3)
+    table["chol"] = ["<100", 99, 100, ">300", 301.5, 0, None, "<90"]
+    table["rate"] = [60, 70, 80, 90, 100, 110, 120, 49]
+    spec = from_document(toy_document, "toy.yaml")
+
+    found, refusals = check_table(spec, table, translate_table(spec, table))
+
+    assert [(refusal.row, refusal.column, refusal.code) for refusal in refusals] == [
+        (8, "cholesterol_mg_dl", "detection_limit")  # and so the heart rate of that row counts for nothing
+    ]
+    assert found.beyond == {"cholesterol_mg_dl": {"below": 2, "above": 2}, "max_heart_rate_bpm": {"below": 0}}
+    assert found.values["cholesterol_mg_dl"][:5].tolist() == [90, 90, 100, 300, 300]
+    assert np.isnan(found.values["cholesterol_mg_dl"][5:7]).all()
 
 
 def test_zero_has_one_sign():

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from configs.errors import RecordError
-from configs.spec import Column, from_document
+from configs.spec import Column, Detection, from_document
 from features import synthetic
 from features.columns import check_record
 from features.contract import Contract
@@ -30,6 +30,9 @@ ODD = (
     *({"value": None, "unit": "mg/dL"}, {"value": None, "unit": "stone"}, {"value": True, "unit": "mg/dL"}),
     *({"value": "rest", "unit": None}, {"value": 10**400, "unit": "mmol/L"}, {"value": 61, "unit": "a", "x": 1}),
     {"value": {"value": 61, "unit": "a"}, "unit": "a"},
+    *("<61", " < 61.0 ", "<60", ">61", ">100", "> 1e2", "<", "<-1", "<NaN", "<6_1", "<" + "9" * 400, "≤61"),
+    *({"value": "<61", "unit": "a"}, {"value": ">100", "unit": "mmol/L"}, {"value": "<61", "unit": "stone"}),
+    *({"value": "<2.5863183757920603", "unit": "mmol/L"}, {"value": 1e-3, "unit": "mmol/L"}, 60.999, 100.001, 100),
 )
 TIMES = (
     *(None, "2026-03-03T09:30:00Z", "2025-12-24T18:00:00.25+01:00", "0001-01-01T00:00:00+00:00"),
@@ -47,11 +50,16 @@ def contracts(draw):
 
 NAMES = ("age_years", "class", "class_", "self", "value", "unit", "column_0", "cls", "x", "patient_", "at_")
 CODES = st.lists(st.sampled_from([0, -9, 61, 61.0, True, "?", "", "rest", 10**30]), max_size=3).map(tuple)
+BELOW = st.sampled_from([None, Detection(limit=61, counts_as=43.1), Detection(limit=61, counts_as=-0.0)])
+ABOVE = st.sampled_from([None, Detection(limit=100, counts_as=100)])
 UNITS = st.sampled_from([("mg/dL", ("mmol/L",), "2093-3"), ("a", (), None), ("mm[Hg]", ("kPa", "stone"), None)])
-RANGES = st.sampled_from([(18.0, 120.0), (-1.0, 1.0), (0.0, 1e40), (80.0, 700.0), (-0.0, 61.0)])
+RANGES = st.sampled_from([(18.0, 120.0), (-1.0, 1.0), (-0.0, 1e40), (80.0, 700.0), (-0.5, 120.0)])
+DETECTS = ((-0.5, 120.0), (-0.0, 1e40))
 NUMBERS = st.builds(
-    lambda unit, low_high, codes, required: Column(
+    lambda unit, low_high, codes, required, below, above: Column(
         type="number",
+        below_detection=below if low_high in DETECTS else None,
+        above_detection=above if low_high in DETECTS else None,
         unit=unit[0],
         accepts=unit[1],
         loinc=unit[2],
@@ -59,7 +67,7 @@ NUMBERS = st.builds(
         missing_if=codes,
         required=required,
     ),
-    *(UNITS, RANGES, CODES, st.booleans()),
+    *(UNITS, RANGES, CODES, st.booleans(), BELOW, ABOVE),
 )
 CATEGORIES = st.builds(
     lambda values, codes, required: Column(type="category", values=values, missing_if=codes, required=required),

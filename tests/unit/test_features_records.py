@@ -30,6 +30,7 @@ def assert_same(one, other):
         assert_array_equal(one.values[name], other.values[name])
     for key in ("outcome", "patient", "at"):
         assert_array_equal(getattr(one, key), getattr(other, key))
+    assert (one.future, one.beyond) == (other.future, other.beyond)
 
 
 def test_records_come_back_to_the_bit_with_their_counts(found, spec, tmp_path):
@@ -39,6 +40,21 @@ def test_records_come_back_to_the_bit_with_their_counts(found, spec, tmp_path):
 
     assert_same(again, found)
     assert dropped == {"age_years: out of range": 2}
+
+
+def test_what_was_beyond_detection_comes_back_as_what_it_counts_as_and_as_a_count(toy_document, toy_table, tmp_path):
+    toy_document["columns"]["max_heart_rate_bpm"] |= {"below_detection": {"limit": 60, "counts_as": 42.5}}
+    spec = from_document(toy_document, "toy.yaml")
+    table = toy_table(60, 2)
+    table["rate"][:2] = ["<60", 59]
+    found = check_table(spec, table, translate_table(spec, table))[0]
+    records.save(found, spec.columns, {}, tmp_path / "toy.parquet")
+
+    again, _ = records.load(spec.columns, tmp_path / "toy.parquet")
+
+    assert_same(again, found)
+    assert again.values["max_heart_rate_bpm"][:2].tolist() == [42.5, 42.5]
+    assert again.take(np.array([5])).beyond == {"max_heart_rate_bpm": {"below": 2}}
 
 
 def test_no_records_at_all_come_back_too(found, spec, tmp_path):

@@ -51,6 +51,14 @@ def test_another_process_makes_the_same_bundle(trained, laid_out, child, tmp_pat
     assert said.strip() == trained.digest
 
 
+def test_a_bundle_says_how_many_values_were_beyond_detection_where_there_is_a_limit(linear, tmp_path):
+    counts = {"ca125": {"below": 12}}
+    counted = dataclasses.replace(linear.cohort, beyond=counts)
+
+    assert train(linear.spec, linear.plan, counted, tmp_path / "with").training["beyond_detection"] == counts
+    assert "beyond_detection" not in train(linear.spec, linear.plan, linear.cohort, tmp_path / "without").training
+
+
 def test_a_disk_that_fills_up_while_training_leaves_nothing_behind(linear, laid_out, child, tmp_path):
     laid_out[0].write_text(json.dumps(linear.spec.document))
     largest = 1000  # the model fits, the documents do not

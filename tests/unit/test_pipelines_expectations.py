@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from configs.settings import settings
-from configs.spec import Column, Spec
+from configs.spec import Column, Detection, Spec
 from pipelines.expectations import Judgement, judge, suite
 
 settings()  # switches the phone-home of Great Expectations off before it is imported
@@ -87,6 +87,16 @@ def test_whole_numbers_are_numbers(ages):
     assert (IS_NUMBER, "age_years") not in [
         (name, column) for name, column, _, _ in failed(judge(SPEC, table(age_years=ages)))
     ]
+
+
+def test_a_value_beyond_detection_is_the_number_that_it_counts_as():
+    rule = {"below_detection": Detection(limit=30, counts_as=21), "above_detection": Detection(limit=90, counts_as=90)}
+    detects = Column(type="number", unit="a", range=(18, 120), **rule)
+    spec = cast(Spec, SimpleNamespace(columns={"age_years": detects}))
+
+    assert failed(judge(spec, pd.DataFrame({"age_years": ["<30", ">90", 44.0, None]}))) == []
+    assert failed(judge(spec, pd.DataFrame({"age_years": ["<31", 44.0, 50, "<"]}))) == [(IS_NUMBER, "age_years", 2, 4)]
+    assert failed(judge(SPEC, table(age_years=["<30", 44.0, 50, 60]))) == [(IS_NUMBER, "age_years", 1, 4)]
 
 
 def test_no_value_of_a_patient_is_in_a_judgement_a_log_or_the_output(caplog, capfd):

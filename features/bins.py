@@ -27,7 +27,7 @@ def gc_corrected(counts: Profile, gc: Array) -> Profile:
     """Counts a bin as they would be if a bin's share of G and C made no difference; same unit, same median.
 
     `counts` (n, B), `gc` (B,) from 0 to 1. Each sample's bins are grouped by GC, and a bin is divided by the median of
-    bins like it, interpolated between the groups. A sample whose like bins are mostly empty has no value there (NaN).
+    bins like it, along straight lines through the groups' medians. A sample whose like bins are mostly empty has no value there (NaN).
     Source: that counts depend on GC, one hump a sample, and are corrected sample by sample: Benjamini Y, Speed TP.
     Nucleic Acids Res 2012;40:e72, doi:10.1093/nar/gks001. Medians of groups in place of its LOESS are our own choice.
     """
@@ -35,11 +35,12 @@ def gc_corrected(counts: Profile, gc: Array) -> Profile:
     strata = np.array_split(order, max(1, min(GC_STRATA, len(gc) // FEWEST_IN_A_STRATUM)))
     centres = np.array([gc[bins].mean() for bins in strata])
     medians = np.stack([np.median(counts[:, bins], axis=1) for bins in strata], axis=1)
-    place = np.interp(gc, centres, np.arange(len(strata), dtype=np.float64))
-    low = np.floor(place).astype(np.int64)
-    high = np.minimum(low + 1, len(strata) - 1)
-    part = place - low
-    expected = medians[:, low] * (1 - part) + medians[:, high] * part
+    if len(strata) == 1:
+        expected = medians
+    else:  # beyond the outermost groups the line goes on: there GC matters most, and samples differ most
+        low = np.clip(np.searchsorted(centres, gc, side="right") - 1, 0, len(strata) - 2)
+        part = (gc - centres[low]) / (centres[low + 1] - centres[low])
+        expected = medians[:, low] * (1 - part) + medians[:, low + 1] * part
     level = np.median(counts, axis=1)[:, None]
     return np.asarray(counts * level / np.where(expected > 0, expected, np.nan))
 

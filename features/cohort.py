@@ -116,11 +116,8 @@ def prepare(spec: Spec, plan: Plan, records: Records, dropped: Mapping[str, int]
 
     Raises CohortError if nothing is left, a class is too rare to learn, or a feature is missing in all of training.
     """
-    counts = dict(dropped)
-    kept = ~np.isnan(records.outcome)
-    if unknown := int((~kept).sum()):
-        counts["outcome missing"] = unknown
-    records = records.take(kept)
+    counts = dict(dropped) | records.unknown
+    records = records.take(~np.isnan(records.outcome))
     if spec.duplicate_rows == "drop":
         again = _duplicates(records)
         if repeated := int(again.sum()):
@@ -323,7 +320,7 @@ def save(cohort: Cohort, path: Path) -> None:
     columns |= {"y": cohort.y, "part": cohort.part, "patient": cohort.patient, "at": cohort.at}
     table = pa.table({name: pa.array(values) for name, values in columns.items()})
     counts = {"dropped": cohort.dropped, "future": cohort.future, "beyond": cohort.beyond}
-    about = {name: json.dumps(count, sort_keys=True) for name, count in counts.items()}
+    about = {name: json.dumps(count) for name, count in counts.items()}
     about["fingerprint"] = cohort.fingerprint
     pq.write_table(table.replace_schema_metadata(about), path)
 

@@ -23,7 +23,7 @@ from configs.errors import ContractError, RecordError
 from configs.spec import RESERVED_FIELDS, Column, Spec
 from features import units
 from features.definitions import Array, Profile
-from features.outcomes import as_key, as_number, as_text, classified, happened, observed
+from features.outcomes import as_key, as_number, as_text, classified, happened, observed, within_horizon
 from features.records import Records
 
 MISSING = math.nan
@@ -56,6 +56,15 @@ class Refusal:
     column: str
     code: str
     message: str
+
+
+@dataclass(frozen=True)
+class History:
+    """What the long tables tell of each row of the patients' table: `columns[name]` (n,) the columns of events, and
+    `happened` (n,), seconds since 1970, when the outcome first did, NaN if never; None where it is no event."""
+
+    columns: dict[str, Array]
+    happened: Array | None
 
 
 def check_value(name: str, column: Column, value: Any) -> Value:
@@ -319,25 +328,43 @@ def translate_table(spec: Spec, table: Mapping[str, Sequence[Any]]) -> dict[str,
         name: [translate(column, cell) for cell in table[column.from_ or name]]
         if column.type == "array"
         else _each(name, table[column.from_ or name], partial(translate, column))
-        for name, column in spec.columns.items()
+        for name, column in spec.fields.items()
     }
 
 
 def check_table(
-    spec: Spec, table: Mapping[str, Sequence[Any]], cells: Mapping[str, list[Any]]
+    spec: Spec,
+    table: Mapping[str, Sequence[Any]],
+    cells: Mapping[str, list[Any]],
+    history: History | None = None,
 ) -> tuple[Records, list[Refusal]]:
     """The rows of a source's table that keep the contract, and every value that does not.
 
-    `table` is the source's own, `cells` its translated columns. A row with a refused value is left out of the Records.
-    Raises ContractError for an empty table, a column that is missing everywhere, or, where the Spec has no `at`, a
-    patient on two rows.
+    `table` is the source's own, `cells` its translated columns, `history` what the long tables tell of its rows. A row
+    with a refused value is left out of the Records.
+    Raises ContractError for an empty table, a column that is missing everywhere, or, where the Spec has neither `at`
+    nor `landmark_day`, a patient on two rows.
     """
     n = rows_in(table)
     if n == 0:
         raise ContractError(f"{spec.name}: the source's table is empty.")
+    if history is None and spec.events:
+        raise ContractError(
+            f"{spec.name}: the patients' events are read too ({', '.join(spec.events)}), and these patients come "
+            "without any. A source with `events` is expected."
+        )
     refusals: list[Refusal] = []
     values: dict[str, Array] = {}
     for name, column in spec.columns.items():
+        if column.event is not None:
+            assert history is not None
+            values[name] = history.columns[name]
+            if np.isnan(values[name]).all():
+                raise ContractError(
+                    f"{spec.name}: column {name!r} is missing in all {n} rows: no event {column.event!r} lies in its "
+                    f"window. Is `events.{column.event}.from` the source's code?"
+                )
+            continue
         found = np.full(n if column.length is None else (n, column.length), MISSING)
         memory: dict[Any, Value | RecordError] = {}
         for row, cell in enumerate(cells[name]):
@@ -352,8 +379,7 @@ def check_table(
         if is_missing(found).all() and not any(refusal.column == name for refusal in refusals):
             raise ContractError(f"{spec.name}: column {name!r} is missing in all {n} rows; is its source column right?")
         values[name] = found
-    patient = _patients(spec, table, n)
-    at = _times(spec, table, n)
+    patient, at = whose_and_when(spec, table)
     measured = {
         name: _measured(name, table[column.measured_at], values[name], refusals)
         for name, column in spec.columns.items()
@@ -367,12 +393,43 @@ def check_table(
         if column.below_detection or column.above_detection
     }
     future = {name: int((times > at)[kept].sum()) for name, times in measured.items()}
-    outcome, cells_of_outcome = spec.outcome, table[spec.outcome.column or ""]
-    label = None if outcome.classes is None else classified(outcome, cells_of_outcome)
-    known = observed(outcome, cells_of_outcome) if label is None else happened(outcome, label)
-    stage = None if outcome.stage is None else _stages(table[outcome.stage])
-    records = Records(values, known, patient, at, future, label, stage, beyond)
+    outcome, why, label = _outcome(spec, table, at, None if history is None else history.happened)
+    stage = None if spec.outcome.stage is None else _stages(table[spec.outcome.stage])
+    records = Records(values, outcome, patient, at, future, label, stage, beyond, why)
     return records.take(kept), refusals
+
+
+def whose_and_when(spec: Spec, table: Mapping[str, Sequence[Any]]) -> tuple[NDArray[np.str_], Array]:
+    """Each row's patient, (n,), and time of prediction in seconds since 1970, (n,), NaN where the Spec names none.
+
+    Raises ContractError for a patient who is missing, or stands on two rows that no time tells apart.
+    """
+    n = rows_in(table)
+    return _patients(spec, table, n), _times(spec, table, n)
+
+
+def _outcome(
+    spec: Spec, table: Mapping[str, Sequence[Any]], at: Array, first: Array | None
+) -> tuple[Array, NDArray[np.str_] | None, Array | None]:
+    """Each row's outcome, (n,), NaN if unknown; why it is unknown, where the Spec has a horizon; and the number of its
+    class, where the Spec has classes. `first` (n,) is when the event that is the outcome came first."""
+    outcome = spec.outcome
+    if outcome.classes is not None:
+        label = classified(outcome, table[outcome.column or ""])
+        return happened(outcome, label), None, label
+    status = None if outcome.column is None else observed(outcome, table[outcome.column])
+    if outcome.time is None:
+        assert status is not None  # the Spec demands a horizon of an event
+        return status, None, None
+    ended = np.full(len(at), MISSING)
+    for row, cell in enumerate(table[outcome.time]):
+        if cell is not None and cell == cell:
+            ended[row] = _moment_of_row(spec, f"{outcome.time!r}, where the record ends,", row, cell)
+    if status is not None:
+        first = np.where(status == 1, ended, MISSING)
+        ended = np.where(np.isnan(status), MISSING, ended)
+    assert first is not None  # of an event as the outcome the History tells it
+    return *within_horizon(outcome, first, ended, at), None
 
 
 def _checked(name: str, column: Column, cell: Any) -> Value | RecordError:
@@ -441,16 +498,24 @@ def _times(spec: Spec, table: Mapping[str, Sequence[Any]], n: int) -> Array:
         if spec.day_zero is None or spec.landmark_day is None:
             return np.full(n, MISSING)
         return np.full(n, day_begins(spec.day_zero, spec.landmark_day))
-    times = np.full(n, MISSING)
-    expected = "ISO 8601 time" if spec.day_zero is None else f"count of days since {spec.day_zero}"
-    for row, cell in enumerate(table[spec.at]):
-        try:
-            times[row] = _seconds(cell) if spec.day_zero is None else day_begins(spec.day_zero, cell)
-        except (ValueError, TypeError, OverflowError):
-            raise ContractError(
-                f"{spec.name}: {spec.at!r}, the time of prediction, is no {expected} in row {row + 1}."
-            ) from None
-    return times
+    said = f"{spec.at!r}, the time of prediction,"
+    return np.array([_moment_of_row(spec, said, row, cell) for row, cell in enumerate(table[spec.at])])
+
+
+def _moment_of_row(spec: Spec, what: str, row: int, cell: Any) -> float:
+    try:
+        return moment(spec, cell)
+    except (ValueError, TypeError, OverflowError):
+        expected = "ISO 8601 time" if spec.day_zero is None else f"count of days since {spec.day_zero}"
+        raise ContractError(f"{spec.name}: {what} is no {expected} in row {row + 1}.") from None
+
+
+def moment(spec: Spec, cell: Any) -> float:
+    """Seconds since 1970 of a source's time: an ISO 8601 time, or whole days since `day_zero` where the Spec has one.
+
+    Raises ValueError, TypeError or OverflowError if the cell is no such time.
+    """
+    return _seconds(cell) if spec.day_zero is None else day_begins(spec.day_zero, cell)
 
 
 def day_begins(day: date, days: Any = 0) -> float:

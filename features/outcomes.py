@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.errors import ContractError
-from configs.spec import COMPARISON, Outcome
+from configs.spec import COMPARISON, SECONDS, Outcome
 
 NUMERAL = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 OPERATORS = {
@@ -20,6 +20,13 @@ OPERATORS = {
     ">": operator.gt,
     "<": operator.lt,
 }
+UNKNOWN = "outcome missing"
+BEFORE = "the outcome before the time of prediction"
+NO_RECORD = "no record after the time of prediction"
+IN_THE_GAP = "the outcome within the gap"
+CENSORED = "censored before the horizon"
+REASONS = (UNKNOWN, BEFORE, NO_RECORD, IN_THE_GAP, CENSORED)
+"""Why an outcome may be unknown; who has two of them has the first."""
 
 
 def observed(outcome: Outcome, cells: Sequence[Any]) -> NDArray[np.float64]:
@@ -27,13 +34,8 @@ def observed(outcome: Outcome, cells: Sequence[Any]) -> NDArray[np.float64]:
 
     Raises ContractError, with the row, if a cell cannot be compared or is none that the Spec names.
     """
-    match = COMPARISON.fullmatch(outcome.positive) if isinstance(outcome.positive, str) else None
-    assert match is not None  # the Spec checked it
-    compare, limit = OPERATORS[match[1]], match[2].strip("'\"")
-    try:
-        number: float | None = float(limit)
-    except ValueError:
-        number = None
+    sign, limit, number = _comparison(outcome)
+    compare = OPERATORS[sign]
     missing, known = ({as_key(value) for value in values} for values in (outcome.missing_if, outcome.values))
     found = np.full(len(cells), np.nan)
     for row, raw in enumerate(cells):
@@ -48,7 +50,7 @@ def observed(outcome: Outcome, cells: Sequence[Any]) -> NDArray[np.float64]:
             )
         if number is not None and isinstance(cell, SupportsFloat):
             found[row] = compare(float(cell), number)
-        elif number is None and match[1] in ("==", "!="):
+        elif number is None and sign in ("==", "!="):
             found[row] = compare(*_texts(cell, limit))
         else:
             raise ContractError(
@@ -85,6 +87,55 @@ def happened(outcome: Outcome, label: NDArray[np.float64]) -> NDArray[np.float64
     assert outcome.classes is not None
     events = [place for place, name in enumerate(outcome.classes) if name in outcome.positive]
     return np.where(np.isnan(label), np.nan, np.isin(label, events))
+
+
+def holds(outcome: Outcome, values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether each event's value (m,), 1 for an occurrence, is the outcome: whether `outcome.positive` holds."""
+    sign, limit, number = _comparison(outcome)
+    if number is None and limit.lower() not in ("true", "false"):
+        raise ContractError(f"outcome {outcome.event!r}: its values are numbers, and {limit!r} is none.")
+    found: NDArray[np.bool_] = OPERATORS[sign](values, float(limit.lower() == "true") if number is None else number)
+    return found
+
+
+def within_horizon(
+    outcome: Outcome, happened: NDArray[np.float64], ended: NDArray[np.float64], at: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
+    """1 where the outcome happened between the gap and the horizon, 0 where it did not, NaN where that is unknown, and
+    why it is: "" where it is known. (n,) both.
+
+    Of times in seconds: `happened` of the outcome, NaN where none did; `ended` of the record, NaN if unknown; `at` of
+    the prediction. With days counted from the prediction, the gap's end belongs to the gap and the horizon's to the
+    horizon: an outcome counts if gap < day <= gap + horizon, and a record reaches its horizon if its last day >= gap +
+    horizon. At the time of prediction itself is before it. An outcome after the record's end is not looked at: of those
+    who have none there nothing is known either, and only the sick would come in.
+    """
+    assert outcome.gap_days is not None and outcome.horizon_days is not None  # the Spec demands both with `time`
+    gap = at + outcome.gap_days * SECONDS["d"]
+    horizon = gap + outcome.horizon_days * SECONDS["d"]
+    seen = np.where(happened <= ended, happened, np.nan)
+    told = {
+        UNKNOWN: np.isnan(ended) | np.isnan(at),
+        BEFORE: seen <= at,
+        NO_RECORD: ended <= at,
+        IN_THE_GAP: seen <= gap,
+        "event": seen <= horizon,
+        "none": ended >= horizon,
+    }
+    which = np.select(list(told.values()), list(told), CENSORED)
+    y = np.select([which == "event", which == "none"], [1.0, 0.0], np.nan)
+    return y, np.where(np.isnan(y), which, "")
+
+
+def _comparison(outcome: Outcome) -> tuple[str, str, float | None]:
+    """`outcome.positive` taken apart: its sign, what stands behind it, and that as a number if it is one."""
+    match = COMPARISON.fullmatch(outcome.positive) if isinstance(outcome.positive, str) else None
+    assert match is not None  # the Spec checked it
+    limit = match[2].strip("'\"")
+    try:
+        return match[1], limit, float(limit)
+    except ValueError:
+        return match[1], limit, None
 
 
 def as_number(cell: Any) -> Any:

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.errors import ContractError
-from configs.spec import Column
+from configs.spec import Column, Spec
 from features.definitions import Array
+from features.outcomes import REASONS, UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,9 @@ class Records:
 
     `future` counts, for each column that says when it was measured, the values measured after the time of prediction
     among all rows that kept the contract. Where the outcome has classes `label` (n,) is the number of each, NaN
-    if unknown; where it names the stage's column `stage` (n,) is that, "" if unknown. `beyond` counts, for each column
-    with a limit of detection, the values `below` and `above` it.
+    if unknown; where it names the stage's column `stage` (n,) is that, "" if unknown; where it has a horizon `why` (n,)
+    says why it is unknown, "" if it is known. `beyond` counts, for each column with a limit of detection, the values
+    `below` and `above` it.
     """
 
     values: dict[str, Array]
@@ -35,6 +37,7 @@ class Records:
     label: Array | None = None
     stage: NDArray[np.str_] | None = None
     beyond: dict[str, dict[str, int]] = field(default_factory=dict)
+    why: NDArray[np.str_] | None = None
 
     def __len__(self) -> int:
         return len(self.outcome)
@@ -44,11 +47,26 @@ class Records:
         """The number of the class, or 0 and 1 where there is one event alone; NaN if unknown. (n,)"""
         return self.outcome if self.label is None else self.label
 
+    @property
+    def unknown(self) -> dict[str, int]:
+        """How many outcomes are unknown, by reason, in the order in which the reasons are looked for."""
+        gone = np.isnan(self.outcome)
+        why = np.full(int(gone.sum()), UNKNOWN) if self.why is None else self.why[gone]
+        return {reason: int((why == reason).sum()) for reason in REASONS if (why == reason).any()}
+
     def take(self, rows: NDArray[Any]) -> "Records":
         values = {name: array[rows] for name, array in self.values.items()}
-        label, stage = (None if array is None else array[rows] for array in (self.label, self.stage))
+        label, stage, why = (None if array is None else array[rows] for array in (self.label, self.stage, self.why))
         return Records(
-            values, self.outcome[rows], self.patient[rows], self.at[rows], self.future, label, stage, self.beyond
+            values,
+            self.outcome[rows],
+            self.patient[rows],
+            self.at[rows],
+            self.future,
+            label,
+            stage,
+            self.beyond,
+            why,
         )
 
 
@@ -62,13 +80,15 @@ def labels(categories: Sequence[str], values: Array) -> list[Any]:
     return [None if math.isnan(value) else categories[int(value)] for value in values]
 
 
-def save(records: Records, columns: Mapping[str, Column], dropped: Mapping[str, int], path: Path) -> None:
+def save(records: Records, spec: Spec, dropped: Mapping[str, int], path: Path) -> None:
     """Write the records as one Parquet file that people can read; its counts stand in the file's metadata."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    columns = spec.columns
     table: dict[str, Any] = {name: labels(columns[name].categories, values) for name, values in records.values.items()}
     table |= {"(outcome)": records.outcome, "(patient)": records.patient, "(at)": records.at}
+    table |= {} if records.why is None else {"(why)": records.why}
     types = {name: _arrow_type(columns[name]) for name in records.values}
     table |= {} if records.label is None else {"(label)": records.label}
     table |= {} if records.stage is None else {"(stage)": records.stage}
@@ -77,7 +97,7 @@ def save(records: Records, columns: Mapping[str, Column], dropped: Mapping[str, 
         "dropped": json.dumps(dropped),
         "future": json.dumps(records.future),
         "beyond": json.dumps(records.beyond),
-        "contract": contract_digest(columns),
+        "contract": contract_digest(spec),
     }
     pq.write_table(pa.table(arrays).replace_schema_metadata(about), path)
 
@@ -90,7 +110,7 @@ def _arrow_type(column: Column) -> Any:
     return pa.string() if column.categories else pa.float64()
 
 
-def load(columns: Mapping[str, Column], path: Path) -> tuple[Records, dict[str, int]]:
+def load(spec: Spec, path: Path) -> tuple[Records, dict[str, int]]:
     """The records that `save` wrote under this contract, and its counts.
 
     Raises ContractError if the file is missing or was written under another contract.
@@ -104,11 +124,11 @@ def load(columns: Mapping[str, Column], path: Path) -> tuple[Records, dict[str, 
     except (OSError, pa.ArrowInvalid) as exc:
         raise ContractError(f"{path.name}: no readable records; {again}.") from exc
     about = table.schema.metadata or {}
-    if about.get(b"contract") != contract_digest(columns).encode():
+    if about.get(b"contract") != contract_digest(spec).encode():
         raise ContractError(f"{path.name}: was written under another contract; {again} anew.")
     try:
         values = {}
-        for name, column in columns.items():
+        for name, column in spec.columns.items():
             cells = table[name].to_pylist()
             if column.length is not None:
                 gone = [math.nan] * column.length
@@ -126,13 +146,17 @@ def load(columns: Mapping[str, Column], path: Path) -> tuple[Records, dict[str, 
             table["(label)"].to_numpy().astype(np.float64) if "(label)" in table.column_names else None,
             np.array(table["(stage)"].to_pylist(), np.str_) if "(stage)" in table.column_names else None,
             json.loads(about[b"beyond"]),
+            np.array(table["(why)"].to_pylist(), np.str_) if "(why)" in table.column_names else None,
         )
         return records, json.loads(about[b"dropped"])
     except (KeyError, ValueError) as exc:
         raise ContractError(f"{path.name}: is not what was written; {again} anew.") from exc
 
 
-def contract_digest(columns: Mapping[str, Column]) -> str:
-    """SHA-256 of a contract: a range or a missing code that changed makes other records of the same source."""
-    contract = {name: column.model_dump_json() for name, column in columns.items()}
+def contract_digest(spec: Spec) -> str:
+    """SHA-256 of what makes records of a source: a range, a horizon or a window that changed makes others of it."""
+    contract = {name: column.model_dump_json() for name, column in spec.columns.items()}
+    contract |= {f"events.{code}": column.model_dump_json() for code, column in spec.events.items()}
+    contract["outcome"] = spec.outcome.model_dump_json()
+    contract["at"] = f"{spec.at}, {spec.landmark_day} after {spec.day_zero}"
     return hashlib.sha256(json.dumps(contract).encode()).hexdigest()

@@ -44,7 +44,7 @@ def suite(spec: Spec) -> list[Expectation]:
     """Everything that is expected of a disease's table, in the order of its columns."""
     return [
         {"type": "expect_table_row_count_to_be_between", "kwargs": {"min_value": 1}},
-        *(expectation for name, column in spec.columns.items() for expectation in _of_column(name, column)),
+        *(expectation for name, column in spec.fields.items() for expectation in _of_column(name, column)),
     ]
 
 
@@ -88,7 +88,7 @@ def _with_numbers_as_floats(spec: Spec, table: "pd.DataFrame") -> "pd.DataFrame"
     """The table with every number of a number's column a float; what is no number stays, for the type to be judged."""
     import pandas as pd
 
-    numeric = [name for name, column in spec.columns.items() if column.type == "number" and name in table.columns]
+    numeric = [name for name, column in spec.fields.items() if column.type == "number" and name in table.columns]
     floats = {
         name: pd.Series([_as_float(spec.columns[name], value) for value in table[name]], table.index, dtype=object)
         for name in numeric

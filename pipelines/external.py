@@ -12,14 +12,13 @@ from evidence import checks, page
 from evidence.checks import FEWEST_ELSEWHERE
 from evidence.metrics import Array
 from evidence.report import Report
-from features import build, cohort, columns
+from features import build, cohort
 from ledger.database import audit, connect, deciding, now
 from models.bundle import Bundle
 from models.predict import Matrix, Predictor
-from pipelines import sources
 from pipelines.compare import registered
 from pipelines.files import replacing
-from pipelines.ingest import dropped_by_reason
+from pipelines.ingest import check_source, dropped_by_reason
 
 
 @dataclass(frozen=True)
@@ -36,13 +35,9 @@ def validate_on(name: str, number: int, where: str, settings: Settings) -> Exter
     """
     version, bundle = f"{name}@{number}", registered(name, number, settings)
     spec, predictor = bundle.spec, Predictor(bundle)
-    table = sources.read(as_source(spec, where, settings), settings)
-    records, refusals = columns.check_table(spec, table, columns.translate_table(spec, table))
-    dropped = dropped_by_reason(refusals)
-    known = ~np.isnan(records.outcome)
-    if unknown := int((~known).sum()):
-        dropped["outcome missing"] = unknown
-    records = records.take(known)
+    read = check_source(as_source(spec, where, settings), settings)
+    dropped = dropped_by_reason(read.refusals) | read.records.unknown
+    records = read.records.take(~np.isnan(read.records.outcome))
     y = records.outcome
     events = int(y.sum())
     if min(events, len(y) - events) < FEWEST_ELSEWHERE:

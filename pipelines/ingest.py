@@ -2,16 +2,21 @@
 
 import json
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from configs.errors import ContractError
 from configs.settings import Settings
 from configs.spec import Spec, load_spec
-from features import columns, records
+from features import columns, histories, records
 from features.columns import Refusal
+from features.histories import Histories
+from features.records import Records
 from pipelines import expectations, sources
 from pipelines.files import alone, replacing
+from pipelines.sources import Table
 
 SHOWN = 5
 """Refused values that an error names; all of them stand in the refusals' file."""
@@ -19,7 +24,8 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class Ingested:
-    """What came of a source: rows read, rows kept, rows left out by reason; `expectations` met, and of how many."""
+    """What came of a source: rows read, rows kept, rows left out by reason; `expectations` met, and of how many; and
+    what the long tables hold, None where the source has none."""
 
     name: str
     rows: int
@@ -27,6 +33,19 @@ class Ingested:
     dropped: dict[str, int]
     expectations: tuple[int, int]
     path: Path
+    histories: Histories | None
+
+
+@dataclass(frozen=True)
+class Read:
+    """A source's patients: the table's own rows, its translated `cells`, the records that keep the contract, what was
+    refused, and the checked events, None where the source has none."""
+
+    table: Table
+    cells: dict[str, list[Any]]
+    records: Records
+    refusals: list[Refusal]
+    histories: Histories | None
 
 
 def ingest(name: str, settings: Settings) -> Ingested:
@@ -46,27 +65,50 @@ def _ingest(name: str, settings: Settings) -> Ingested:
     raw = settings.data / "raw"
     (raw / name).mkdir(parents=True, exist_ok=True)  # DVC's stage names it for any source
     raw.chmod(0o700)
-    table = sources.read(spec, settings)
-    cells = columns.translate_table(spec, table)
-    found, refusals = columns.check_table(spec, table, cells)
-    judgements = expectations.judge(spec, pd.DataFrame(cells, dtype=object))
+    read = check_source(spec, settings)
+    refusals, held = read.refusals, read.histories
+    judgements = expectations.judge(spec, pd.DataFrame(read.cells, dtype=object))
     _keep_refusals(settings.data / "records" / f"{name}.refusals.json", refusals)
-    rows = columns.rows_in(table)
+    rows = columns.rows_in(read.table)
     refused = {refusal.row for refusal in refusals}
     if len(refused) > spec.refused_rows_at_most * rows:
         raise ContractError(_refused(spec, refusals, len(refused), rows))
+    if held is not None:
+        _judge_events(spec, held)
     broken = sum(judgement.unexpected for judgement in judgements if not judgement.success)
     if broken and not refused:
         worst = next(judgement for judgement in judgements if not judgement.success)
         raise ContractError(f"{name}: Great Expectations finds {worst.expectation} broken in column {worst.column!r}.")
     dropped = dropped_by_reason(refusals)
     path = settings.data / "records" / f"{name}.parquet"
-    with replacing(path, ContractError) as partial:
-        records.save(found, spec.columns, dropped, partial)
+    with ExitStack() as together:  # every file is written before the first takes its place
+        if held is not None:
+            events = together.enter_context(replacing(path.with_suffix(".events.parquet"), ContractError))
+            histories.save(held, spec, events)
+            counts = together.enter_context(replacing(path.with_suffix(".events.json"), ContractError))
+            counts.write_text(json.dumps(_counts(held), indent=1), encoding="utf-8")
+        partial = together.enter_context(replacing(path, ContractError))
+        records.save(read.records, spec, dropped, partial)
     with replacing(path.with_suffix(".expectations.json"), ContractError) as partial:
         partial.write_text(json.dumps([asdict(judgement) for judgement in judgements], indent=1), encoding="utf-8")
     met = sum(judgement.success for judgement in judgements)
-    return Ingested(name, rows, len(found), dropped, (met, len(judgements)), path)
+    return Ingested(name, rows, len(read.records), dropped, (met, len(judgements)), path, held)
+
+
+def check_source(spec: Spec, settings: Settings) -> Read:
+    """The source's tables, read and checked. Nothing is kept.
+
+    Raises SourceError for a table that cannot be read, ContractError for one that is not what the contract is about.
+    """
+    table = sources.read(spec, settings)
+    cells = columns.translate_table(spec, table)
+    held = history = None
+    if spec.source.events:
+        patient, at = columns.whose_and_when(spec, table)
+        held = histories.check(spec, patient, at, sources.read_events(spec, settings))
+        history = histories.history(spec, held, patient, at)
+    found, refusals = columns.check_table(spec, table, cells, history)
+    return Read(table, cells, found, refusals, held)
 
 
 def dropped_by_reason(refusals: list[Refusal]) -> dict[str, int]:
@@ -85,6 +127,29 @@ def _refused(spec: Spec, refusals: list[Refusal], refused: int, rows: int) -> st
         f"{named}{more}. Correct the source, or the contract (`range`, `map`, `missing_if`), or write a larger "
         f"`refused_rows_at_most`. All of them: data/records/{spec.name}.refusals.json."
     )
+
+
+def _judge_events(spec: Spec, held: Histories) -> None:
+    broken = held.broken
+    count, most = sum(broken.values()), spec.refused_events_at_most
+    if most is None or count <= most * held.read:
+        return
+    named = "; ".join(
+        f"{code}: {number} with {reason!r}, first in long table {held.first[code, reason][0]}, "
+        f"row {held.first[code, reason][1]}"
+        for (code, reason), number in list(broken.items())[:SHOWN]
+    )
+    more = f"; and {len(broken) - SHOWN} more reasons" if len(broken) > SHOWN else ""
+    raise ContractError(
+        f"{spec.name}: {count} of {held.read} events break the contract, at most {most:.1%} may: {named}{more}. "
+        "Correct the source, or the contract (`events`: `unit`, `accepts`, `range`, `missing_if`), or write a larger "
+        "`refused_events_at_most`. Nothing was changed."
+    )
+
+
+def _counts(held: Histories) -> dict[str, Any]:
+    """How many events were read, and of each code how many were left out and why."""
+    return {"read": held.read, "not_read": held.not_read, "kept": len(held.events), "reasons": held.reasons}
 
 
 def _keep_refusals(path: Path, refusals: list[Refusal]) -> None:

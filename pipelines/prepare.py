@@ -16,7 +16,7 @@ def prepare(name: str, settings: Settings) -> Cohort:
 
 def _prepare(name: str, settings: Settings) -> Cohort:
     spec = load_spec(name, settings.configs)
-    found, dropped = records.load(spec.columns, settings.data / "records" / f"{name}.parquet")
+    found, dropped = records.load(spec, settings.data / "records" / f"{name}.parquet")
     made = cohort.prepare(spec, build.plan(spec), found, dropped)
     with replacing(settings.data / "cohorts" / f"{name}.parquet", CohortError) as partial:
         cohort.save(made, partial)

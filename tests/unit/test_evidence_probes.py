@@ -351,8 +351,8 @@ def timed(toy_document, toy_table):
 def test_values_from_after_the_prediction_are_counted_all_the_way_to_the_cohort(timed, tmp_path):
     spec, table = from_document(timed[0], "toy.yaml"), timed[1]
     found, refusals = check_table(spec, table, translate_table(spec, table))
-    records.save(found, spec.columns, {}, tmp_path / "records.parquet")
-    kept, dropped = records.load(spec.columns, tmp_path / "records.parquet")
+    records.save(found, spec, {}, tmp_path / "records.parquet")
+    kept, dropped = records.load(spec, tmp_path / "records.parquet")
     cohort.save(cohort.prepare(spec, build.plan(spec), kept, dropped), tmp_path / "cohort.parquet")
 
     assert not refusals

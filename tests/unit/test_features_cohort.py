@@ -1,5 +1,6 @@
 """Whom a model learns from: every source row is accounted for once, and a seed is a promise."""
 
+import math
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
@@ -459,3 +460,48 @@ def test_a_whole_site_may_be_the_test_part(toy_spec):
     found = cohort.prepare(spec, plan(spec), records, {})
 
     assert (found.part == ["train"] * 40 + ["test"] * 20).all()
+
+
+@pytest.fixture
+def followed(toy_document):
+    """A spec whose patients are predicted on the day they are asked, and followed for 30 days after it."""
+    outcome = {**toy_document["outcome"], "time": "seen", "horizon_days": 30, "gap_days": 2}
+    return from_document({**toy_document, "at": "asked", "day_zero": "2020-03-01", "outcome": outcome}, "toy.yaml")
+
+
+def test_every_row_of_a_followed_table_is_in_one_part_or_left_out_for_one_reason(followed, toy_table, prepared):
+    dice = np.random.default_rng(5)
+    table = toy_table(900, 3)
+    table["asked"] = dice.integers(0, 100, 900).tolist()
+    table["seen"] = (np.array(table["asked"]) + dice.integers(-5, 70, 900)).tolist()
+    table["seen"][7] = None
+    table["sick"][8] = None
+
+    found = prepared(table, followed)
+
+    assert set(found.dropped) >= {
+        "outcome missing",
+        "the outcome before the time of prediction",
+        "no record after the time of prediction",
+        "the outcome within the gap",
+        "censored before the horizon",
+    }
+    assert len(found) + sum(found.dropped.values()) == 900
+    assert sum(len(found.only(part)) for part in cohort.PARTS) == len(found)
+    days = np.array([math.inf if day is None else day for day in table["seen"]]) - np.array(table["asked"])
+    sick = np.array([bool(value) for value in table["sick"]])
+    assert found.y.sum() + found.dropped.get("of a site in no part", 0) >= (sick & (days > 2) & (days <= 32)).sum() - 2
+    assert found.dropped["censored before the horizon"] == (~sick & (days > 0) & (days < 32)).sum()
+
+
+def test_the_reasons_stand_in_the_order_of_the_steps_and_survive_the_file(followed, toy_table, prepared, tmp_path):
+    table = toy_table(900, 3)
+    table["asked"] = [0] * 900
+    table["seen"] = [-1] * 20 + [10] * 40 + [32] * 840
+
+    found = prepared(table, followed)
+    cohort.save(found, tmp_path / "toy.parquet")
+
+    first = ["the outcome before the time of prediction", "no record after the time of prediction"]
+    assert list(found.dropped)[:2] == first
+    assert list(cohort.load(tmp_path / "toy.parquet").dropped.items()) == list(found.dropped.items())

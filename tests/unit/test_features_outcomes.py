@@ -5,11 +5,13 @@ from decimal import Decimal
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from configs.errors import ContractError
-from configs.spec import Outcome
-from features.outcomes import as_key, observed
+from configs.spec import SECONDS, Outcome
+from features.outcomes import REASONS, as_key, observed, within_horizon
 
 NAN = float("nan")
 
@@ -107,3 +109,68 @@ def test_a_numeral_in_a_text_is_its_number_since_one_word_makes_text_of_a_csvs_c
 
 def test_no_cells_give_no_outcomes():
     assert outcomes("> 0", []) == []
+
+
+D = SECONDS["d"]
+AT = 1_000 * D
+DIED = Outcome(
+    column="status", positive="== 1", values=[0, 1], time="futime", horizon_days=30.0, gap_days=2.0
+)  # fmt: skip
+
+
+def over_time(happened, ended):
+    """The outcome and why it is unknown, of days after the prediction; None is never."""
+    times = [np.array([NAN if day is None else AT + day * D]) for day in (happened, ended)]
+    y, why = within_horizon(DIED, *times, np.array([AT]))
+    return (y.tolist()[0], why.tolist()[0])
+
+
+@pytest.mark.parametrize(
+    ("day", "expected"),
+    [
+        (-1, (NAN, "the outcome before the time of prediction")),
+        (0, (NAN, "the outcome before the time of prediction")),
+        (1, (NAN, "the outcome within the gap")),
+        (2, (NAN, "the outcome within the gap")),
+        (2.5, (1, "")),
+        (32, (1, "")),
+        (32.5, (0, "")),
+    ],
+)
+def test_an_outcome_counts_after_the_gap_and_up_to_the_horizon(day, expected):
+    assert str(over_time(day, day)) == str((float(expected[0]), expected[1]))
+
+
+@pytest.mark.parametrize(
+    ("last_day", "expected"),
+    [
+        (-1, "no record after the time of prediction"),
+        (0, "no record after the time of prediction"),
+        (1, "censored before the horizon"),
+        (31.9, "censored before the horizon"),
+        (32, ""),
+        (900, ""),
+    ],
+)
+def test_a_record_without_the_outcome_is_a_no_only_where_it_reaches_its_horizon(last_day, expected):
+    y, why = over_time(None, last_day)
+
+    assert why == expected
+    assert y == 0 if why == "" else np.isnan(y)
+
+
+DAYS = st.one_of(st.none(), st.floats(-50, 80))
+
+
+@given(DAYS, DAYS)
+def test_an_outcome_is_known_or_unknown_for_one_reason(happened, ended):
+    y, why = over_time(happened, ended)
+
+    assert np.isnan(y) == (why != "")
+    assert why in ("", *REASONS)
+
+
+@given(st.floats(0.1, 100), st.floats(0, 100))
+def test_who_is_followed_for_longer_is_never_less_known(ended, more):
+    if not np.isnan(over_time(None, ended)[0]):
+        assert over_time(None, ended + more) == over_time(None, ended)

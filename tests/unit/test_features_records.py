@@ -34,9 +34,9 @@ def assert_same(one, other):
 
 
 def test_records_come_back_to_the_bit_with_their_counts(found, spec, tmp_path):
-    records.save(found, spec.columns, {"age_years: out of range": 2}, tmp_path / "toy.parquet")
+    records.save(found, spec, {"age_years: out of range": 2}, tmp_path / "toy.parquet")
 
-    again, dropped = records.load(spec.columns, tmp_path / "toy.parquet")
+    again, dropped = records.load(spec, tmp_path / "toy.parquet")
 
     assert_same(again, found)
     assert dropped == {"age_years: out of range": 2}
@@ -58,16 +58,16 @@ def test_what_was_beyond_detection_comes_back_as_what_it_counts_as_and_as_a_coun
 
 
 def test_no_records_at_all_come_back_too(found, spec, tmp_path):
-    records.save(found.take(np.zeros(len(found), bool)), spec.columns, {}, tmp_path / "toy.parquet")
+    records.save(found.take(np.zeros(len(found), bool)), spec, {}, tmp_path / "toy.parquet")
 
-    again, dropped = records.load(spec.columns, tmp_path / "toy.parquet")
+    again, dropped = records.load(spec, tmp_path / "toy.parquet")
 
     assert (len(again), dropped) == (0, {})
     assert list(again.values) == list(spec.columns)
 
 
 def test_people_can_read_the_file(found, spec, tmp_path):
-    records.save(found, spec.columns, {}, tmp_path / "toy.parquet")
+    records.save(found, spec, {}, tmp_path / "toy.parquet")
 
     table = pq.read_table(tmp_path / "toy.parquet")
 
@@ -91,16 +91,16 @@ def test_some_rows_are_taken_whole_and_in_the_order_asked_for(found):
 
 def test_a_file_that_is_not_there_says_which_command_makes_it(spec, tmp_path):
     with pytest.raises(ContractError, match=r"toy.parquet: no readable records; `medimind ingest toy` makes it"):
-        records.load(spec.columns, tmp_path / "toy.parquet")
+        records.load(spec, tmp_path / "toy.parquet")
 
 
 def test_a_file_that_is_broken_is_refused(found, spec, tmp_path):
     path = tmp_path / "toy.parquet"
-    records.save(found, spec.columns, {}, path)
+    records.save(found, spec, {}, path)
     path.write_bytes(path.read_bytes()[:-100])
 
     with pytest.raises(ContractError, match="no readable records"):
-        records.load(spec.columns, path)
+        records.load(spec, path)
 
 
 @pytest.mark.parametrize(
@@ -113,36 +113,36 @@ def test_a_file_that_is_broken_is_refused(found, spec, tmp_path):
     ],
 )
 def test_a_file_of_another_contract_is_refused(found, spec, tmp_path, toy_document, change):
-    records.save(found, spec.columns, {}, tmp_path / "toy.parquet")
+    records.save(found, spec, {}, tmp_path / "toy.parquet")
     toy_document["columns"] |= change
 
     with pytest.raises(ContractError, match="written under another contract"):
-        records.load(from_document(toy_document, "toy.yaml").columns, tmp_path / "toy.parquet")
+        records.load(from_document(toy_document, "toy.yaml"), tmp_path / "toy.parquet")
 
 
 def test_a_parquet_file_that_we_did_not_write_is_refused(found, spec, tmp_path):
     path = tmp_path / "toy.parquet"
-    records.save(found, spec.columns, {}, path)
+    records.save(found, spec, {}, path)
     pq.write_table(pq.read_table(path).drop_columns(["(outcome)"]), path)
 
     with pytest.raises(ContractError):
-        records.load(spec.columns, path)
+        records.load(spec, path)
 
 
 def test_a_parquet_file_without_counts_is_refused(found, spec, tmp_path):
     path = tmp_path / "toy.parquet"
-    records.save(found, spec.columns, {}, path)
+    records.save(found, spec, {}, path)
     pq.write_table(pq.read_table(path).replace_schema_metadata({}), path)
 
     with pytest.raises(ContractError):
-        records.load(spec.columns, path)
+        records.load(spec, path)
 
 
 def test_records_of_another_range_or_order_of_categories_are_refused(found, spec, tmp_path, toy_document):
-    records.save(found, spec.columns, {}, tmp_path / "toy.parquet")
+    records.save(found, spec, {}, tmp_path / "toy.parquet")
     toy_document["columns"]["sex"]["map"] = {"M": "male", "F": "female"}
-    columns = from_document(toy_document, "toy.yaml").columns
+    other = from_document(toy_document, "toy.yaml")
 
     with pytest.raises(ContractError, match="was written under another contract; `medimind ingest toy` makes it anew"):
-        records.load(columns, tmp_path / "toy.parquet")
+        records.load(other, tmp_path / "toy.parquet")
     assert pa.types.is_string(pq.read_schema(tmp_path / "toy.parquet").field("sex").type)

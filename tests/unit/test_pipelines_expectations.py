@@ -26,7 +26,7 @@ ROWS = "expect_table_row_count_to_be_between"
 SPEC = cast(
     Spec,
     SimpleNamespace(
-        columns={
+        fields={
             "age_years": Column(type="number", unit="a", range=(18, 120), required=True),
             "sex": Column(type="category", map={"Male": "male", "Female": "female"}, required=True),
             "chest_pain": Column(type="category", values=("typical", "none")),
@@ -115,12 +115,12 @@ def test_judging_prints_nothing(capfd):
 
 def test_an_empty_table_is_a_failed_judgement_of_the_table_alone():
     assert failed(judge(SPEC, table().iloc[:0])) == [(ROWS, None, 1, 1)]
-    assert failed(judge(SPEC, pd.DataFrame({name: [] for name in SPEC.columns}))) == [(ROWS, None, 1, 1)]
+    assert failed(judge(SPEC, pd.DataFrame({name: [] for name in SPEC.fields}))) == [(ROWS, None, 1, 1)]
 
 
 @pytest.mark.parametrize("missing", [None, float("nan")])
 def test_a_column_of_missing_values_fails_only_where_it_is_required(missing):
-    blank = table(**{name: [missing] * 4 for name in SPEC.columns})
+    blank = table(**{name: [missing] * 4 for name in SPEC.fields})
     assert failed(judge(SPEC, blank)) == [(REQUIRED, "age_years", 4, 4), (REQUIRED, "sex", 4, 4)]
 
 

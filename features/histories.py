@@ -1,0 +1,237 @@
+"""The long tables of a source, checked: which events keep the contract, and what they tell of each patient.
+
+An event that cannot be used is named by its code and counted by its reason; the rest goes on. A value is judged by the
+judge of columns.py, once for each distinct value of a code, so that half a million events take about a second.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from configs.errors import ContractError, RecordError
+from configs.spec import Column, EventTable, Spec
+from features import events, outcomes
+from features.columns import History, check_value, moment, translate
+from features.definitions import Array
+from features.events import Events
+from features.outcomes import as_text
+
+Table = Mapping[str, Sequence[Any]]
+Whole = NDArray[np.int64]
+
+TWICE = "twice"
+LATER = "at or after the time of prediction"
+NO_VALUE = "no value"
+NO_PATIENT = "of no patient in the table"
+NO_TIME = "no time"
+NO_UNIT = "no unit"
+HARMLESS = (TWICE, LATER, NO_VALUE)
+"""Reasons that break no contract: said once is enough, what comes later is the outcome's, a blank says nothing."""
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Checked events of the patients `names` (p,), which `events.patient` numbers.
+
+    `read` counts the events of a code that the Spec names, `not_read` those of any other, `reasons[code][reason]` what
+    was left out, or told for information: `twice` and `at or after the time of prediction` alone break nothing.
+    `first[code, reason]` is where the first such event stands: the long table and its row, both from 1.
+    """
+
+    names: NDArray[np.str_]
+    events: Events
+    read: int
+    not_read: int
+    reasons: dict[str, dict[str, int]]
+    first: dict[tuple[str, str], tuple[int, int]]
+
+    @property
+    def broken(self) -> dict[tuple[str, str], int]:
+        """By code and reason, the most frequent first: how many events break the contract."""
+        counts = {
+            (code, reason): count
+            for code, reasons in self.reasons.items()
+            for reason, count in reasons.items()
+            if reason not in HARMLESS
+        }
+        return dict(sorted(counts.items(), key=lambda item: -item[1]))
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """A column of a long table: `number` (m,) of each cell among the `distinct` ones."""
+
+    number: Whole
+    distinct: list[Any]
+
+
+def check(spec: Spec, patient: NDArray[np.str_], at: Array, tables: Sequence[Table]) -> Histories:
+    """The events of the source's long `tables` that keep the contract, for the rows of the patients' table.
+
+    `patient` (n,) and `at` (n,) are those of the patients' table. What is wrong with an event is told in this order:
+    its patient, its time, its unit, its value.
+
+    Raises ContractError if a table lacks one of its columns.
+    """
+    names = np.unique(patient)
+    until = np.full(len(names), -np.inf)  # after a patient's last prediction nothing can be a feature
+    np.maximum.at(until, np.searchsorted(names, patient), at)
+    codes = list(spec.events)
+    reasons: dict[str, dict[str, int]] = {code: {} for code in codes}
+    first: dict[tuple[str, str], tuple[int, int]] = {}
+    found: list[Events] = []
+    read = not_read = 0
+    for place, (table, cells) in enumerate(zip(spec.source.events, tables, strict=True), start=1):
+        kept, unfit, code = _check_table(spec, table, cells, names)
+        read, not_read = read + int((code >= 0).sum()), not_read + int((code < 0).sum())
+        for reason, rows in unfit.items():
+            for number, at_first, count in zip(
+                *np.unique(code[rows], return_index=True, return_counts=True), strict=True
+            ):
+                of = codes[number]
+                reasons[of][reason] = reasons[of].get(reason, 0) + int(count)
+                first.setdefault((of, reason), (place, int(rows[at_first]) + 1))
+        found.append(kept)
+    merged = Events(
+        *(np.concatenate([getattr(kept, name) for kept in found]) for name in ("patient", "time", "code", "value"))
+    )
+    again = _again(merged)
+    distinct = Events(merged.patient[~again], merged.time[~again], merged.code[~again], merged.value[~again])
+    for reason, of in ((TWICE, merged.code[again]), (LATER, distinct.code[distinct.time >= until[distinct.patient]])):
+        for number, count in zip(*np.unique(of, return_counts=True), strict=True):
+            reasons[codes[number]][reason] = int(count)
+    return Histories(names, distinct, read, not_read, {code: why for code, why in reasons.items() if why}, first)
+
+
+def history(spec: Spec, held: Histories, patient: NDArray[np.str_], at: Array) -> History:
+    """What the events tell of each row of the patients' table: its columns of events, and when the outcome happened.
+
+    A source with long tables tells of each of its patients: who has no event of a code has none, and the count is 0.
+    """
+    row = np.searchsorted(held.names, patient).astype(np.int64)
+    columns = events.reduce(spec, held.events, row, at, np.ones(len(row), bool))
+    happened = None
+    if spec.outcome.event is not None:
+        of_outcome = held.events.code == list(spec.events).index(spec.outcome.event)
+        of_outcome &= outcomes.holds(spec.outcome, held.events.value)
+        earliest = np.full(len(held.names), np.inf)
+        np.minimum.at(earliest, held.events.patient[of_outcome], held.events.time[of_outcome])
+        happened = np.where(np.isinf(earliest), np.nan, earliest)[row]
+    return History(columns, happened)
+
+
+def _check_table(
+    spec: Spec, table: EventTable, cells: Table, names: NDArray[np.str_]
+) -> tuple[Events, dict[str, Whole], Whole]:
+    """The events of one table that keep the contract; by reason the rows that do not; each row's code (m,), or -1."""
+    wanted = [key for key in (table.patient, table.time, table.code, table.value, table.unit) if key is not None]
+    if lacking := sorted(set(wanted) - set(cells)):
+        raise ContractError(
+            f"{spec.name}: a long table has no column {', '.join(map(repr, lacking))}. It has: {', '.join(cells)}."
+        )
+    by_source = {as_text(column.from_ or code): place for place, (code, column) in enumerate(spec.events.items())}
+    code = _looked_up(_numbered(table.code, cells), lambda cell: by_source.get(as_text(cell), -1)).astype(np.int64)
+    position = {name: place for place, name in enumerate(names.tolist())}
+    patient = _looked_up(_numbered(table.patient, cells), lambda cell: position.get(as_text(cell), -1)).astype(np.int64)
+    time = _looked_up(_numbered(table.time, cells), lambda cell: _moment(spec, cell))
+    value, unfit = _values(spec, table, cells, code)
+    left = code >= 0
+    rows: dict[str, Whole] = {}
+    for reason, wrong in ((NO_PATIENT, patient < 0), (NO_TIME, np.isnan(time)), *unfit.items()):
+        if (left & wrong).any():
+            rows[reason] = np.flatnonzero(left & wrong)
+            left &= ~wrong
+    return Events(patient[left], time[left], code[left], value[left]), rows, code
+
+
+def _values(spec: Spec, table: EventTable, cells: Table, code: Whole) -> tuple[Array, dict[str, NDArray[np.bool_]]]:
+    """Each event's value (m,) in its code's unit, and by reason which have none. Judged once for each distinct one."""
+    once = _Cells(np.zeros(len(code), np.int64), [None])
+    value = _numbered(table.value, cells) if table.value is not None else once
+    unit = _numbered(table.unit, cells) if table.unit is not None else once
+    key = ((code + 1) * len(value.distinct) + value.number) * len(unit.distinct) + unit.number
+    kinds, kind = np.unique(key, return_inverse=True)
+    columns = list(spec.events.values())
+    found = np.full(len(kinds), np.nan)
+    why: dict[str, list[int]] = {}
+    for place, known in enumerate(kinds.tolist()):
+        rest, of_unit = divmod(known, len(unit.distinct))
+        of_code, of_value = divmod(rest, len(value.distinct))
+        if of_code == 0:
+            continue  # no code that the Spec names
+        column = columns[of_code - 1]
+        cell = translate(column, value.distinct[of_value]) if table.value is not None else True
+        written = unit.distinct[of_unit] if table.unit is not None else column.unit
+        found[place], reason = _judged(column, cell, written)
+        if reason:
+            why.setdefault(reason, []).append(place)
+    return found[kind], {reason: np.isin(kind, places) for reason, places in why.items()}
+
+
+def _judged(column: Column, cell: Any, unit: Any) -> tuple[float, str]:
+    """A cell's value in its code's unit, or NaN and what is wrong with it."""
+    if cell is None:
+        return np.nan, NO_VALUE
+    blank = unit is None or (isinstance(unit, str) and not unit.strip())
+    if blank and column.unit not in (None, "1"):
+        return np.nan, NO_UNIT
+    try:
+        found = check_value("value", column, cell if blank else {"value": cell, "unit": unit})
+    except RecordError as exc:
+        return np.nan, exc.code.replace("_", " ")
+    assert isinstance(found, float)  # no event is an array
+    return found, "" if found == found else NO_VALUE
+
+
+def _numbered(name: str, cells: Table) -> _Cells:
+    """A column's cells by number; 1, 1.0 and True are three, as their types tell."""
+    numbers: dict[Any, int] = {}
+    try:
+        number = [numbers.setdefault((type(cell), cell), len(numbers)) for cell in cells[name]]
+    except TypeError:
+        raise ContractError(f"column {name!r} of a long table: one plain value a cell is expected.") from None
+    return _Cells(np.array(number, np.int64), [cell for _, cell in numbers])
+
+
+def _looked_up(cells: _Cells, function: Any) -> Array:
+    """`function` of each cell, computed once for each distinct one. (m,)"""
+    return np.array([function(cell) for cell in cells.distinct], np.float64)[cells.number]
+
+
+def _moment(spec: Spec, cell: Any) -> float:
+    try:
+        return moment(spec, cell)
+    except (ValueError, TypeError, OverflowError):
+        return np.nan
+
+
+def _again(found: Events) -> NDArray[np.bool_]:
+    """Events that are alike in everything to an earlier one of the same table or of another. (m,)"""
+    order = np.lexsort((found.value, found.time, found.code, found.patient))
+    same = np.ones(max(len(order) - 1, 0), bool)
+    for array in (found.value, found.time, found.code, found.patient):
+        same &= array[order][1:] == array[order][:-1]
+    again = np.zeros(len(order), bool)
+    again[order[1:][same]] = True
+    return again
+
+
+def save(held: Histories, spec: Spec, path: Path) -> None:
+    """Write the events as one Parquet file: whose, when in seconds since 1970, which code of ours, and its value."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    codes = pa.array(list(spec.events))
+    table = pa.table(
+        {
+            "patient": pa.DictionaryArray.from_arrays(pa.array(held.events.patient), pa.array(held.names)),
+            "time": pa.array(held.events.time),
+            "code": pa.DictionaryArray.from_arrays(pa.array(held.events.code), codes),
+            "value": pa.array(held.events.value),
+        }
+    )
+    pq.write_table(table, path)

@@ -48,9 +48,9 @@ def test_what_was_beyond_detection_comes_back_as_what_it_counts_as_and_as_a_coun
     table = toy_table(60, 2)
     table["rate"][:2] = ["<60", 59]
     found = check_table(spec, table, translate_table(spec, table))[0]
-    records.save(found, spec.columns, {}, tmp_path / "toy.parquet")
+    records.save(found, spec, {}, tmp_path / "toy.parquet")
 
-    again, _ = records.load(spec.columns, tmp_path / "toy.parquet")
+    again, _ = records.load(spec, tmp_path / "toy.parquet")
 
     assert_same(again, found)
     assert again.values["max_heart_rate_bpm"][:2].tolist() == [42.5, 42.5]

@@ -447,6 +447,10 @@ class Gates(Frozen):
     """The worst change in AUROC when a value is missing, in another unit, or noisy; such as '>= -0.05'."""
     single_feature_auroc: Gate | None = None
     """How well one feature alone may tell the classes apart before it counts as the answer in disguise."""
+    macro_auroc: Gate | None = None
+    """Of several classes: how well they are told apart, over all pairs of them."""
+    worst_class_auroc: Gate | None = None
+    """Of several classes: the lowest AUROC of one against the rest."""
     not_worse_than: dict[str, Annotated[float, Field(ge=0, lt=0.5)]] | None = None
     """Family: how much lower than that yardstick's AUROC the model's may be, on the same test patients."""
 
@@ -758,6 +762,9 @@ class Spec(Frozen):
             raise ValueError(f"`relevant_thresholds` rise between 0 and 1, got {list(self.relevant_thresholds)}")
         if self.gates.net_benefit and self.relevant_thresholds is None:
             raise ValueError("`gates.net_benefit` needs `relevant_thresholds`, the range that it is judged over")
+        for gate in ("macro_auroc", "worst_class_auroc"):
+            if getattr(self.gates, gate) and self.outcome.classes is None:
+                raise ValueError(f"`gates.{gate}` needs `outcome.classes`, which it is judged over")
         if self.gates.worst_subgroup_auroc and not self.attributes:
             raise ValueError("`gates.worst_subgroup_auroc` needs `attributes` to tell subgroups by")
         if self.patient_id in sources:

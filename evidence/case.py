@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from evidence import calibration, checks, figures, importance, probes, utility
+from evidence import calibration, checks, classes, figures, importance, probes, screening, utility
 from evidence.metrics import Array
 from evidence.report import Report
 from evidence.subgroups import subgroups
@@ -55,6 +55,10 @@ def case(
         checks.sizes(bundle, cohort),
         *checks.left_out(sites),
     ]
+    sets = predictor.sets(risks)
+    if test.label is not None:
+        further += classes.judged(spec, test.label, risks, sets, bundle.thresholds)
+    further += screening.judged(spec, test.y, risk, test.stage, bundle.thresholds)
     report = checks.judge(bundle, cohort, risk, elsewhere, yardsticks, further)
     groups = subgroups(test.attributes, test.y, risk, seed, bundle.thresholds)
     drawn = {
@@ -65,6 +69,8 @@ def case(
         "operating_points": figures.operating_points(bundle, test.y, risk),
         "subgroups": figures.groups(groups),
         "conformal": checks.coverage(predictor, test, risks),
+        **({} if test.label is None else classes.drawn(spec, test.label, risks, sets)),
+        **screening.drawn(spec, test.y, risk, test.stage, bundle.thresholds),
         "importance": importance.drawn(predictor, test, seed),
         "robustness": figures.robustness(spoilt),
         "sites": [
@@ -72,7 +78,7 @@ def case(
             *figures.sites("external", by_site(external, elsewhere), checks.FEWEST_ELSEWHERE),
         ],
         "flow": figures.flow(cohort),
-        "table1": figures.table1(predictor.plan, cohort),
+        "table1": figures.table1(predictor.plan, cohort, tuple(spec.outcome.classes or ())),
         "sample_size": checks.asked_by_riley(bundle, cohort),
         "lineage": {**lineage, "data": cohort.fingerprint, "spec": spec.digest, "code": bundle.training["code"]},
     }

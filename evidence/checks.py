@@ -41,7 +41,7 @@ LABELS = {
     "alerts_per_100": "alerts per 100 patients",
 }
 BRIER_BINS = 10
-BESIDE_GATES = {"MM011", "MM022", "MM025", "MM026", "MM032", "MM033", "MM034", "MM035", "MM036"}
+BESIDE_GATES = {"MM011", "MM022", "MM025", "MM026", "MM032", "MM033", "MM034", "MM035", "MM036", "MM047"}
 """Findings with a limit that no gate of the spec set: they may fail a report, and are no evidence that it is good."""
 FEWEST_ELSEWHERE = 10
 """Fewer events or non-events than this and an AUROC's interval covers most of its scale; our own floor.
@@ -396,11 +396,8 @@ def _figure(
     about: str,
     spread: tuple[float, float] | None = None,
 ) -> Finding:
-    """A figure against its gate, or as it is; what cannot be computed fails a gate and is never a number."""
-    if value is None or not np.isfinite(value):
-        verdict: Verdict = "failed" if bound else "not applicable"
-        return Finding(code, title, verdict, None, bound.text if bound else None, f"cannot be computed: {about}")
-    return gated(code, title, float(value), spread, bound, about)
+    """`gated`, with the interval last, which most figures do not have."""
+    return gated(code, title, value, spread, bound, about)
 
 
 def _metric(spec: Spec, name: str, y: Array, risk: Array) -> Finding:
@@ -416,9 +413,13 @@ def _metric(spec: Spec, name: str, y: Array, risk: Array) -> Finding:
 
 
 def gated(
-    code: str, title: str, value: float, spread: tuple[float, float] | None, bound: Bound | None, about: str
+    code: str, title: str, value: float | None, spread: tuple[float, float] | None, bound: Bound | None, about: str
 ) -> Finding:
-    """A figure against its gate; without a gate it is shown as it is."""
+    """A figure against its gate, or as it is; what cannot be computed fails a gate and is never a number."""
+    if value is None or not np.isfinite(value):
+        verdict: Verdict = "failed" if bound else "not applicable"
+        return Finding(code, title, verdict, None, bound.text if bound else None, f"cannot be computed: {about}")
+    value = float(value)
     if bound is None:
         return Finding(
             code, title, "not applicable", value, None, f"no gate in the spec; shown as it is: {about}", spread

@@ -40,6 +40,17 @@ def uncertainty(figures: Figures, promised: bool) -> str:
     return _each(figures, {"conformal": _conformal})
 
 
+def classes(figures: Figures) -> str:
+    """Nothing where the outcome has no classes."""
+    beside = _held(figures, {"classes": _classes, "confusion": _confusion})
+    return beside + _held(figures, {"class_sets": _class_sets, "class_calibration": _class_calibration}, plain=True)
+
+
+def screening(figures: Figures) -> str:
+    """Nothing where the spec names neither stages nor where the disease is screened for."""
+    return _held(figures, {"stages": _stages}) + _held(figures, {"screening": _screening}, plain=True)
+
+
 def reliance(figures: Figures) -> str:
     return _each(figures, {"importance": _importance, "robustness": _robustness})
 
@@ -64,6 +75,21 @@ TITLES = {
     "table1": "Table 1",
     "sample_size": "Sample size",
 }
+OF_SOME = {
+    "classes": "Each class against the rest",
+    "confusion": "Classes named",
+    "class_calibration": "Observed against predicted, by class",
+    "class_sets": "Prediction sets by class",
+    "stages": "Sensitivity by stage",
+    "screening": "Where the disease is screened for",
+}
+"""What only some specs ask for: a report without such a figure does not miss it."""
+
+
+def _held(figures: Figures, drawn: dict[str, Callable[[Any], str]], plain: bool = False) -> str:
+    """Those of the figures that are there."""
+    there = {key: draw for key, draw in drawn.items() if figures.get(key)}
+    return _each(figures, there, plain) if there else ""
 
 
 def _each(figures: Figures, drawn: dict[str, Callable[[Any], str]], plain: bool = False) -> str:
@@ -71,7 +97,7 @@ def _each(figures: Figures, drawn: dict[str, Callable[[Any], str]], plain: bool 
     for key, draw in drawn.items():
         missing = f'<p class="absent">Not reported: {absent(figures)}.</p>'
         body = draw(figures[key]) if figures.get(key) else missing
-        told.append(f'<section class="exhibit"><h3>{TITLES[key]}</h3>{body}</section>')
+        told.append(f'<section class="exhibit"><h3>{(TITLES | OF_SOME)[key]}</h3>{body}</section>')
     return "".join(told) if plain else f'<div class="exhibits">{"".join(told)}</div>'
 
 
@@ -124,7 +150,7 @@ def figure(
 def _figure(drawing: str, said: str, key: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     thinned = _thinned(rows)
     note = f" ({len(thinned)} of {len(rows)} points)" if len(thinned) < len(rows) else ""
-    return figure(TITLES[key], drawing, said, heads, thinned, note)
+    return figure((TITLES | OF_SOME)[key], drawing, said, heads, thinned, note)
 
 
 def _thinned(rows: Sequence[Sequence[str]]) -> list[Sequence[str]]:
@@ -177,6 +203,10 @@ def _precision_recall(curve: Figures) -> str:
 
 
 def _calibration(curve: Figures) -> str:
+    return _calibration_of("calibration", TITLES["calibration"], curve, "predicted risk")
+
+
+def _calibration_of(name: str, title: str, curve: Figures, predicted: str) -> str:
     kept = [
         (risk, observed, low, high)
         for risk, observed, low, high in zip(curve["risk"], curve["observed"], curve["low"], curve["high"], strict=True)
@@ -188,9 +218,9 @@ def _calibration(curve: Figures) -> str:
     )
     histogram = curve.get("histogram")
     drawing = lines(
-        "calibration",
-        (TITLES["calibration"], said),
-        (Axis("predicted risk", 0, 1, percent=True), Axis("observed", 0, 1, percent=True)),
+        name,
+        (title, said),
+        (Axis(predicted, 0, 1, percent=True), Axis("observed", 0, 1, percent=True)),
         [
             Line("perfect", [(0, 0), (1, 1)], "dashed", (0.68, 0.60)),
             Line("", [(row[0], row[1]) for row in kept], band=[(max(row[2], 0), min(row[3], 1)) for row in kept]),
@@ -199,15 +229,15 @@ def _calibration(curve: Figures) -> str:
     )
     rows = [[number(risk), number(observed), number(low), number(high)] for risk, observed, low, high in kept]
     heads = ("predicted", "observed", "95 % from", "to")
-    told = _figure(drawing, said, "calibration", heads, rows)
+    told = figure(title, drawing, said, heads, rows)
     if histogram:
         edges = histogram["edges"]
         counted = [
             [f"{number(low, 2)} to {number(high, 2)}", "fewer than 10" if count is None else str(count)]
             for low, high, count in zip(edges, edges[1:], histogram["counts"], strict=False)
         ]
-        held = table("Patients by predicted risk", ("predicted risk", "patients"), counted)
-        told += f"<details><summary>Patients by predicted risk as a table</summary>{held}</details>"
+        held = table(f"Patients by {predicted}", (predicted, "patients"), counted)
+        told += f"<details><summary>Patients by {predicted} as a table</summary>{held}</details>"
     return told
 
 
@@ -399,6 +429,138 @@ def _conformal(groups: Sequence[Figures]) -> str:
     ]
     heads = ("patients", "number", "coverage (95 %)", "promised", "abstained")
     return _figure(drawing, said, "conformal", heads, listed)
+
+
+def _classes(found: Sequence[Figures]) -> str:
+    rows = [
+        Row(
+            one["name"],
+            f"n {_count(one['n'])} · {spread(one['auroc'], *_ends(one['auroc_interval']), 2)}"
+            if one["auroc"] is not None
+            else "not judged",
+            one["auroc"],
+            *_ends(one["auroc_interval"]),
+        )
+        for one in found
+    ]
+    said = "How well each class is told from all others together (AUROC), with its 95 % interval."
+    listed = [
+        [
+            one["name"],
+            _count(one["n"]),
+            spread(one["auroc"], *_ends(one["auroc_interval"])),
+            spread(one["oe"], *_ends(one["oe_interval"]), 2),
+            spread(one["slope"], *_ends(one["slope_interval"]), 2),
+            number(one["intercept"], 2),
+            number(one["ici"]),
+            number(one["brier"]),
+            one["why"] or "",
+        ]
+        for one in found
+    ]
+    heads = (
+        *("class", "patients", "AUROC (95 %)", "observed / expected (95 %)", "calibration slope (95 %)"),
+        *("intercept", "ICI", "Brier score", "not judged because"),
+    )
+    drawing = forest("classes", (OF_SOME["classes"], said), _auroc_axis(rows), rows, reference=0.5)
+    return _figure(drawing, said, "classes", heads, listed)
+
+
+def _confusion(held: Figures) -> str:
+    rows = [
+        [name, *("not told" if count is None else str(count) for count in row)]
+        for name, row in zip(held["classes"], held["rows"], strict=True)
+    ]
+    said = (
+        "Of how many patients of each class (rows) each class was named (columns): that of least expected cost. A "
+        "count under 10, and one that would tell such a count, is not told."
+    )
+    heads = ("of class", *(f"said {name}" for name in held["classes"]))
+    return f"<p>{said}</p>" + table(OF_SOME["confusion"], heads, rows)
+
+
+def _class_calibration(curves: Figures) -> str:
+    drawn = [
+        _calibration_of(f"calibration-{place}", f"{name}: {TITLES['calibration'].lower()}", curve, f"predicted {name}")
+        for place, (name, curve) in enumerate(curves.items())
+    ]
+    return f'<div class="exhibits">{"".join(f"<div>{one}</div>" for one in drawn)}</div>'
+
+
+def _class_sets(rows: Sequence[Figures]) -> str:
+    listed = [
+        [row["class"], str(row["n"]), number(row["size"], 2), number(row["one"], 2), number(row["right_alone"], 2)]
+        for row in rows
+    ]
+    heads = (
+        "of class",
+        "patients",
+        "classes left, on average",
+        "share with one left",
+        "share with the right one alone",
+    )
+    return table("How many classes a prediction set leaves possible", heads, listed)
+
+
+def _stages(stages: Sequence[Figures]) -> str:
+    def named(one: Figures) -> str:
+        return f"{one['point']}: stage {one['stage']}"
+
+    rows = [
+        Row(
+            named(one),
+            f"n {one['n']} · {spread(one['sensitivity'], one['low'], one['high'], 2)}"
+            if one["sensitivity"] is not None
+            else "not told",
+            one["sensitivity"],
+            one["low"],
+            one["high"],
+        )
+        for one in stages
+    ]
+    said = "The share of patients with the disease who are found, by its stage, with Wilson's 95 % interval."
+    listed = [
+        [
+            named(one),
+            "not told" if one["n"] is None else str(one["n"]),
+            spread(one["sensitivity"], one["low"], one["high"]),
+            one["why"] or "",
+        ]
+        for one in stages
+    ]
+    drawing = forest("stages", (OF_SOME["stages"], said), Axis("sensitivity", 0, 1, percent=True), rows)
+    return _figure(
+        drawing, said, "stages", ("point and stage", "patients", "sensitivity (95 %)", "not told because"), listed
+    )
+
+
+def _screening(held: Figures) -> str:
+    def told(estimate: Figures | None, digits: int = 3) -> str:
+        return (
+            number(None) if estimate is None else spread(estimate["value"], estimate["low"], estimate["high"], digits)
+        )
+
+    rows = [
+        [
+            point["name"],
+            told(point["ppv"]),
+            number(point["study_ppv"]),
+            told(point["npv"], 4),
+            told(point["alerts"], 0),
+            told(point["found"], 0),
+        ]
+        for point in held["points"]
+    ]
+    heads = ("point", "PPV", "PPV in the study", "NPV", "alerts of 100,000", "of whom with the disease")
+    said = (
+        f"Where {100 * held['prevalence']:.3g} % have the disease ({held['source']}); in the study "
+        f"{100 * held['study_prevalence']:.3g} % have it. As if sensitivity and specificity were the study's there."
+    )
+    return f"<p>{escape(said)}</p>" + table("What screening 100,000 people comes to, with 95 % intervals", heads, rows)
+
+
+def _ends(interval: Sequence[float] | None) -> tuple[float | None, float | None]:
+    return (None, None) if interval is None else (interval[0], interval[1])
 
 
 def _importance(features: Sequence[Figures]) -> str:

@@ -54,13 +54,17 @@ def flow(cohort: Cohort) -> dict[str, Any]:
     }
 
 
-def table1(plan: Plan, cohort: Cohort) -> dict[str, Any]:
+def table1(plan: Plan, cohort: Cohort, classes: Sequence[str] = ()) -> dict[str, Any]:
     """Table 1 of whom the model was learned from and judged on: a number's median (quartiles), a category's n (%).
 
-    A cell that would tell of fewer than 10 patients says only that.
+    By outcome, or by class where there are `classes`. A cell that would tell of fewer than 10 patients says only that.
     """
     inside = cohort.where(cohort.part != "external")
-    columns = {"all": np.ones(len(inside), bool), "events": inside.y == 1, "non-events": inside.y == 0}
+    columns = {"all": np.ones(len(inside), bool)}
+    if classes:
+        columns |= {name: inside.target == place for place, name in enumerate(classes)}
+    else:
+        columns |= {"events": inside.y == 1, "non-events": inside.y == 0}
     rows = [_row("patients", None, [f"{int(rows.sum())}" for rows in columns.values()])]
     for position, feature in enumerate(plan.features):
         values = inside.X[:, position].astype(float)

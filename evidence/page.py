@@ -177,6 +177,7 @@ def figure(finding: Finding) -> str:
 def _short(value: float) -> str:
     """Three decimals, or what is left of a small or large number."""
     shown = f"{value:.3f}" if value == 0 or 0.001 <= abs(value) < 1000 else f"{value:.3g}"
+    shown = f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else shown
     return shown.replace("-", "−")
 
 

@@ -23,7 +23,9 @@ SECTIONS = {
     "changes": "Against the champion",
     "discrimination": "Discrimination",
     "calibration": "Calibration",
+    "classes": "Several classes",
     "use": "Clinical use",
+    "screening": "Screening",
     "fairness": "Subgroups and sites",
     "uncertainty": "Uncertainty",
     "reliance": "What it relies on",
@@ -46,7 +48,9 @@ def html(bundle: Bundle, report: Report, version: int | None, champion: Judged |
         "changes": _changes(bundle, report, champion),
         "discrimination": exhibits.discrimination(figures),
         "calibration": exhibits.calibration(figures),
+        "classes": exhibits.classes(figures),
         "use": exhibits.use(figures),
+        "screening": exhibits.screening(figures),
         "fairness": exhibits.fairness(figures),
         "uncertainty": exhibits.uncertainty(figures, spec.uncertainty is not None),
         "reliance": exhibits.reliance(figures),
@@ -54,17 +58,18 @@ def html(bundle: Bundle, report: Report, version: int | None, champion: Judged |
         "lineage": _lineage(bundle, report, lineage),
         "decision": _decision(named, bundle, champion),
     }
-    contents = "".join(f'<li><a href="#{key}">{title}</a></li>' for key, title in SECTIONS.items())
+    held = {key: body for key, body in bodies.items() if body}
+    contents = "".join(f'<li><a href="#{key}">{SECTIONS[key]}</a></li>' for key in held)
     sections = "".join(
         f'<section aria-labelledby="{key}"><h2 id="{key}">{SECTIONS[key]}</h2>{body}</section>'
-        for key, body in bodies.items()
+        for key, body in held.items()
     )
     title = f"{named}: review"
     return (
         f'{top(title)}<header><a class="skip" href="#verdicts">To the verdicts</a>'
         f'<p class="eyebrow">Review of a model version · {escape(named)}</p><h1>{escape(spec.title)}</h1>'
         f'<p>{escape(spec.intended_use)}</p><p class="about">{escape(_family(bundle))}, {_patients(bundle)}. '
-        f"Owner: {escape(spec.owner)}.</p>{_invented(lineage)}{banner(report)}{_tiles(report)}"
+        f"Owner: {escape(spec.owner)}.</p>{_classes(bundle)}{_invented(lineage)}{banner(report)}{_tiles(report)}"
         f'<nav aria-label="Contents"><ul>{contents}</ul></nav></header>'
         f"<main>{sections}</main>"
         f"<footer><p>Made by MediMind from bundle <code>{bundle.digest[:12]}</code> and its report. "
@@ -79,6 +84,18 @@ def _family(bundle: Bundle) -> str:
 def _patients(bundle: Bundle) -> str:
     train, test = (bundle.training["patients"][part] for part in ("train", "test"))
     return f"learned from {train['n']:,} patients ({train['events']:,} events), judged on {test['n']:,} others"
+
+
+def _classes(bundle: Bundle) -> str:
+    """What an event is where there are several classes: every other word of the page is about that."""
+    outcome = bundle.spec.outcome
+    if outcome.classes is None:
+        return ""
+    said = (
+        f"It tells {', '.join(outcome.classes)} apart. An event is any of {', '.join(outcome.positive)}; the risk is "
+        "the probability of them all."
+    )
+    return f'<p class="about">{escape(said)}</p>'
 
 
 def _invented(lineage: Mapping[str, Any]) -> str:

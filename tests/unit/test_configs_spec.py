@@ -714,6 +714,16 @@ def test_classes_that_make_no_sense_are_refused(toy_document, changes, reason):
     assert reason in said_of({**toy_document, "outcome": {**ORIGIN, **changes}})
 
 
+@pytest.mark.parametrize("gate", ["macro_auroc", "worst_class_auroc"])
+def test_a_gate_on_classes_needs_some(toy_document, gate):
+    gates = {gate: ">= 0.7"}
+
+    assert (
+        getattr(from_document({**toy_document, "outcome": ORIGIN, "gates": gates}, "toy.yaml").gates, gate).low == 0.7
+    )
+    assert f"`gates.{gate}` needs `outcome.classes`" in said_of({**toy_document, "gates": gates})
+
+
 @pytest.mark.parametrize("key", ["time", "stage"])
 def test_what_is_known_only_afterwards_is_no_column(toy_document, key):
     outcome = {**ORIGIN, "stage": "pain"} if key == "stage" else {**HORIZON, "time": "pain"}

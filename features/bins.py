@@ -27,10 +27,13 @@ def gc_corrected(counts: Profile, gc: Array) -> Profile:
     """Counts a bin as they would be if a bin's share of G and C made no difference; same unit, same median.
 
     `counts` (n, B), `gc` (B,) from 0 to 1. Each sample's bins are grouped by GC, and a bin is divided by the median of
-    bins like it, along straight lines through the groups' medians. A sample whose like bins are mostly empty has no value there (NaN).
+    bins like it, along straight lines through the groups' medians. A bin whose like are mostly empty has no value
+    (NaN). Raises ValueError if `gc` is of other bins.
     Source: that counts depend on GC, one hump a sample, and are corrected sample by sample: Benjamini Y, Speed TP.
     Nucleic Acids Res 2012;40:e72, doi:10.1093/nar/gks001. Medians of groups in place of its LOESS are our own choice.
     """
+    if counts.shape[1] != len(gc):
+        raise ValueError(f"{counts.shape[1]} bins were counted, and the GC of {len(gc)} is known")
     order = np.argsort(gc, kind="stable")
     strata = np.array_split(order, max(1, min(GC_STRATA, len(gc) // FEWEST_IN_A_STRATUM)))
     centres = np.array([gc[bins].mean() for bins in strata])

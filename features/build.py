@@ -65,6 +65,11 @@ class Plan:
 def plan(spec: Spec) -> Plan:
     """The functions behind the Spec's names. Raises SpecError for a name that is nothing in the repository."""
     tables = {name: _table(spec, name) for name in spec.references}
+    for name in spec.attributes:
+        if any(feature.part is not None for feature in _resolve(spec, tables, "attributes", name)):
+            raise SpecError(
+                f"configs/diseases/{spec.name}.yaml: attributes: {name!r} gives several numbers; an attribute is one."
+            )
     return Plan(
         tuple(feature for name in spec.features for feature in _resolve(spec, tables, "features", name)),
         tuple(feature for name in spec.attributes for feature in _resolve(spec, tables, "attributes", name)),
@@ -148,31 +153,33 @@ def _resolve(spec: Spec, tables: Mapping[str, Reference], key: str, name: str) -
     constants = {parameter: tables[parameter] for parameter in parameters if parameter in tables}
     bound = partial(function, **constants) if constants else function
     named = getattr(module, "PARTS", {}).get(called)
-    if named is None:
-        features = [Feature(name, reads, bound, ())]
-    else:
-        parts = named(**{parameter: tables[parameter] for parameter in inspect.signature(named).parameters})
-        features = [Feature(f"{name}.{part}", reads, bound, (), place) for place, part in enumerate(parts)]
-    if constants or any(column != AT and spec.columns[column].length for column in reads):
-        _try(spec, features, f"{where}: {name!r}")
+    try:
+        if named is None:
+            features = [Feature(name, reads, bound, ())]
+        else:
+            parts = named(**{parameter: tables[parameter] for parameter in inspect.signature(named).parameters})
+            features = [Feature(f"{name}.{part}", reads, bound, (), place) for place, part in enumerate(parts)]
+        if constants or any(column != AT and spec.columns[column].length for column in reads):
+            _try(spec, features)
+    except (KeyError, ValueError, IndexError, TypeError) as exc:
+        lengths = {column: spec.columns[column].length for column in reads if column != AT}
+        arrays = [f"{column} ({length})" if length else column for column, length in lengths.items()]
+        raise SpecError(
+            f"{where}: {name!r}: its columns {', '.join(arrays)} and its references {', '.join(constants)} do not fit "
+            f"each other ({exc})."
+        ) from exc
     return features
 
 
-def _try(spec: Spec, features: Sequence[Feature], where: str) -> None:
-    """Run a definition on one row without values. Raises SpecError if its arrays and tables do not fit each other."""
-    first, at = features[0], np.full(1, np.nan)
+def _try(spec: Spec, features: Sequence[Feature]) -> None:
+    """Run a definition on one row without values. Raises what it raises where its arrays and tables do not fit."""
+    first = features[0]
     widths = {name: spec.columns[name].length for name in first.reads if name != AT}
     values = {name: np.full((1, width) if width else 1, np.nan) for name, width in widths.items()}
+    found = first.compute_all(values, np.full(1, np.nan))
     expected = (1,) if first.part is None else (1, len(features))
-    try:
-        found = first.compute_all(values, at)
-    except (KeyError, ValueError, IndexError) as exc:
-        told = ", ".join(f"{name} ({width})" for name, width in widths.items() if width)
-        raise SpecError(
-            f"{where}: its columns {told or ', '.join(widths)} and its references do not fit each other ({exc})."
-        ) from exc
     if found.shape != expected:
-        raise SpecError(f"{where}: gives an array {found.shape} for one row; {expected} is expected.")
+        raise ValueError(f"it gives an array {found.shape} for one row, {expected} is expected")
 
 
 def definitions_of(module: ModuleType) -> list[str]:

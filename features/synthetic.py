@@ -39,7 +39,7 @@ def _value(column: Column, place: float) -> Any:
     if column.type == "array":
         assert column.range is not None and column.length is not None  # the Spec demands both of an array
         low, high = column.range
-        return [float(f"{low + place * (high - low):.4g}")] * column.length
+        return [min(max(round(low + place * (high - low), 4), low), high)] * column.length
     if column.type == "number":
         assert column.range is not None  # the Spec demands it of a number
         low, high = column.range

@@ -22,7 +22,8 @@ Source: CLSI EP17-A2, Evaluation of detection capability for clinical laboratory
 def loci_above_blank(variant_reads: Profile, variant_depth: Profile, variant_blanks: Reference) -> Array:
     """At how many loci the allele fraction lies above the limit of blank. (n, V) in, (n,) out.
 
-    Without any variant about one locus in 20 does, more where blanks are skewed. A locus without depth is none of them; missing if no locus has any.
+    Without any variant about one locus in 20 does, more where blanks are skewed. A locus without depth is none of them;
+    missing if no locus has any.
     Source: as `LIMIT_OF_BLANK_SD`.
     """
     fraction = _allele_fraction(variant_reads, variant_depth)

@@ -1,6 +1,7 @@
 """The Spec is strict: what it does not know, or cannot mean, it refuses by file and key."""
 
 import copy
+import hashlib
 import json
 from datetime import date, datetime
 
@@ -771,3 +772,65 @@ def test_an_array_has_a_length(toy_document):
     assert spec.columns["bins"].length == 3
     assert "an array needs a `length`" in refusal(toy_document, "columns.pain", {**NUMBER, "type": "array"})
     assert "nothing else has one" in refusal(toy_document, "columns.pain", {**NUMBER, "length": 3})
+
+
+def with_a_reference(folder, document, written=b'{"gc": [0.4, 0.5]}', **changed):
+    """A folder of configs whose toy disease has a reference of this content."""
+    (folder / "configs" / "diseases").mkdir(parents=True, exist_ok=True)
+    (folder / "configs" / "panel.json").write_bytes(written)
+    entry = {"json": "configs/panel.json", "sha256": hashlib.sha256(written).hexdigest(), **changed}
+    document = {**document, "references": {"panel": entry}}
+    (folder / "configs" / "diseases" / "toy.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    return folder / "configs"
+
+
+def test_a_references_content_is_read_and_digested_and_stands_in_the_document_that_a_bundle_keeps(
+    toy_document, tmp_path
+):
+    spec = load_spec("toy", with_a_reference(tmp_path, toy_document))
+    other = load_spec("toy", with_a_reference(tmp_path, toy_document, b'{"gc": [0.4, 0.6]}'))
+
+    assert spec.references["panel"].content == {"gc": [0.4, 0.5]}
+    assert from_document(spec.document, "spec.json").references == spec.references
+    assert spec.digest != other.digest
+
+
+@pytest.mark.parametrize(
+    ("written", "changed", "told"),
+    [
+        (b"{}", {"sha256": "0" * 64}, "references.panel: configs/panel.json has SHA-256 44136fa355b3"),
+        (b"gc: 1", {}, "references.panel: configs/panel.json is no readable JSON"),
+        (b"{}", {"json": "configs/none.json"}, "references.panel: configs/none.json cannot be read"),
+        (b"{}", {"content": {}}, "`content` is read from the file configs/panel.json, and not written here"),
+        (b"[]", {}, "references.panel.content"),
+    ],
+)
+def test_a_reference_that_is_not_the_promised_one_is_refused(toy_document, tmp_path, written, changed, told):
+    with pytest.raises(SpecError) as refused:
+        load_spec("toy", with_a_reference(tmp_path, toy_document, written, **changed))
+
+    assert told in str(refused.value)
+
+
+def test_a_reference_has_a_name_of_its_own(toy_document):
+    entry = {"json": "x.json", "sha256": "0" * 64, "content": {}}
+
+    assert "'age_years' is a column or a record's field" in refusal(toy_document, "references", {"age_years": entry})
+    assert "'at' is a column or a record's field" in refusal(toy_document, "references", {"at": entry})
+
+
+@pytest.mark.parametrize("key", ["features", "attributes"])
+def test_an_array_is_no_feature_itself(toy_document, key):
+    document = put(toy_document, "columns.bins", {**NUMBER, "type": "array", "length": 3})
+
+    assert f"`{key}` names 'bins', an array" in refusal(document, key, ["bins"])
+
+
+@pytest.mark.parametrize("gone", ["simulated", "patients", "seed"])
+def test_a_simulation_is_named_with_its_people_and_its_seed(toy_document, gone):
+    source = {"simulated": "liquid_biopsy", "patients": 10, "seed": 1}
+    assert from_document(put(toy_document, "source", source), "toy.yaml").source.patients == 10
+
+    told = refusal(toy_document, "source", {key: value for key, value in source.items() if key != gone})
+
+    assert "go together" in told or "is expected" in told

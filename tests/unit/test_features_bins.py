@@ -41,6 +41,11 @@ def test_a_sample_without_fragments_has_no_corrected_counts():
     assert np.isnan(gc_corrected(np.full((1, B), np.nan), GC)).all()
 
 
+def test_the_gc_of_other_bins_is_refused():
+    with pytest.raises(ValueError, match="160 bins were counted, and the GC of 2 is known"):
+        gc_corrected(FLAT, GC[:2])
+
+
 def test_shares_of_the_arms_add_up_to_one_and_an_empty_sample_has_none():
     arm = np.array(["1p", "1q", "1q", "2p"])
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from configs.errors import SpecError
+from configs.errors import RecordError, SpecError
 from configs.settings import ROOT
 from configs.spec import diseases, from_document, load_spec
 from features.build import AT, Feature, Plan, attributes, build, plan
@@ -45,6 +45,8 @@ def toy(toy_document):
 def test_a_batch_is_its_rows_one_by_one_to_the_bit_in_any_order(name, n, seed, dice):
     spec = load_spec(name, ROOT / "configs")
     door = plan(spec)
+    if any(column.length for column in spec.columns.values()):
+        n = min(n, 6)  # a sample of hundreds of numbers takes its time
     values, at = arrays(spec.columns, draw(spec.columns, n, seed) + edges(spec.columns))
     order = list(range(len(at)))
     dice.shuffle(order)
@@ -209,3 +211,94 @@ def test_a_feature_knows_its_categories(toy):
     assert by_name["age_years"].categories == ()
     assert by_name["cardiac.heart_rate_reserve_used"].reads == ("max_heart_rate_bpm", "age_years")
     assert replace(by_name["pain"], name="other").reads == ("pain",)
+
+
+@pytest.fixture
+def cfdna_document():
+    """The simulated screening's spec, as it stands in a bundle: with the references' content."""
+    return copy.deepcopy(load_spec("cancer_origin_simulated", ROOT / "configs").document)
+
+
+def test_a_definition_of_several_numbers_is_a_feature_for_each_and_is_computed_once(cfdna_document):
+    cfdna_document["features"] = ["age_years", "methylation.cell_type_fractions", "sex"]
+    door = plan(from_document(cfdna_document, "simulated.yaml"))
+    calls = []
+    counted = tuple(
+        replace(each, function=lambda asked=each.function, **read: calls.append(1) or asked(**read))
+        if each.function
+        else each
+        for each in door.features
+    )
+    values, at = arrays(load_spec("cancer_origin_simulated", ROOT / "configs").columns, [{**RECORD}] * 2)
+
+    X = build(Plan(counted, ()), values, at)
+
+    assert door.names[:3] == (
+        "age_years",
+        "methylation.cell_type_fractions.granulocyte",
+        "methylation.cell_type_fractions.monocyte",
+    )
+    assert (len(door.names), len(calls)) == (11, 1)
+    assert X[:, 1:10].sum(axis=1) == pytest.approx([1, 1])
+    assert X[:, 0].tolist() == [61, 61]
+    assert_array_equal(door.features[3].compute(values, at).astype(np.float32), X[:, 3])
+
+
+RECORD = {
+    "genome_build": "GRCh38",
+    "kit": "simulated-1",
+    "age_years": 61,
+    "sex": "female",
+    "short_fragments": [9] * 156,
+    "long_fragments": [40] * 156,
+    "fragment_sizes": [5] * 200,
+    "methylation_betas": [0.5] * 90,
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("genome_build", "GRCh37", "genome_build: a text of 6 characters is not one of: GRCh38."),
+        ("kit", "another", "kit: a text of 7 characters is not one of: simulated-1."),
+        ("genome_build", None, "genome_build: is required and is missing."),
+        ("short_fragments", [9] * 504, "short_fragments: a list of 504; 156 numbers are expected, in this order."),
+    ],
+)
+def test_bins_of_another_genome_build_kit_or_number_are_refused_by_name(cfdna_document, field, value, told):
+    columns = from_document(cfdna_document, "simulated.yaml").columns
+    check_record(columns, RECORD)
+
+    with pytest.raises(RecordError) as refused:
+        check_record(columns, {**RECORD, field: value})
+
+    assert (refused.value.field, str(refused.value)) == (field, told)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "told"),
+    [
+        (("columns", "short_fragments", "length"), 100, "its columns short_fragments (100), long_fragments (156)"),
+        (("references", "healthy_panel", "content", "gc"), [0.4, 0.5], "do not fit each other"),
+        (("references", "healthy_panel", "content", "gc"), [[0.4], [0.5, 0.6]], "its lists are of several lengths"),
+        (("references", "healthy_panel", "content", "gc"), [0.4, None], "a list of finite numbers, or one of texts"),
+        (("references", "healthy_panel", "content"), {"about": "nothing"}, "do not fit each other"),
+        (("references", "healthy_panel", "content"), None, "its content was not read"),
+        (("references",), {}, "reads the column 'healthy_panel', which `columns` does not have, nor `references`"),
+        (("attributes",), ["cfdna.arm_z_scores"], "gives several numbers; an attribute is one"),
+    ],
+)
+def test_arrays_and_references_that_do_not_fit_are_refused_before_any_patient_is_read(
+    cfdna_document, path, value, told
+):
+    cfdna_document["features"] = ["age_years", "cfdna.arm_z_scores"]
+    *folders, last = path
+    place = cfdna_document
+    for folder in folders:
+        place = place[folder]
+    place[last] = value
+
+    with pytest.raises(SpecError) as refused:
+        plan(from_document(cfdna_document, "simulated.yaml"))
+
+    assert told in str(refused.value)

@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 from configs.errors import ContractError, RecordError
 from configs.settings import ROOT
 from configs.spec import Column, from_document, load_spec
-from features.columns import check_record, check_table, check_value, side, translate, translate_table
+from features.columns import (
+    as_arrays,
+    check_record,
+    check_table,
+    check_value,
+    is_missing,
+    side,
+    translate,
+    translate_table,
+)
 
 CHOLESTEROL = Column.model_validate(
     {"type": "number", "unit": "mg/dL", "accepts": ["mmol/L"], "range": [80, 700], "missing_if": [0], "loinc": "2093-3"}
@@ -548,3 +557,84 @@ def test_a_patient_may_come_again_where_the_source_has_a_time(toy_document, toy_
     found, _ = check_table(spec, table, translate_table(spec, table))
 
     assert found.patient.tolist() == ["7", "8", "7"]
+
+
+BINS = Column(type="array", length=3, unit="mg/dL", accepts=("mmol/L",), loinc="2093-3", range=(0, 1000))
+
+
+def test_an_array_is_its_numbers_in_their_order():
+    assert check_value("bins", BINS, [1, 2.5, -0.0]).tolist() == [1, 2.5, 0]
+    assert not np.signbit(check_value("bins", BINS, [1, 2.5, -0.0])).any()
+    assert check_value("bins", BINS, {"value": [1, 2, 3], "unit": "mmol/L"})[0] == pytest.approx(38.665)
+    assert np.isnan(check_value("bins", BINS, None)).tolist() == [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("value", "code", "told"),
+    [
+        ([1, 2], "wrong_length", "a list of 2; 3 numbers are expected, in this order."),
+        ([1, 2, 3, 4], "wrong_length", "a list of 4; 3 numbers"),
+        ([1, 2, 1001], "out_of_range", "at place 3 of 3: 1001 mg/dL lies outside 0 to 1000 mg/dL."),
+        ([1, math.nan, 3], "not_finite", "at place 2 of 3: the number is not finite."),
+        ([1, 10**400, 3], "not_finite", "at place 2 of 3"),
+        ([1, None, 3], "not_a_number", "at place 2 of 3: a NoneType is not a number."),
+        ([True, 1, 3], "not_a_number", "at place 1 of 3: True is not a number."),
+        (["secret", 1, 3], "not_a_number", "at place 1 of 3: a text of 6 characters is not a number."),
+        (7, "not_an_array", "7 is not a list of 3 numbers."),
+        ("[1, 2, 3]", "not_an_array", "a text of 9 characters is not a list of 3 numbers."),
+        ({"value": [1, 2, 3], "unit": "stone"}, "unit", "is not one of its units: mg/dL, mmol/L."),
+    ],
+)
+def test_an_array_that_breaks_the_contract_is_refused_by_its_place(value, code, told):
+    found, message = refusal(BINS, value)
+
+    assert found == code
+    assert told in message
+
+
+def test_a_required_array_is_never_missing():
+    required = BINS.model_copy(update={"required": True})
+
+    assert refusal(required, None)[0] == "missing_field"
+
+
+@pytest.mark.parametrize("cell", [[1, 2, 3], np.array([1.0, 2, 3]), "[1, 2, 3]"])
+def test_a_sources_list_array_or_json_text_is_an_array(cell):
+    assert check_value("bins", BINS, translate(BINS, cell)).tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("cell", [None, math.nan])
+def test_a_sources_empty_cell_is_a_missing_array(cell):
+    assert translate(BINS, cell) is None
+
+
+def test_a_table_with_arrays_keeps_its_good_rows_and_names_the_bad_ones(toy_document, toy_table):
+    toy_document["columns"]["bins"] = {"type": "array", "length": 3, "unit": "1", "range": [0, 10]}
+    spec = from_document(toy_document, "toy.yaml")
+    table = {**toy_table(4, 1), "bins": [[1, 2, 3], [1, 2], None, "[4, 5, 6]"]}
+
+    found, refusals = check_table(spec, table, translate_table(spec, table))
+
+    assert [(each.row, each.column, each.code) for each in refusals] == [(2, "bins", "wrong_length")]
+    np.testing.assert_array_equal(found.values["bins"], [[1, 2, 3], [math.nan] * 3, [4, 5, 6]])
+
+
+def test_an_array_that_is_missing_in_every_row_stops_the_ingest(toy_document, toy_table):
+    toy_document["columns"]["bins"] = {"type": "array", "length": 3, "unit": "1", "range": [0, 10]}
+    spec = from_document(toy_document, "toy.yaml")
+    table = {**toy_table(4, 1), "bins": [None] * 4}
+
+    with pytest.raises(ContractError, match="column 'bins' is missing in all 4 rows"):
+        check_table(spec, table, translate_table(spec, table))
+
+
+def test_records_become_arrays_and_one_that_is_not_there_is_missing(toy_document):
+    columns = {"bins": BINS, "age": AGE}
+    record = check_record(columns, {"bins": [1, 2, 3], "age": 61})
+
+    found = as_arrays(columns, [record, None])
+
+    np.testing.assert_array_equal(found["bins"], [[1, 2, 3], [math.nan] * 3])
+    np.testing.assert_array_equal(found["age"], [61, math.nan])
+    assert is_missing(found["bins"]).tolist() == is_missing(found["age"]).tolist() == [False, True]
+    assert as_arrays(columns, [])["bins"].shape == (0, 3)

@@ -33,6 +33,8 @@ ODD = (
     *("<61", " < 61.0 ", "<60", ">61", ">100", "> 1e2", "<", "<-1", "<NaN", "<6_1", "<" + "9" * 400, "≤61"),
     *({"value": "<61", "unit": "a"}, {"value": ">100", "unit": "mmol/L"}, {"value": "<61", "unit": "stone"}),
     *({"value": "<2.5863183757920603", "unit": "mmol/L"}, {"value": 1e-3, "unit": "mmol/L"}, 60.999, 100.001, 100),
+    *([61, 61.5], [61, -0.0, 100], [0, 10**400], [61, "61"], [61, None], [True, 61], [[61, 61], [61, 61]]),
+    *({"value": [90, 90], "unit": "mg/dL"}, {"value": [5, 5.2, 5.4], "unit": "mmol/L"}, {"value": [61], "unit": "a"}),
 )
 TIMES = (
     *(None, "2026-03-03T09:30:00Z", "2025-12-24T18:00:00.25+01:00", "0001-01-01T00:00:00+00:00"),
@@ -45,7 +47,7 @@ TEXTS = (None, WHO, f"visit {WHO}", "", "x" * 201, "tab\there", "\x00", 17, Fals
 def contracts(draw):
     """Columns of every kind, under names that Python and msgspec might trip over."""
     names = draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=5, unique=True))
-    return {name: draw(st.one_of(NUMBERS, CATEGORIES, BOOLEANS)) for name in names}
+    return {name: draw(st.one_of(NUMBERS, CATEGORIES, BOOLEANS, ARRAYS)) for name in names}
 
 
 NAMES = ("age_years", "class", "class_", "self", "value", "unit", "column_0", "cls", "x", "patient_", "at_")
@@ -73,6 +75,12 @@ CATEGORIES = st.builds(
     lambda values, codes, required: Column(type="category", values=values, missing_if=codes, required=required),
     st.sampled_from([("female", "male"), ("none", "rest", "female"), ("a", "b", "a"), ("NaN", "61")]),
     *(CODES, st.booleans()),
+)
+ARRAYS = st.builds(
+    lambda unit, low_high, length, required: Column(
+        type="array", unit=unit[0], accepts=unit[1], loinc=unit[2], range=low_high, length=length, required=required
+    ),
+    *(UNITS, RANGES, st.sampled_from([2, 3]), st.booleans()),
 )
 BOOLEANS = st.builds(
     lambda codes, required: Column(type="boolean", missing_if=codes, required=required), CODES, st.booleans()
@@ -106,7 +114,7 @@ def judged(columns, record):
         found = check_record(columns, record)
     except RecordError as exc:
         return exc.code, exc.field, str(exc)
-    values = np.array(list(found.values.values()))
+    values = np.hstack(list(found.values.values()))
     return values.tobytes(), (found.at or NINE).timestamp(), found.patient, found.reference
 
 

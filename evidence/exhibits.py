@@ -593,23 +593,24 @@ def _robustness(probes: Sequence[Figures]) -> str:
     return _figure(drawing, said, "robustness", ("probe", "feature", "change in AUROC (95 %)"), listed)
 
 
+def attrition(flow: Figures) -> list[tuple[str, str, str, str]]:
+    """From the rows read, step by step, to the patients of each part: the step, its rows, how many are left after it,
+    and the events among them. What is left out counts down from what was read, and the parts add up to what is kept."""
+    left, parts = flow["read"], flow["parts"]
+    told = [("rows read", f"{left:,}", f"{left:,}", "")]
+    for reason, count in flow["dropped"].items():
+        left -= count
+        told.append((f"left out: {reason}", f"−{count:,}", f"{left:,}", ""))
+    kept, events = (sum(part[key] for part in parts.values()) for key in ("n", "events"))
+    told.append(("kept", f"{kept:,}", f"{left:,}", f"{events:,}"))
+    return [*told, *((name, f"{part['n']:,}", "", f"{part['events']:,}") for name, part in parts.items())]
+
+
 def _flow(flow: Figures) -> str:
-    lost = sum(flow["dropped"].values())
-    reasons = "".join(f"<li>{count:,} {escape(str(reason))}</li>" for reason, count in flow["dropped"].items())
-    parts = "".join(
-        f"<li><strong>{escape(name)}</strong> {part['n']:,} patients, {_count(part.get('events'))} events</li>"
-        for name, part in flow["parts"].items()
+    drawn = table(
+        "From the rows read to the patients of each part", ("step", "rows", "left", "events"), attrition(flow)
     )
-    kept = sum(part["n"] for part in flow["parts"].values())
-    left_out = (
-        f'<li class="lost"><strong>{lost:,} left out</strong><ul>{reasons}</ul></li>'
-        if lost
-        else '<li class="lost">none left out</li>'
-    )
-    return (
-        f'<ol class="flow"><li><strong>{flow["read"]:,} rows read</strong></li>{left_out}'
-        f"<li><strong>{kept:,} patients</strong><ul>{parts}</ul></li></ol>{_beyond(flow.get('beyond') or {})}"
-    )
+    return f"{drawn}{_beyond(flow.get('beyond') or {})}"
 
 
 def _beyond(counts: Figures) -> str:

@@ -65,12 +65,6 @@ caption { text-align: left; color: var(--muted); padding: 0 0 .4rem; }
 th, td { text-align: left; vertical-align: top; padding: .35rem 1.1rem .35rem 0; border-bottom: 1px solid var(--rule); }
 .lined td, .lined th { white-space: nowrap; }
 thead th { color: var(--muted); font-weight: 500; } tbody th { font-weight: 500; }
-.flow { padding: 0; margin: 0; list-style: none; max-width: 36rem; }
-.flow > li { border: 1px solid var(--rule); padding: .6rem .9rem; }
-.flow > li + li { margin-top: 1.5rem; position: relative; }
-.flow > li + li::before { content: "↓" / ""; position: absolute; top: -1.6rem; left: 1rem; color: var(--muted); }
-.flow > .lost { margin-left: 2.5rem; border-style: dashed; color: var(--muted); }
-.flow ul { margin: .2rem 0 0; padding-left: 1.1rem; }
 .facts { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .35rem 1.5rem; margin: 0; }
 .facts dt { font-size: 1rem; }
 pre { background: var(--soft); border: 1px solid var(--rule); padding: .8rem 1rem; margin: .4rem 0 1rem;
@@ -86,7 +80,7 @@ footer { color: var(--muted); font-size: .9rem; padding-top: 3rem; padding-botto
   @page { margin: 16mm; } body { font-size: 9.5pt; } header, main, footer { max-width: none; padding: 0; }
   nav, .skip, .exhibits details { display: none; } a { color: inherit; text-decoration: none; }
   .exhibits { grid-template-columns: 1fr 1fr; gap: 0 2rem; } h2, h3 { break-after: avoid; }
-  figure, .findings li, .flow > li, tr, .tiles div { break-inside: avoid; } .wide { overflow: visible; }
+  figure, .findings li, tr, .tiles div { break-inside: avoid; } .wide { overflow: visible; }
 }
 """
 

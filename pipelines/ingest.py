@@ -82,15 +82,16 @@ def _ingest(name: str, settings: Settings) -> Ingested:
     dropped = dropped_by_reason(refusals)
     path = settings.data / "records" / f"{name}.parquet"
     with ExitStack() as together:  # every file is written before the first takes its place
+
+        def written(suffix: str) -> Path:
+            return together.enter_context(replacing(path.with_suffix(suffix), ContractError))
+
         if held is not None:
-            events = together.enter_context(replacing(path.with_suffix(".events.parquet"), ContractError))
-            histories.save(held, spec, events)
-            counts = together.enter_context(replacing(path.with_suffix(".events.json"), ContractError))
-            counts.write_text(json.dumps(_counts(held), indent=1), encoding="utf-8")
-        partial = together.enter_context(replacing(path, ContractError))
-        records.save(read.records, spec, dropped, partial)
-    with replacing(path.with_suffix(".expectations.json"), ContractError) as partial:
-        partial.write_text(json.dumps([asdict(judgement) for judgement in judgements], indent=1), encoding="utf-8")
+            histories.save(held, spec, written(".events.parquet"))
+            written(".events.json").write_text(json.dumps(_counts(held), indent=1), encoding="utf-8")
+        told = json.dumps([asdict(judgement) for judgement in judgements], indent=1)
+        written(".expectations.json").write_text(told, encoding="utf-8")
+        records.save(read.records, spec, dropped, written(".parquet"))
     met = sum(judgement.success for judgement in judgements)
     return Ingested(name, rows, len(read.records), dropped, (met, len(judgements)), path, held)
 

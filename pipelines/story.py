@@ -41,18 +41,24 @@ def ingested(done: "Ingested") -> None:
     lost = _counts(done.dropped) or "none left out"
     say(f"[bold]ingest[/]    {done.rows} rows read, {done.kept} keep the contract ({lost}); "
         f"Great Expectations: {done.expectations[0]} of {done.expectations[1]} expectations met")  # fmt: skip
+    if (held := done.histories) is not None:
+        others = f", and {held.not_read} of codes that the spec does not name" if held.not_read else ""
+        say(f"          {held.read} events read{others}; {len(held.events)} distinct ones keep the contract")
+        for code, reasons in held.reasons.items():
+            say(f"          {escape(code)}: {_counts(reasons)}")
 
 
 def prepared(cohort: "Cohort") -> None:
-    from features.cohort import PARTS
+    from evidence.exhibits import attrition
+    from evidence.figures import flow
 
-    parts = []
-    for part in PARTS:
-        chosen = cohort.only(part)
-        if len(chosen):
-            parts.append(f"{part} {len(chosen)} ({chosen.y.mean():.0%} events)")
-    lost = f"; left out: {_counts(cohort.dropped)}" if cohort.dropped else ""
-    say(f"[bold]prepare[/]   {len(cohort)} patients: {', '.join(parts)}{lost}")
+    say(f"[bold]prepare[/]   {len(cohort)} patients, {cohort.y.mean():.1%} with the event")
+    drawn = Table(box=None, padding=(0, 1, 0, 0), show_edge=False, header_style="dim")
+    for heading in ("", "step", "rows", "left", "events"):
+        drawn.add_column(heading, justify="left" if heading in ("", "step") else "right")
+    for step in attrition(flow(cohort)):
+        drawn.add_row("         ", *map(escape, step))
+    Console(highlight=False).print(drawn)
 
 
 def trained(bundle: "Bundle") -> None:

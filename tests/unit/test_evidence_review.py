@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from evidence import review
-from evidence.exhibits import TITLES
+from evidence.exhibits import TITLES, attrition
 from evidence.report import Finding
 
 
@@ -63,6 +63,20 @@ def test_inputs_have_units_and_codes_and_what_was_beyond_detection_is_counted(in
 
     assert re.search(r"cholesterol_mg_dl\s+number\s+mg/dL\s+2093-3\s+none", text)
     assert re.search(r"ca125\s+1,204\s+no limit", text)
+
+
+def test_the_attrition_counts_down_from_the_rows_read_and_its_parts_add_up(full_report):
+    steps = attrition(full_report.figures["flow"])
+
+    assert steps == [
+        ("rows read", "803", "803", ""),
+        ("left out: the same row twice", "−2", "801", ""),
+        ("left out: cholesterol out of range", "−1", "800", ""),
+        ("kept", "800", "800", "400"),
+        ("train", "450", "", "210"),
+        ("test", "150", "", "70"),
+        ("external", "200", "", "120"),
+    ]
 
 
 def test_a_failed_finding_is_said_before_anything_else(invented_bundle, full_report):

@@ -23,6 +23,7 @@ from configs.errors import ContractError, RecordError
 from configs.spec import RESERVED_FIELDS, Column, Spec
 from features import units
 from features.definitions import Array, Profile
+from features.events import Events, Reducer
 from features.outcomes import as_key, as_number, as_text, classified, happened, observed, within_horizon
 from features.records import Records
 
@@ -36,16 +37,43 @@ ROUNDED = 1e-6
 """Two limits this close, relatively, are one that was written in two units."""
 LONGEST_TEXT = 200
 """Characters of a caller's own identifier."""
+MOST_EVENTS = 10_000
+"""Of one record: a minute's vital signs over a week."""
+EVENT_KEYS = ("time", "code", "value", "unit", "patient")
+ABSENT = object()
+"""Stands for a value that an event does not have: it happened, and that is all."""
+LATER = "at or after the time of prediction"
+TWICE = "twice"
+UNREAD = "a code that the model does not read"
+VALUELESS = "without a value"
+
+
+@dataclass(frozen=True)
+class History:
+    """The events of one record that count: `code` places in the Spec's `events`, `time` seconds since 1970, `value`s.
+
+    `places` are theirs among all that were sent; `ignored` counts the others, by reason.
+    """
+
+    code: list[int]
+    time: list[float]
+    value: list[float]
+    places: list[int]
+    ignored: dict[str, int]
 
 
 @dataclass(frozen=True)
 class Record:
-    """One checked record of a request: the contract's values, and what the caller said about it."""
+    """One checked record of a request: the contract's values, and what the caller said about it.
+
+    `values` holds every column, those of events computed as of `at`; `history` is None where no events were told.
+    """
 
     values: dict[str, Value]
     at: datetime | None
     patient: str | None
     reference: str | None
+    history: History | None = None
 
 
 @dataclass(frozen=True)
@@ -218,21 +246,38 @@ def _shown(value: Any) -> str:
     return f"a {type(value).__name__}"
 
 
-def check_record(columns: Mapping[str, Column], record: Any) -> Record:
+def check_record(
+    columns: Mapping[str, Column], record: Any, reducer: Reducer | None = None, received: datetime | None = None
+) -> Record:
     """The record of a request, checked: every column of the contract has its float, NaN where nothing was sent.
 
+    A `reducer` computes the columns of events, as of the record's own time, or else of when it was `received`.
     Raises RecordError for the first thing that is wrong.
     """
     if not isinstance(record, dict):
         raise RecordError("malformed", None, f"a record is an object of fields, not {_shown(record)}.")
+    fields = {name: column for name, column in columns.items() if column.event is None}
     for name in record:
-        if name not in columns and name not in RESERVED_FIELDS:
+        if name not in fields and name not in RESERVED_FIELDS:
             shown = name[:60]
-            raise RecordError("unknown_field", shown, f"{shown}: no such field. Known: {', '.join(columns)}.")
-    if record.get("events"):
+            said = f"{shown}: is computed from `events`" if name in columns else f"{shown}: no such field"
+            raise RecordError("unknown_field", shown, f"{said}. Known: {', '.join(fields)}.")
+    sent = record.get("events")
+    reads_events = reducer is not None and bool(reducer.events)
+    if sent and not reads_events:
         raise RecordError("unknown_field", "events", "events: this model reads no events.")
-    values = {name: check_value(name, column, record.get(name)) for name, column in columns.items()}
-    return Record(values, check_time(record.get("at")), _text("patient", record), _text("reference", record))
+    values = {name: check_value(name, column, record.get(name)) for name, column in fields.items()}
+    at, patient, reference = check_time(record.get("at")), _text("patient", record), _text("reference", record)
+    if reducer is None or not reads_events:
+        return Record(values, at, patient, reference)
+    as_of = at or received
+    if sent is not None and as_of is None:
+        raise RecordError("missing_field", "at", "at: the time of prediction is expected beside `events`.")
+    seconds = MISSING if as_of is None else as_of.timestamp()
+    history = None if sent is None else check_events(reducer.events, sent, patient, seconds)
+    computed = reduce_histories(reducer, [history], np.array([seconds]))
+    values |= {name: float(of_each[0]) for name, of_each in computed.items()}
+    return Record({name: values[name] for name in columns}, at, patient, reference, history)
 
 
 def as_arrays(columns: Mapping[str, Column], records: Sequence[Record | None]) -> dict[str, Array]:
@@ -251,9 +296,108 @@ def is_missing(values: Array | Profile) -> NDArray[np.bool_]:
     return np.isnan(values if values.ndim == 1 else values[:, 0])
 
 
-def _text(name: str, record: Mapping[str, Any]) -> str | None:
-    value = record.get(name)
+def times(records: Sequence[Record | None]) -> Array:
+    """Each record's own time of prediction, (n,), seconds since 1970; NaN where it tells none, or is None."""
+    return np.array([record.at.timestamp() if record and record.at else MISSING for record in records], np.float64)
+
+
+def check_events(events: Mapping[str, Column], sent: Any, patient: str | None, at: float) -> History:
+    """The events that came with one record of the `patient`, as of `at`, seconds since 1970, checked.
+
+    Raises RecordError for the first that is wrong, by its place: `events[3].unit`.
+    """
+    if not isinstance(sent, list):
+        raise RecordError("malformed", "events", f"events: a list of events is expected, not {_shown(sent)}.")
+    if len(sent) > MOST_EVENTS:
+        said = f"events: {len(sent)} are more than the {MOST_EVENTS} of one record; send those of the windows alone."
+        raise RecordError("too_many_events", "events", said)
+    places = {code: place for place, code in enumerate(events)}
+    found = []
+    for position, event in enumerate(sent):
+        name = f"events[{position}]"
+        if not isinstance(event, dict) or not set(event) <= set(EVENT_KEYS):
+            raise RecordError("malformed", name, f"{name}: an object of {', '.join(EVENT_KEYS)} is expected.")
+        whose = _text("patient", event, f"{name}.patient")
+        patient = patient or whose
+        if whose not in (None, patient):
+            said = f"{name}.patient: is not whose the record, or another of its events, is; send each with its own."
+            raise RecordError("two_patients", f"{name}.patient", said)
+        code = event.get("code")
+        if not isinstance(code, str):
+            raise RecordError("malformed", f"{name}.code", f"{name}.code: a code is expected, not {_shown(code)}.")
+        if code not in events:
+            found.append((-1, MISSING, MISSING))
+            continue
+        time = check_time(event.get("time"), f"{name}.time")
+        if time is None:
+            raise RecordError("missing_field", f"{name}.time", f"{name}.time: is missing; every event has its own.")
+        value = check_event(name, events[code], event.get("value", ABSENT), event.get("unit"))
+        found.append((places[code], time.timestamp(), value))
+    return settled(found, at)
+
+
+def check_event(name: str, column: Column, value: Any, unit: Any) -> float:
+    """The value of one event in its code's own unit, NaN where it has none; 1 where it is ABSENT and just happened.
+
+    Raises RecordError, naming `NAME.value` or `NAME.unit`, as `check_value` does, and for a number without a unit.
+    """
+    if value is ABSENT:
+        value = True if column.type == "boolean" else None
+    try:
+        found = check_value(f"{name}.value", column, {"value": value, "unit": unit})
+    except RecordError as exc:
+        if exc.code != "unit":
+            raise
+        raise RecordError("unit", f"{name}.unit", str(exc).replace(".value", ".unit", 1)) from exc
+    if unit is None and column.unit not in (None, "1") and found == found:
+        expected = ", ".join((column.unit or "", *column.accepts))
+        raise RecordError("unit", f"{name}.unit", f"{name}.unit: a number needs its unit, one of: {expected}.")
+    assert isinstance(found, float)  # the Spec lets no event be an array
+    return found
+
+
+def settled(found: Iterable[tuple[int, float, float]], at: float) -> History:
+    """The history of checked events (code, -1 if it is not read; time; value) as of `at`: each once, none later."""
+    history = History([], [], [], [], {})
+    known: set[tuple[int, float, float]] = set()
+    for place, event in enumerate(found):
+        code, time, value = event
+        if code < 0:
+            why = UNREAD
+        elif not time < at:
+            why = LATER
+        elif value != value:
+            why = VALUELESS
+        elif event in known:
+            why = TWICE
+        else:
+            known.add(event)
+            history.code.append(code)
+            history.time.append(time)
+            history.value.append(value)
+            history.places.append(place)
+            continue
+        history.ignored[why] = history.ignored.get(why, 0) + 1
+    return history
+
+
+def reduce_histories(reducer: Reducer, histories: Sequence[History | None], at: Array) -> dict[str, Array]:
+    """The columns of events of n records, (n,), as of `at` (n,)."""
+    told = [history or History([], [], [], [], {}) for history in histories]
+    events = Events(
+        np.repeat(np.arange(len(told)), [len(history.time) for history in told]),
+        np.array([time for history in told for time in history.time], np.float64),
+        np.array([code for history in told for code in history.code], np.int64),
+        np.array([value for history in told for value in history.value], np.float64),
+    )
+    sent: NDArray[np.bool_] = np.array([history is not None for history in histories], bool)
+    return reducer.reduce(events, np.arange(len(told)), at, sent)
+
+
+def _text(key: str, record: Mapping[str, Any], name: str = "") -> str | None:
+    value = record.get(key)
     if value is not None and not (isinstance(value, str) and is_text(value)):
+        name = name or key
         raise RecordError("malformed", name, f"{name}: 1 to {LONGEST_TEXT} printable characters are expected.")
     return value
 
@@ -263,8 +407,8 @@ def is_text(value: str) -> bool:
     return 0 < len(value) <= LONGEST_TEXT and value.isprintable()
 
 
-def check_time(value: Any) -> datetime | None:
-    """A time of prediction in UTC, None if there is none. Raises RecordError if it is no time with its offset."""
+def check_time(value: Any, name: str = "at") -> datetime | None:
+    """A time in UTC, None if there is none. Raises RecordError if it is no time with its offset."""
     if value is None:
         return None
     try:
@@ -273,7 +417,8 @@ def check_time(value: Any) -> datetime | None:
             return moment.astimezone(UTC)
     except (TypeError, ValueError, OverflowError):  # overflow: in UTC it is before year 1 or after year 9999
         pass
-    raise RecordError("malformed", "at", "at: an ISO 8601 time with its offset is expected, 2026-11-23T09:30:00Z.")
+    said = f"{name}: an ISO 8601 time with its offset is expected, 2026-11-23T09:30:00Z."
+    raise RecordError("malformed", name, said)
 
 
 def translate(column: Column, raw: Any) -> Any:

@@ -12,20 +12,35 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
-from msgspec import Meta
-from msgspec.structs import astuple
+from msgspec import UNSET, Meta, UnsetType
+from msgspec.structs import astuple, replace
 from numpy.typing import NDArray
 
 from configs.errors import RecordError
 from configs.spec import Column
 from features import units
-from features.columns import MISSING, check_record, check_time, check_value, detected, is_text
+from features.columns import (
+    ABSENT,
+    MISSING,
+    MOST_EVENTS,
+    History,
+    check_event,
+    check_record,
+    check_time,
+    check_value,
+    detected,
+    is_text,
+    reduce_histories,
+    settled,
+)
+from features.events import Reducer
 
 Matrix = NDArray[np.float64]
 
 TOLD = ("at", "patient", "reference")
 """What a caller may say about a record, beside its columns."""
 UNTOLD = (None, None, None)
+UNREAD_CODE = (-1, MISSING, MISSING)
 
 
 class Quantity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,14 +50,25 @@ class Quantity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     unit: str
 
 
+class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Something that happened to a patient, or was measured; without a `value` it just happened."""
+
+    time: str
+    code: str
+    value: float | bool | str | UnsetType | None = UNSET
+    unit: str | None = None
+    patient: str | None = None
+
+
 @dataclass(frozen=True)
 class Checked:
     """Records that keep the contract, and why the others do not.
 
     `values` (n, w) are checked values in the contract's order of columns, an array's numbers side by side; `at` (n,)
-    the times of prediction in seconds since 1970. `cells` are the n records as they came, in that order, and behind it
-    the time of prediction where one was told; no identifier. `errors` maps a position among all that were sent to its
-    error.
+    the times of prediction in seconds since 1970. `cells` are the n records as they came, in that order but for what is
+    computed; behind them the events that count, where the contract has events, and the time of prediction where one was
+    told; no identifier. `ignored` says of each record how many events did not count, by reason. `errors` maps a
+    position among all that were sent to its error.
     """
 
     values: Matrix
@@ -50,6 +76,7 @@ class Checked:
     patients: list[str | None]
     references: list[str | None]
     cells: list[tuple[Any, ...]]
+    ignored: list[dict[str, int]]
     errors: dict[int, RecordError]
 
 
@@ -73,14 +100,17 @@ class _Numbers(dict[Any, Any]):
 
 
 class Contract:
-    """A disease's contract, ready to check. `record` is the type of a record that msgspec takes as it stands."""
+    """A disease's contract, ready to check. `record` is the type of a record that msgspec takes as it stands, `fields`
+    are what it holds of a patient."""
 
-    def __init__(self, columns: Mapping[str, Column]) -> None:
+    def __init__(self, columns: Mapping[str, Column], events: Mapping[str, Column] | None = None) -> None:
+        """`events`: the codes' contracts, where some of the `columns` are computed from events."""
         self.columns = columns
-        for column in columns.values():
+        self.reducer = Reducer(columns, events or {})
+        self._sent = {name: column for name, column in columns.items() if column.event is None}
+        for column in (*self._sent.values(), *(events or {}).values()):
             for unit in column.accepts:  # worked out here, so that no request waits for it
                 units.conversion(unit, column.unit or unit, column.loinc)
-        self._count = len(columns)
         lengths = [column.length or 1 for column in columns.values()]
         ends = np.cumsum(lengths).tolist()
         self.starts = dict(zip(columns, (end - length for end, length in zip(ends, lengths, strict=True)), strict=True))
@@ -89,18 +119,25 @@ class Contract:
         self._arrays = [
             (place, column.length) for place, column in enumerate(columns.values()) if column.length is not None
         ]
+        self._computed = [place for place, column in enumerate(columns.values()) if column.event is not None]
+        self._events = {
+            code: (place, column, *_plain(column)) for place, (code, column) in enumerate((events or {}).items())
+        }
         self._tables: list[tuple[int, Callable[[Any], Any]]] = []
         fields: list[Any] = []
         names = {}
-        for place, (name, column) in enumerate(columns.items()):
+        for place, (name, column) in enumerate(self._sent.items()):
             field = f"column_{place}"  # a column may be named `class`, and its neighbour `class_`
             names[field] = name
             kind, table = _typed(column)
             if table is not None:
                 self._tables.append((place, table.__getitem__))
             fields.append((field, kind) if column.required else (field, kind | None, None))
+        if events:
+            fields.append(("events", list[Event] | None, None))
         fields += [(name, str | None, None) for name in TOLD]
-        self._fields = msgspec.json.encode([*columns, "at"])
+        self.fields = (*self._sent, "events") if events else tuple(self._sent)
+        self._head = msgspec.json.encode([*self.fields, "at"])
         self.record: Any = msgspec.defstruct(
             "Record", fields, rename=names, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
         )
@@ -122,7 +159,7 @@ class Contract:
 
     def _all(self, records: Sequence[Any], received: datetime) -> Checked:
         """All records, each of which msgspec took. Raises TypeError or RecordError if one is odd."""
-        width, tables = self._count, self._tables
+        width, tables = len(self._sent), self._tables
         cells = [astuple(record) for record in records]
         rows = []
         for cells_of_one in cells:
@@ -131,17 +168,17 @@ class Contract:
                 row[place] = number_of(row[place])
             rows.append(row)
         try:
-            values = np.array(self._flat(rows), np.float64)
+            values = np.array(self._whole(rows), np.float64)
         except TypeError:
-            values = np.array(self._flat([self._scaled(row) for row in rows]), np.float64)
+            values = np.array(self._whole([self._scaled(row) for row in rows]), np.float64)
         values = values.reshape(len(rows), self._width)
         values += 0.0  # minus zero becomes zero: equal values have equal bits
         patients: list[str | None] = [None] * len(cells)
         references: list[str | None] = [None] * len(cells)
         at = np.full(len(cells), received.timestamp())
         kept = [cells_of_one[:-2] for cells_of_one in cells]
-        for place in [place for place, cells_of_one in enumerate(cells) if cells_of_one[width:] != UNTOLD]:
-            told, patient, reference = cells[place][width:]
+        for place in [place for place, cells_of_one in enumerate(cells) if cells_of_one[-3:] != UNTOLD]:
+            told, patient, reference = cells[place][-3:]
             time = check_time(told)
             for text in (patient, reference):
                 if text is not None and not is_text(text):
@@ -149,15 +186,58 @@ class Contract:
             patients[place], references[place] = patient, reference
             if time is not None:
                 at[place] = time.timestamp()
-                kept[place] = (*kept[place][:width], time.isoformat())
-        return Checked(values, at, patients, references, kept, {})
+                kept[place] = (*kept[place][:-1], time.isoformat())
+        if not self._events:
+            return Checked(values, at, patients, references, kept, [{}] * len(cells), {})
+        histories = []
+        for place, (cells_of_one, moment) in enumerate(zip(cells, at.tolist(), strict=True)):
+            history = self._history(cells_of_one[width], patients[place], moment)
+            if history is not None:
+                kept[place] = (*kept[place][:width], _kept(cells_of_one[width], history), kept[place][-1])
+            histories.append(history)
+        for name, computed in reduce_histories(self.reducer, histories, at).items():
+            values[:, self.starts[name]] = computed
+        ignored = [history.ignored if history else {} for history in histories]
+        return Checked(values, at, patients, references, kept, ignored, {})
+
+    def _history(self, sent: list[Event] | None, patient: str | None, at: float) -> History | None:
+        """The events of one record, checked. Raises TypeError or RecordError if one is odd."""
+        if sent is None:
+            return None
+        if len(sent) > MOST_EVENTS:
+            raise TypeError
+        found = []
+        for event in sent:
+            if event.patient is not None and event.patient != patient:
+                raise TypeError
+            if event.code not in self._events:
+                found.append(UNREAD_CODE)
+                continue
+            place, column, unit, low, high = self._events[event.code]
+            value: Any = event.value
+            if value.__class__ is not float or event.unit != unit or not low <= value <= high:
+                value = check_event("", column, ABSENT if value is UNSET else value, event.unit)
+            time = check_time(event.time)
+            assert time is not None  # msgspec demands one
+            found.append((place, time.timestamp(), value + 0.0))
+        return settled(found, at)
 
     def _scaled(self, row: Sequence[Any]) -> list[Any]:
         """A row whose quantities are numbers of the canonical unit. Raises RecordError."""
         return [
             check_value(name, column, {"value": cell.value, "unit": cell.unit}) if isinstance(cell, Quantity) else cell
-            for cell, (name, column) in zip(row, self.columns.items(), strict=True)
+            for cell, (name, column) in zip(row, self._sent.items(), strict=True)
         ]
+
+    def _whole(self, rows: list[list[Any]]) -> list[list[Any]]:
+        """Rows of what was sent, with room in their places for what is computed, and arrays' numbers in the row."""
+        if not self._computed and not self._arrays:
+            return rows
+        whole = [row.copy() for row in rows]  # they are asked for once more if one holds a quantity
+        for place in self._computed:
+            for row in whole:
+                row.insert(place, MISSING)
+        return self._flat(whole)
 
     def _flat(self, rows: list[list[Any]]) -> list[list[Any]]:
         """Rows whose arrays' numbers stand in the row itself."""
@@ -182,11 +262,12 @@ class Contract:
         patients: list[str | None] = []
         references: list[str | None] = []
         kept: list[tuple[Any, ...]] = []
+        ignored: list[dict[str, int]] = []
         errors: dict[int, RecordError] = {}
         for position, item in enumerate(records):
             raw = msgspec.to_builtins(item) if isinstance(item, self.record) else item
             try:
-                record = check_record(self.columns, raw)
+                record = check_record(self.columns, raw, self.reducer, received)
             except RecordError as exc:
                 errors[position] = exc
                 continue
@@ -194,13 +275,30 @@ class Contract:
             at.append((record.at or received).timestamp())
             patients.append(record.patient)
             references.append(record.reference)
-            kept.append((*map(raw.get, self.columns), record.at.isoformat() if record.at else None))
+            history = record.history
+            told = [] if not self._events else [_kept(raw["events"], history) if history else None]
+            kept.append((*map(raw.get, self._sent), *told, record.at.isoformat() if record.at else None))
+            ignored.append(history.ignored if history else {})
         values = np.array(self._flat(rows), np.float64).reshape(len(rows), self._width)
-        return Checked(values, np.array(at), patients, references, kept, errors)
+        return Checked(values, np.array(at), patients, references, kept, ignored, errors)
 
     def table(self, cells: Sequence[tuple[Any, ...]]) -> bytes:
         """Checked records as the ledger keeps them: JSON of the fields' names, once, and of the records' cells."""
-        return b'{"fields":%s,"rows":%s}' % (self._fields, msgspec.json.encode(cells))
+        return b'{"fields":%s,"rows":%s}' % (self._head, msgspec.json.encode(cells))
+
+
+def _kept(sent: Sequence[Any], history: History) -> list[Event]:
+    """The events that count, as they came, of nobody by name."""
+    chosen = (msgspec.convert(sent[place], Event) for place in history.places)
+    return [event if event.patient is None else replace(event, patient=None) for event in chosen]
+
+
+def _plain(column: Column) -> tuple[str | None, float, float]:
+    """The unit and the range of an event's number that is taken as it stands; an empty range where none is."""
+    plain = column.type == "number" and not (column.missing_if or column.below_detection or column.above_detection)
+    if not plain or column.range is None:
+        return None, np.inf, -np.inf
+    return column.unit, *column.range
 
 
 def _converted(item: Any, kind: Any) -> Any:

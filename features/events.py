@@ -45,10 +45,16 @@ class Reducer:
 
     def __init__(self, columns: Mapping[str, Column], events: Mapping[str, Column]) -> None:
         """`columns` that name no event are passed over; `events` are the codes' contracts, in the order of `code`."""
+        self.events = events
         codes = {code: place for place, code in enumerate(events)}
         reduced = {name: column for name, column in columns.items() if column.event is not None}
         self.names = tuple(reduced)
         self._code = np.array([codes[column.event or ""] for column in reduced.values()], np.int64)
+        self._happens = np.array([column.type == "boolean" for column in events.values()], bool)
+        happened = np.array([column.reduce in ("count", "time_since") for column in reduced.values()], bool)
+        happened &= self._happens[self._code]
+        self._code[happened] += len(codes)
+        self._doubles = bool(happened.any())
         self._window = np.array([column.window_seconds for column in reduced.values()], np.float64)
         self._seconds = np.array([_unit_of_time(column) for column in reduced.values()], np.float64)
         kinds = np.array([column.reduce for column in reduced.values()], np.str_)
@@ -61,16 +67,28 @@ class Reducer:
         A window holds the events with at - window <= time < at: what is known at or after the time of prediction never
         counts. An event that stands there twice, alike in patient, code, time and value, counts once. Several values of
         one moment are that moment's mean for `last` and `first`, and stand side by side for all others. `count` of an
-        empty window is 0 where the patient's events were `told` (n,), and NaN where they were not. `slope` is the least
-        squares line's and needs two moments. Where `at` is NaN all is.
+        empty window is 0 where the patient's events were `told` (n,), and NaN where they were not. `count` and
+        `time_since` of a boolean are of the true ones. `slope` is the least squares line's and needs two moments.
+        Where `at` is NaN all is.
         """
-        laid = _Laid.out(events)
+        laid = _Laid.out(self._with_happened(events))
         out = np.full((len(at), len(self.names)), np.nan)
         step = max(1, AT_ONCE // max(1, len(self.names)))
         for start in range(0, len(at), step):
             rows = slice(start, start + step)
             self._fill(out[rows], laid, patient[rows], at[rows], told[rows])
         return dict(zip(self.names, out.T, strict=True))
+
+    def _with_happened(self, events: Events) -> Events:
+        """The events, and the booleans among them that are true once more, under a code of their own."""
+        if not self._doubles:
+            return events
+        true = self._happens[events.code] & (events.value != 0)
+        code = np.concatenate([events.code, events.code[true] + len(self._happens)])
+        patient, time, value = (
+            np.concatenate([of_each, of_each[true]]) for of_each in (events.patient, events.time, events.value)
+        )
+        return Events(patient, time, code, value)
 
     def _fill(self, out: Array, laid: "_Laid", patient: Whole, at: Array, told: NDArray[np.bool_]) -> None:
         """Write each row's columns into `out` (n, c)."""

@@ -1,6 +1,7 @@
 """Invented records that keep the contract: for self-tests, examples and parity checks. No patient is in them."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -8,30 +9,75 @@ import numpy as np
 from configs.spec import Column
 
 SHARE_MISSING = 0.2
+MOST_EVENTS = 8
+"""Of one code in one record."""
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+"""The time of prediction of a record with events."""
+LONGEST_BEFORE = timedelta(days=3652)
+"""How long before it an event may lie, where a column reads all of the past."""
 
 
-def draw(columns: Mapping[str, Column], n: int, seed: int) -> list[dict[str, Any]]:
-    """`n` random valid records, as a request holds them: values uniform in their range, some optional ones left out."""
+def draw(
+    columns: Mapping[str, Column], n: int, seed: int, events: Mapping[str, Column] | None = None
+) -> list[dict[str, Any]]:
+    """`n` random valid records, as a request holds them: values uniform in their range, some optional ones left out.
+
+    With `events`, the codes' contracts, most of them tell what happened before `AT`, most of it lately.
+    """
     generator = np.random.default_rng(seed)
     records = []
     for _ in range(n):
-        record = {}
-        for name, column in columns.items():
+        record: dict[str, Any] = {}
+        for name, column in _sent(columns).items():
             place, left_out = generator.random(2).tolist()
             if column.required or left_out >= SHARE_MISSING:
                 record[name] = _value(column, place)
                 if column.length is not None:
                     record[name] = [_value(column, place)[0] for place in generator.random(column.length).tolist()]
+        if events and generator.random() >= SHARE_MISSING:
+            record |= {"at": AT.isoformat(), "events": []}
+            for code in events:
+                longest = _longest(columns, code)
+                for _ in range(generator.integers(0, MOST_EVENTS, endpoint=True)):
+                    place, ago = generator.random(2).tolist()
+                    record["events"].append(_event(code, events[code], place, ago**3 * longest))
         records.append(record)
     return records
 
 
-def edges(columns: Mapping[str, Column]) -> list[dict[str, Any]]:
-    """The corners of the contract: everything lowest, everything highest, and nothing but what is required."""
-    lowest = {name: _value(column, 0.0) for name, column in columns.items()}
-    highest = {name: _value(column, 1.0) for name, column in columns.items()}
+def edges(columns: Mapping[str, Column], events: Mapping[str, Column] | None = None) -> list[dict[str, Any]]:
+    """The corners of the contract: everything lowest, everything highest, and nothing but what is required.
+
+    With `events`, each code falls from its highest to its lowest value, or rises, from the beginning of its longest
+    window to the last moment before `AT`.
+    """
+    lowest = {name: _value(column, 0.0) for name, column in _sent(columns).items()}
+    highest = {name: _value(column, 1.0) for name, column in _sent(columns).items()}
     fewest = {name: _value(column, 0.5) for name, column in columns.items() if column.required}
+    if events:
+        for corner, last in ((lowest, 0.0), (highest, 1.0)):
+            told = [
+                _event(code, column, place, ago)
+                for code, column in events.items()
+                for place, ago in ((1 - last, _longest(columns, code)), (last, timedelta(seconds=1)))
+            ]
+            corner |= {"at": AT.isoformat(), "events": told}
     return [lowest, highest, fewest]
+
+
+def _sent(columns: Mapping[str, Column]) -> dict[str, Column]:
+    return {name: column for name, column in columns.items() if column.event is None}
+
+
+def _longest(columns: Mapping[str, Column], code: str) -> timedelta:
+    """How long before the time of prediction an event of this code may lie."""
+    windows = [column.window_seconds for column in columns.values() if column.event == code]
+    return timedelta(seconds=min(max(windows, default=np.inf), LONGEST_BEFORE.total_seconds()))
+
+
+def _event(code: str, column: Column, place: float, ago: timedelta) -> dict[str, Any]:
+    event = {"time": (AT - max(ago, timedelta(seconds=1))).isoformat(), "code": code, "value": _value(column, place)}
+    return event if column.unit is None else {**event, "unit": column.unit}
 
 
 def _value(column: Column, place: float) -> Any:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from configs.errors import BundleError
 from features import build
-from features.columns import Record, as_arrays, check_record
+from features.columns import Record, as_arrays, check_record, times
 from features.contract import Contract
 from models import conformal, decision
 from models.bundle import Bundle
@@ -47,7 +47,7 @@ class Predictor:
         self.spec = bundle.spec
         self.plan = build.plan(bundle.spec)
         self._session = Session(bundle.model)
-        self.contract = Contract(self.spec.columns)
+        self.contract = Contract(self.spec.columns, self.spec.events)
         read = {column for feature in self.plan.features for column in feature.reads}
         self._read = [name for name in self.spec.columns if name in read]
         self._bands: list[str | None] = [None, *bundle.thresholds]
@@ -61,13 +61,11 @@ class Predictor:
 
     def check(self, record: Any) -> Record:
         """The record, checked against the contract. Raises RecordError."""
-        return check_record(self.spec.columns, record)
+        return check_record(self.spec.columns, record, self.contract.reducer)
 
     def features(self, records: Sequence[Record]) -> Matrix:
         """The feature matrix (n, d) of checked records, through the same door as the cohort's."""
-        values = as_arrays(self.spec.columns, records)
-        at = np.array([record.at.timestamp() if record.at else np.nan for record in records])
-        return build.build(self.plan, values, at)
+        return build.build(self.plan, as_arrays(self.spec.columns, records), times(records))
 
     def matrix(self, values: NDArray[np.float64], at: NDArray[np.float64]) -> Matrix:
         """The feature matrix (n, d) of values (n, w) that `contract` checked, through the same door."""
@@ -152,7 +150,8 @@ class Predictor:
         name = f"{self.spec.name} {self.bundle.digest[:12]}"
         try:
             cases = self.bundle.selftest["cases"]
-            X = self.features([self.check(case["record"]) for case in cases])
+            checked = [self.check(case["record"]) for case in cases]
+            X, at = self.features(checked), times(checked)
             recorded = np.array([[np.nan if v is None else v for v in case["features"]] for case in cases], np.float32)
             expected = np.array([[float(case["risk"]), *case.get("risks", ())] for case in cases])
             risks = self._told(X)
@@ -163,7 +162,7 @@ class Predictor:
                 f"{name}: self-test: {len(cases)} cases of features {recorded.shape}; {X.shape} is expected."
             )
         served = self.contract.check([case["record"] for case in cases], datetime.fromtimestamp(0, UTC))
-        if served.errors or self.matrix(served.values, np.full(len(cases), np.nan)).tobytes() != X.tobytes():
+        if served.errors or self.matrix(served.values, at).tobytes() != X.tobytes():
             raise BundleError(f"{name}: self-test: the server's way to the features gives other bits than this one's.")
         if not np.allclose(X, recorded, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True):
             raise BundleError(

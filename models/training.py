@@ -17,7 +17,8 @@ from configs.settings import ROOT
 from configs.spec import Outcome, Spec
 from features.build import Plan, build
 from features.cohort import Cohort, class_counts
-from features.columns import as_arrays, check_record
+from features.columns import as_arrays, check_record, times
+from features.events import Reducer
 from features.synthetic import draw, edges
 from models import bundle as bundles
 from models import conformal
@@ -98,8 +99,8 @@ def train(spec: Spec, plan: Plan, cohort: Cohort, folder: Path) -> Bundle:
     thresholds = operating_points(spec.operating_points, risk, patients.y)
     fitted = fit_family(chosen, plan, patients, seed)
 
-    random_rows = _features(spec, plan, draw(spec.columns, RANDOM_RECORDS, seed))
-    cases = [*edges(spec.columns), *draw(spec.columns, SELF_TEST_RECORDS, seed + 1)]
+    random_rows = _features(spec, plan, draw(spec.columns, RANDOM_RECORDS, seed, spec.events))
+    cases = [*edges(spec.columns, spec.events), *draw(spec.columns, SELF_TEST_RECORDS, seed + 1, spec.events)]
     case_rows = _features(spec, plan, cases)
     parity = 0.0
 
@@ -173,8 +174,9 @@ def _compare(outcome: Outcome, log_odds: NDArray[np.float64], train: Cohort) -> 
 
 
 def _features(spec: Spec, plan: Plan, records: list[dict[str, Any]]) -> NDArray[np.float32]:
-    checked = [check_record(spec.columns, record) for record in records]
-    return build(plan, as_arrays(spec.columns, checked), np.full(len(records), np.nan))
+    reducer = Reducer(spec.columns, spec.events)
+    checked = [check_record(spec.columns, record, reducer) for record in records]
+    return build(plan, as_arrays(spec.columns, checked), times(checked))
 
 
 def _self_test(

@@ -15,7 +15,8 @@ from evidence.case import Rival
 from evidence.report import Finding, Report
 from features import build, cohort
 from features.cohort import Cohort
-from features.columns import as_arrays, check_record
+from features.columns import as_arrays, check_record, times
+from features.events import Reducer
 from features.records import Records
 from ledger import confirmed, reviews
 from ledger.confirmed import Confirmed
@@ -135,18 +136,18 @@ def make(engine: Engine, champion: Promotion, patients: Cohort, settings: Settin
 def _records(spec: Spec, found: Confirmed) -> tuple[Records, list[Place], int]:
     """The confirmed records, checked again, oldest first, with their places; and how many the contract now refuses."""
     checked, rows = [], []
+    reducer = Reducer(spec.columns, spec.events)
     for row, record in enumerate(found.records):
         try:
-            checked.append(check_record(spec.columns, record))
+            checked.append(check_record(spec.columns, record, reducer))
             rows.append(row)
         except RecordError:  # of an earlier contract
             continue
     places = [found.places[row] for row in rows]
     whose = [found.patients[row] or f"{place[0]}-{place[1]}" for row, place in zip(rows, places, strict=True)]
     values = as_arrays(spec.columns, checked)
-    at: NDArray[np.float64] = np.array([record.at.timestamp() if record.at else np.nan for record in checked])
     return (
-        Records(values, found.outcomes[rows], np.array(whose, dtype=np.str_), at),
+        Records(values, found.outcomes[rows], np.array(whose, dtype=np.str_), times(checked)),
         places,
         len(found.records) - len(rows),
     )

@@ -30,6 +30,7 @@ class Item(msgspec.Struct, omit_defaults=True):
     """One prediction of an answer. `version` stands there if it is not the answer's own.
 
     `set`: the outcomes that cannot be ruled out, where the bundle has sets. `abstained`: why there is no band.
+    `ignored`: how many of the record's events did not count, by reason.
     """
 
     id: str
@@ -38,6 +39,7 @@ class Item(msgspec.Struct, omit_defaults=True):
     missing: list[str]
     set: list[str] | UnsetType = UNSET
     abstained: str | UnsetType = UNSET
+    ignored: dict[str, int] | UnsetType = UNSET
     version: int | UnsetType = UNSET
     explanation: Explanation | UnsetType = UNSET
 
@@ -157,13 +159,13 @@ class Call:
             possible_each = predictor.sets(scored.risks)
             sets = None if possible_each is None else conformal.labels(possible_each, predictor.outcomes)
             abstained = predictor.abstains(scored.risks, scored.missing)
-            rows = zip(part.good, scored.risks.tolist(), scored.bands, scored.missing, strict=True)
-            for position, (place, risk, band, missing) in enumerate(rows):
+            rows = zip(part.good, scored.risks.tolist(), scored.bands, scored.missing, scored.ignored, strict=True)
+            for position, (place, risk, band, missing, ignored) in enumerate(rows):
                 explanation = told[position] if told else UNSET
                 possible = sets[position] if sets else UNSET
                 why = (abstained[position] if abstained else None) or UNSET
                 said = prediction_id(number, position)
-                items[place] = Item(said, risk, band, missing, possible, why, other, explanation)
+                items[place] = Item(said, risk, band, missing, possible, why, ignored or UNSET, other, explanation)
         body = {"model": self.version.model, "version": self.version.number, "predictions": items}
         return msgspec.json.encode(body)
 

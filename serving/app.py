@@ -208,10 +208,12 @@ def routes(runtime: Runtime, bodies: Bodies) -> App:
 
     async def model(request: Request) -> Response:
         champion, version = runtime.model(request.path_params["name"])
+        spec = version.predictor.spec
         return _json(
             {
                 "card": card(version.predictor.bundle, version.number, champion.report),
-                "contract": schemas.contract(version.predictor.spec),
+                "contract": schemas.contract(spec.columns),
+                **({"events": schemas.contract(spec.events)} if spec.events else {}),
                 "operating_points": version.predictor.bundle.thresholds,
             }
         )

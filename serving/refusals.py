@@ -35,11 +35,15 @@ class Tally:
         self._writing = threading.Lock()
 
     def add(self, model: str, errors: Iterable[RecordError], fields: Collection[str]) -> None:
-        """Count them; a field that is none of `fields`, the contract's, is a caller's own text and counts as ""."""
+        """Count them; a field that is none of `fields`, the contract's, is a caller's own text and counts as "".
+
+        Whichever of its events it was, and whatever was wrong with it, the field is `events`.
+        """
         with self._counting:
             for error in errors:
-                field = error.field if error.field in fields else None
-                self._counts[model, error.code, field or ""] += 1
+                field = error.field or ""
+                field = "events" if field.startswith("events[") else field
+                self._counts[model, error.code, field if field in fields else ""] += 1
 
     def put(self, engine: Engine) -> None:
         """Put what came since the last time on record; it waits for a disk. Raises LedgerError, and keeps it then."""

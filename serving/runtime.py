@@ -314,7 +314,7 @@ class Runtime:
         """For the record: which field broke the contract, and how. An answer that is given again is not counted again,
         nor one that never came: what is sent once more would count twice."""
         if call.errors:
-            fields = {field for part in call.parts for field in part.version.predictor.spec.columns}
+            fields = {field for part in call.parts for field in part.version.predictor.contract.fields}
             self._refused.add(name, call.errors, fields)
 
     async def _explainable(self, version: Version) -> None:

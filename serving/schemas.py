@@ -8,7 +8,7 @@ import msgspec
 
 from configs.spec import Column, Spec
 from evidence.report import Verdict
-from features.columns import LONGEST_TEXT
+from features.columns import LONGEST_TEXT, MOST_EVENTS
 from features.synthetic import draw
 from models.conformal import LABELS
 
@@ -94,23 +94,59 @@ def record_schema(spec: Spec) -> dict[str, Any]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"One record of {spec.name}: {spec.title}",
         "type": "object",
-        "properties": {**{name: _field(column) for name, column in spec.columns.items()}, **OWN},
+        "properties": _fields(spec),
         "required": [name for name, column in spec.columns.items() if column.required],
         "additionalProperties": False,
-        "examples": draw(spec.columns, EXAMPLES, EXAMPLE_SEED),
+        "examples": draw(spec.columns, EXAMPLES, EXAMPLE_SEED, spec.events),
     }
 
 
 def columns_schema(spec: Spec) -> dict[str, Any]:
     """The JSON Schema of several records as columns, each a list with one value a record."""
-    fields = {name: _field(column) for name, column in spec.columns.items()} | OWN
     return {
         "title": f"Records of {spec.name}, as columns of one length",
         "type": "object",
-        "properties": {name: {"type": "array", "minItems": 1, "items": field} for name, field in fields.items()},
+        "properties": {name: {"type": "array", "minItems": 1, "items": field} for name, field in _fields(spec).items()},
         "required": [name for name, column in spec.columns.items() if column.required],
         "additionalProperties": False,
     }
+
+
+def _fields(spec: Spec) -> dict[str, Any]:
+    """What a record may hold: the columns that are sent, its events, and what a caller says about it."""
+    sent = {name: _field(column) for name, column in spec.fields.items()}
+    return sent | ({"events": _events(spec.events)} if spec.events else {}) | OWN
+
+
+def _events(events: Mapping[str, Column]) -> dict[str, Any]:
+    """A patient's events: each of its code's value and unit."""
+    codes = "; ".join(": ".join([code, *filter(None, [_about(column)])]) for code, column in events.items())
+    said = (
+        f"What happened to the patient, or was measured, in any order. Codes: {codes}. Another code is ignored, and so "
+        "is what lies at or after the time of prediction or stands here twice."
+    )
+    kinds = {column.type for column in events.values()}
+    values = [{"type": kind} for kind in ("number", "boolean", "string") if kind in kinds or kind == "string"]
+    properties = {
+        "time": {"type": "string", "format": "date-time", "description": "When, with its offset."},
+        "code": {"type": "string", "examples": list(events)},
+        "value": {"anyOf": [*values, {"type": "null"}], "description": "Absent: it happened."},
+        "unit": {"type": ["string", "null"], "description": "Of a number; it may be absent where the unit is 1."},
+        "patient": {**CALLERS_TEXT, "description": "The record's own, where it is told; another is refused."},
+    }
+    event = {"type": "object", "properties": properties, "required": ["time", "code"], "additionalProperties": False}
+    return {"anyOf": [_list(event, maxItems=MOST_EVENTS), {"type": "null"}], "description": said}
+
+
+def _about(column: Column) -> str:
+    """A column in words: what it is, its unit, its codes."""
+    about = [
+        column.description,
+        f"in {column.unit}" if column.unit else None,
+        f"LOINC {column.loinc}" if column.loinc else None,
+        f"SNOMED CT {column.snomed}" if column.snomed else None,
+    ]
+    return ", ".join(part for part in about if part)
 
 
 def _field(column: Column) -> dict[str, Any]:
@@ -148,20 +184,15 @@ def _field(column: Column) -> dict[str, Any]:
     if not column.required:
         missing: list[Any] = [None, *column.missing_if]
         values.append({"enum": missing, "description": "missing"})
-    about = [column.description, f"in {column.unit}" if column.unit else None]
-    about += [
-        f"LOINC {column.loinc}" if column.loinc else None,
-        f"SNOMED CT {column.snomed}" if column.snomed else None,
-    ]
-    said = ", ".join(part for part in about if part)
+    said = _about(column)
     return {"anyOf": values, **({"description": said} if said else {})}
 
 
-def contract(spec: Spec) -> dict[str, Any]:
-    """The columns' contract as a client reads it."""
+def contract(columns: Mapping[str, Column]) -> dict[str, Any]:
+    """The contract of columns, or of events, as a client reads it."""
     return {
         name: column.model_dump(mode="json", exclude={"from_", "map", "measured_at"})
-        for name, column in spec.columns.items()
+        for name, column in columns.items()
     }
 
 
@@ -290,6 +321,7 @@ def _answers() -> dict[str, dict[str, Any]]:
         "readiness": _object({"models": _map(_ref("model_state"))}),
         "model": _object(
             {"card": _ref("card"), "contract": _map(_ref("column")), "operating_points": _map(number)},
+            {"events": {**_map(_ref("column")), "description": "The codes of the events that it reads."}},
         ),
         "card": _object(
             {
@@ -377,6 +409,7 @@ def _answers() -> dict[str, dict[str, Any]]:
             {"id": text, "risk": risk, "band": band, "missing": _list(text)},
             {
                 **certain,
+                "ignored": {**_map(whole), "description": "How many of the record's events did not count, by reason."},
                 "version": {**whole, "description": "The version that answered, where it is not the answer's."},
                 "explanation": _ref("explanation"),
             },

@@ -18,7 +18,8 @@ class Scored:
     """What one version says of the n records that keep its contract, and why the others do not.
 
     `cells` are the records as they go on record, `features` (n, d), `risks` (n,), `missing` the columns without a value
-    of each. `errors` maps a position among all that were sent to its error.
+    of each, `ignored` how many of its events did not count, by reason. `errors` maps a position among all that were
+    sent to its error.
     """
 
     cells: list[tuple[Any, ...]]
@@ -29,6 +30,7 @@ class Scored:
     risks: NDArray[np.float64]
     bands: list[str | None]
     missing: list[list[str]]
+    ignored: list[dict[str, int]]
 
     def __len__(self) -> int:
         return len(self.cells)
@@ -44,6 +46,7 @@ class Scored:
             self.risks[start:stop],
             self.bands[start:stop],
             self.missing[start:stop],
+            self.ignored[start:stop],
         )
 
     @staticmethod
@@ -63,6 +66,7 @@ class Scored:
             np.concatenate([piece.risks for piece in pieces]),
             [band for piece in pieces for band in piece.bands],
             [names for piece in pieces for names in piece.missing],
+            [counts for piece in pieces for counts in piece.ignored],
         )
 
 
@@ -95,4 +99,5 @@ class Scorer:
             risks,
             predictor.bands(risks, predictor.abstains(risks, missing)),
             missing,
+            checked.ignored,
         )

@@ -59,7 +59,8 @@ def load(model: str, number: int, digest: str, settings: Settings, flush: Callab
     """
     predictor = Predictor(bundles.get(digest, settings))
     most = predictor.spec.serving.max_batch
-    batcher = Batcher(Scorer(predictor), most, inline=_seconds(predictor, most) < INLINE_S, flush=flush)
+    inline = not predictor.spec.events and _seconds(predictor, most) < INLINE_S  # a record may hold thousands of events
+    batcher = Batcher(Scorer(predictor), most, inline, flush)
     return Version(model, number, predictor, batcher, decoder(predictor.contract))
 
 

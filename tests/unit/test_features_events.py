@@ -41,6 +41,7 @@ COLUMNS = {
     "rate_since": column("8867-4", "time_since", "h"),
     "falls": column("fall", "count", "1"),
     "fall_since": column("fall", "time_since", "d", "3d"),
+    "fell_last": column("fall", "last", "1"),
 }
 REDUCED = {name: column for name, column in COLUMNS.items() if column.event}
 CODES = list(EVENTS)
@@ -72,6 +73,8 @@ def naive(told, patient, at, column):
     """The same by a loop over one patient's events."""
     begin = at - column.window_seconds
     rows = sorted({(t, v) for p, t, code, v in told if p == patient and code == column.event and begin <= t < at})
+    if EVENTS[column.event].type == "boolean" and column.reduce in ("count", "time_since"):
+        rows = [(t, v) for t, v in rows if v]
     values, times = [v for _, v in rows], [t for t, _ in rows]
 
     def moment(time):
@@ -100,7 +103,10 @@ def naive(told, patient, at, column):
 # Few distinct times and values, so that ties, duplicates and ends of windows are common.
 TIMES = st.one_of(st.integers(0, 12).map(lambda n: n * 12 * H), st.floats(0, 6 * D))
 VALUES = st.one_of(st.sampled_from([0.0, 1.0, 2.5, 4.0]), st.floats(0, 50).map(lambda value: value + 0.0))
-TOLD = st.lists(st.tuples(st.integers(0, 4), TIMES, st.sampled_from(CODES), VALUES), max_size=40)
+KINDS = st.one_of(
+    st.tuples(st.sampled_from(CODES[:2]), VALUES), st.tuples(st.just("fall"), st.sampled_from([0.0, 1.0]))
+)
+TOLD = st.lists(st.tuples(st.integers(0, 4), TIMES, KINDS).map(lambda event: (*event[:2], *event[2])), max_size=40)
 ROWS = st.lists(st.tuples(st.integers(0, 5), TIMES), min_size=1, max_size=8)
 
 
@@ -188,6 +194,13 @@ def test_no_events_told_is_unknown_and_an_empty_history_is_none():
     assert one("falls") == 0
     assert one("falls", (D, "2524-7", 2.0)) == 0
     assert math.isnan(one("lactate_max_24h"))
+
+
+def test_what_did_not_happen_is_not_counted():
+    no, yes = (8 * D, "fall", 0.0), (9 * D, "fall", 1.0)
+    assert one("falls", no) == 0 and math.isnan(one("fall_since", no)) and one("fell_last", no) == 0
+    assert one("falls", no, yes) == 1 and one("fall_since", no, yes) == 1
+    assert one("fell_last", yes, (9.5 * D, "fall", 0.0)) == 0
 
 
 def test_two_values_of_one_moment_are_their_mean_whichever_came_first():

@@ -47,9 +47,8 @@ class Halving:
         errors = {place: RecordError("odd", None, "odd") for place, number in enumerate(sent) if number == ODD}
         nobody = [None] * len(good)
         cells = [(number, received) for number in good.tolist()]
-        return Scored(
-            cells, nobody, nobody, errors, good[:, None].astype(np.float32), good / 2, nobody, [[]] * len(good)
-        )
+        X, n = good[:, None].astype(np.float32), len(good)
+        return Scored(cells, nobody, nobody, errors, X, good / 2, nobody, [[]] * n, [{}] * n)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,9 @@ class Prediction:
 
     `version` is the version that computed it, which under canary or A/B traffic may not be the champion. `set` are the
     outcomes that cannot be ruled out, None where the model has no sets; `abstained` says why there is no band.
+
+    Of several classes `risks` are each one's, `label` is the class of least expected cost, None where it is in doubt,
+    and `explanations` has one of each; None of a model without.
     """
 
     id: str
@@ -31,6 +34,9 @@ class Prediction:
     explanation: Explanation | None
     set: tuple[str, ...] | None = None
     abstained: str | None = None
+    risks: dict[str, float] | None = None
+    label: str | None = None
+    explanations: dict[str, Explanation] | None = None
 
 
 @dataclass(frozen=True)
@@ -53,9 +59,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Whether the event happened, and when that was observed. Names its prediction by id, or by `reference`."""
+    """Whether the event happened, or which class came true, and when that was observed.
 
-    value: bool
+    Names its prediction by id, or by `reference`.
+    """
+
+    value: bool | str
     observed_at: datetime
     prediction_id: str | None = None
     reference: str | None = None
@@ -86,11 +95,15 @@ class Replay:
     risk: float
     agrees: str
     same_features: bool
+    risks: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)
 class PredictionOnRecord:
-    """What a prediction saw and said. `record` and `features` are None once they were purged."""
+    """What a prediction saw and said. `record` and `features` are None once they were purged.
+
+    `risks` and `label` are those of `Prediction`.
+    """
 
     id: str
     model: str
@@ -105,6 +118,8 @@ class PredictionOnRecord:
     set: tuple[str, ...] | None
     abstained: str | None
     replay: Replay | None
+    risks: dict[str, float] | None = None
+    label: str | None = None
 
 
 def answer(said: Mapping[str, Any]) -> Answer:
@@ -114,17 +129,24 @@ def answer(said: Mapping[str, Any]) -> Answer:
 
 
 def _prediction(said: Mapping[str, Any], version: int) -> Prediction:
-    why = said.get("explanation")
+    why, each = said.get("explanation"), said.get("explanations")
     return Prediction(
         id=said["id"],
         risk=said["risk"],
         band=said["band"],
         missing=tuple(said["missing"]),
         version=said.get("version", version),
-        explanation=Explanation(why["base"], why["contributions"]) if why else None,
+        explanation=_explanation(why) if why else None,
         set=tuple(said["set"]) if "set" in said else None,
         abstained=said.get("abstained"),
+        risks=said.get("risks"),
+        label=said.get("class"),
+        explanations={name: _explanation(why) for name, why in each.items()} if each else None,
     )
+
+
+def _explanation(said: Mapping[str, Any]) -> Explanation:
+    return Explanation(said["base"], said["contributions"])
 
 
 def refused(said: Mapping[str, Any]) -> RecordRefused:
@@ -156,5 +178,7 @@ def on_record(said: Mapping[str, Any]) -> PredictionOnRecord:
         band=said["band"],
         set=tuple(said["set"]) if "set" in said else None,
         abstained=said.get("abstained"),
-        replay=Replay(again["risk"], again["agrees"], again["same_features"]) if again else None,
+        replay=Replay(again["risk"], again["agrees"], again["same_features"], again.get("risks")) if again else None,
+        risks=said.get("risks"),
+        label=said.get("class"),
     )

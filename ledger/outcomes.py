@@ -66,7 +66,7 @@ def happened(told: int | str, events: Mapping[str, bool] | None) -> Known:
         return told, left[0] if len(left) == 1 else None
     if events is None:
         said = "value: is a class, and this model has none; did the event happen: true or false, 1 or 0, is expected."
-        raise RecordError("unknown_class", "value", said)
+        raise RecordError("malformed", "value", said)
     if told not in events:
         said = f"value: is none of this model's classes: {', '.join(events)}; or true or false, did the event happen."
         raise RecordError("unknown_class", "value", said)

@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import cache
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -21,6 +21,9 @@ from numpy.typing import NDArray
 from configs.errors import LedgerError, NotOnRecordError, RecordError
 from ledger import tables
 from ledger.database import BUSY_TIMEOUT_S, audit, reading, utc, writing
+
+if TYPE_CHECKING:
+    from models.predict import Predictor
 
 DIGEST_BYTES = 32
 ID = re.compile(r"(0|[1-9][0-9]{0,14})-(0|[1-9][0-9]{0,8})")
@@ -36,7 +39,7 @@ OUTCOMES_AT_ONCE = 500
 
 @dataclass(frozen=True)
 class ByClass:
-    """What was said of n patients by class: `risks` (n, K), and the n `labels` of least expected cost, None for none.
+    """What was said of n patients by class: `risks` (n, K), and the n `labels` of least expected cost, None in doubt.
 
     `events` holds the K names, in order, each with whether it is the event.
     """
@@ -44,6 +47,24 @@ class ByClass:
     events: Mapping[str, bool]
     risks: NDArray[np.float64]
     labels: Sequence[str | None]
+
+    @property
+    def named(self) -> list[dict[str, float]]:
+        """Each patient's risks by the classes' names."""
+        return [dict(zip(self.events, row, strict=True)) for row in self.risks.tolist()]
+
+    def part(self, start: int, stop: int) -> "ByClass":
+        """Some of the patients."""
+        return ByClass(self.events, self.risks[start:stop], self.labels[start:stop])
+
+    @staticmethod
+    def join(parts: Sequence["ByClass | None"]) -> "ByClass | None":
+        """One after the other what one version said; None of a model without several classes."""
+        known = [part for part in parts if part is not None]
+        if not known:
+            return None
+        risks = np.concatenate([part.risks for part in known])
+        return ByClass(known[0].events, risks, [label for part in known for label in part.labels])
 
 
 @dataclass(frozen=True)
@@ -337,7 +358,7 @@ def find(engine: sa.Engine, prediction_id: str) -> Stored:
         feature_digest=_digests(row.feature_digests)[position],
         risk=float(np.frombuffer(row.risks, np.float64)[position]),
         band=row.bands[position],
-        risks=dict(zip(said.events, said.risks[position].tolist(), strict=True)) if said else None,
+        risks=said.part(position, position + 1).named[0] if said else None,
         label=said.labels[position] if said else None,
     )
 
@@ -383,6 +404,7 @@ def laid_out(spans: Sequence[tuple[Any, int, int]], outcome: Mapping[tuple[int, 
     seconds, sizes = [time.timestamp() for time in received], [end - start for _, start, end in kept]
     times = [utc(row.received_at) for row, _, _ in spans]
     known = [outcome.get(place, (np.nan, None)) for place in places]
+    said_of = [(by_class_of(row), start, end) for row, start, end in kept]
     return Window(
         records=records,
         features=np.concatenate(features) if features else np.empty((0, 0), np.float32),
@@ -396,9 +418,19 @@ def laid_out(spans: Sequence[tuple[Any, int, int]], outcome: Mapping[tuple[int, 
         first=min(times, default=None),  # by the clock, which may have been set back
         last=max(times, default=None),
         purged=purged,
-        by_class=_joined(kept),
+        by_class=ByClass.join([said and said.part(start, end) for said, start, end in said_of]),
         happened=[label for _, label in known],
     )
+
+
+def by_class(
+    predictor: "Predictor", risks: NDArray[np.float64], abstained: Sequence[str | None] | None
+) -> ByClass | None:
+    """What a predictor says by class of n patients, from its `risks` (n, K); None if it has no several classes."""
+    if not predictor.classes:
+        return None
+    events = {name: name in predictor.spec.outcome.positive for name in predictor.classes}
+    return ByClass(events, risks, predictor.labels(risks, abstained))
 
 
 def by_class_of(row: Any) -> ByClass | None:
@@ -406,16 +438,6 @@ def by_class_of(row: Any) -> ByClass | None:
     if row.classes is None:
         return None
     return ByClass(row.classes, np.frombuffer(row.class_risks, np.float64).reshape(row.n, -1), row.labels)
-
-
-def _joined(spans: Sequence[tuple[Any, int, int]]) -> ByClass | None:
-    """What one bundle's rows say by class, from `start` to `end` of each."""
-    said = [(by_class_of(row), start, end) for row, start, end in spans]
-    parts = [(each, start, end) for each, start, end in said if each is not None]
-    if not parts:
-        return None
-    risks = np.concatenate([each.risks[start:end] for each, start, end in parts])
-    return ByClass(parts[0][0].events, risks, [label for each, start, end in parts for label in each.labels[start:end]])
 
 
 def records_of(row: Any) -> list[dict[str, Any]]:

@@ -22,6 +22,8 @@ class Replay:
     stored: Stored
     same_features: bool
     risk: float
+    risks: dict[str, float] | None
+    """Of several classes each one's, None without; `agrees` is about them all."""
     agrees: str
     certainty: dict[str, Any]
     """The `set` that was answered and why it `abstained`, where it did."""
@@ -47,27 +49,26 @@ def replay(engine: sa.Engine, settings: Settings, prediction_id: str) -> Replay:
 def replay_with(predictor: Predictor, stored: Stored) -> Replay:
     """The same, with a predictor that is loaded already."""
     X = predictor.features([_record(predictor, stored)])
-    risk = float(predictor.risk(X)[0])
-    gap = abs(risk - stored.risk)
-    agrees = "to the bit" if risk == stored.risk else f"within {TOLERANCE:g}" if gap <= TOLERANCE else "differs"
-    return Replay(stored, feature_digest(X[0]) == stored.feature_digest, risk, agrees, certainty(predictor, stored))
+    risks = predictor.risks(X)
+    risk = float(predictor.positive(risks)[0])
+    named = dict(zip(predictor.classes, risks[0].tolist(), strict=True)) if predictor.classes else None
+    now, then = [risk, *(named or {}).values()], [stored.risk, *(stored.risks or {}).values()]
+    gap = max(abs(a - b) for a, b in zip(now, then, strict=True))
+    agrees = "to the bit" if gap == 0 else f"within {TOLERANCE:g}" if gap <= TOLERANCE else "differs"
+    same_features = feature_digest(X[0]) == stored.feature_digest
+    return Replay(stored, same_features, risk, named, agrees, certainty(predictor, stored))
 
 
 def certainty(predictor: Predictor, stored: Stored) -> dict[str, Any]:
     """The `set` of a prediction, and why it `abstained`, as they were answered: they follow from what is on record.
 
-    Empty where the bundle has no sets; without the reason for silence once the record was purged. Of several classes
-    their `risks` and the `class` that was said are told as well.
+    Empty where the bundle has no sets; without the reason for silence once the record was purged.
     """
-    told: dict[str, Any] = {}
-    risks = np.array([stored.risk])
-    if stored.risks is not None:
-        told = {"risks": stored.risks, **({"class": stored.label} if stored.label else {})}
-        risks = np.array([list(stored.risks.values())])
+    risks = np.array([stored.risk if stored.risks is None else list(stored.risks.values())])
     possible = predictor.sets(risks)
     if possible is None:
-        return told
-    told["set"] = conformal.labels(possible, predictor.outcomes)[0]
+        return {}
+    told: dict[str, Any] = {"set": conformal.labels(possible, predictor.outcomes)[0]}
     if stored.record is not None:
         (answer,) = predictor.predictions([_record(predictor, stored)], risks)
         told |= {"abstained": answer.abstained} if answer.abstained else {}

@@ -17,6 +17,7 @@ from features import build, cohort
 from features.cohort import Cohort
 from features.columns import as_arrays, check_record, times
 from features.events import Reducer
+from features.outcomes import happened
 from features.records import Records
 from ledger import confirmed, reviews
 from ledger.confirmed import Confirmed
@@ -73,7 +74,7 @@ def gather(engine: Engine, champion: Bundle, outcomes_to: int, learned_to: Place
     names = hash_patients(patient_key(settings.home), old.patient.tolist())  # as the ledger knows whoever comes again
     old = replace(old, patient=np.array(names, dtype=np.str_))
     found = confirmed.confirmed(engine, spec.name, outcomes_to)
-    records, places, refused = _records(spec, found)
+    records, places, left_out = _records(spec, found)
     before: NDArray[np.bool_] = np.array([place <= learned_to for place in places], bool)
     of_old = old.patient[old.part != "external"].tolist()
     known = {*learned_from(champion, settings), *records.patient[before].tolist(), *of_old}
@@ -95,7 +96,7 @@ def gather(engine: Engine, champion: Bundle, outcomes_to: int, learned_to: Place
         "train": int((patients.part == "train").sum()),
         "test": int((patients.part == "test").sum()),
         "confirmed": len(found.records),
-        "left_out": {**patients.dropped, "refused by the contract": refused, "purged": found.purged},
+        "left_out": {**patients.dropped, **left_out, "purged": found.purged},
     }
     return Gathered(patients, places[int(np.flatnonzero(part == "train")[-1])], counts)
 
@@ -133,21 +134,29 @@ def make(engine: Engine, champion: Promotion, patients: Cohort, settings: Settin
     return Candidate(done.version, done.report, findings, paired, len(test))
 
 
-def _records(spec: Spec, found: Confirmed) -> tuple[Records, list[Place], int]:
-    """The confirmed records, checked again, oldest first, with their places; and how many the contract now refuses."""
+def _records(spec: Spec, found: Confirmed) -> tuple[Records, list[Place], dict[str, int]]:
+    """The confirmed records, checked again, oldest first, with their places; and how many were left out, by reason.
+
+    Where the spec has classes nothing can be learned from an outcome that does not say which one came true.
+    """
+    classes = [*(spec.outcome.classes or ())]
+    left_out = {"refused by the contract": 0, **({"of an unknown class": 0} if classes else {})}
     checked, rows = [], []
     reducer = Reducer(spec.columns, spec.events)
     for row, record in enumerate(found.records):
+        if classes and found.labels[row] not in classes:  # or of one that an earlier version had
+            left_out["of an unknown class"] += 1
+            continue
         try:
             checked.append(check_record(spec.columns, record, reducer))
             rows.append(row)
         except RecordError:  # of an earlier contract
-            continue
+            left_out["refused by the contract"] += 1
     places = [found.places[row] for row in rows]
     whose = [found.patients[row] or f"{place[0]}-{place[1]}" for row, place in zip(rows, places, strict=True)]
     values = as_arrays(spec.columns, checked)
-    return (
-        Records(values, found.outcomes[rows], np.array(whose, dtype=np.str_), times(checked)),
-        places,
-        len(found.records) - len(rows),
-    )
+    at, patient = times(checked), np.array(whose, dtype=np.str_)
+    if not classes:
+        return Records(values, found.outcomes[rows], patient, at), places, left_out
+    label = np.array([classes.index(found.labels[row] or "") for row in rows], np.float64)
+    return Records(values, happened(spec.outcome, label), patient, at, label=label), places, left_out

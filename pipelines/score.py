@@ -33,18 +33,19 @@ def _answer(predictor: Predictor, record: Any) -> dict[str, Any]:
         checked = predictor.check(record)
     except RecordError as exc:
         return {"error": {"code": exc.code, "message": str(exc), "field": exc.field}}
-    risk = predictor.risk(predictor.features([checked]))
-    (prediction,) = predictor.predictions([checked], risk)
+    risks = predictor.risks(predictor.features([checked]))
+    (prediction,) = predictor.predictions([checked], risks)
     told = {"risk": prediction.risk, "band": prediction.band, "missing": prediction.missing}
     certain = {"set": prediction.set, "abstained": prediction.abstained}
-    return told | {name: value for name, value in certain.items() if value is not None}
+    told |= {name: value for name, value in certain.items() if value is not None}
+    return told if prediction.risks is None else told | {"risks": prediction.risks, "class": prediction.label}
 
 
 def score(name: str, source: Path, target: Path, settings: Settings) -> tuple[int, int]:
     """Score a table (.csv, .parquet) of the contract's or the source's columns into `target`, row by row.
 
-    `target` holds row, risk, band, set, abstained and error: no column of the source. Returns how many rows were scored
-    and refused.
+    `target` holds row, risk, band, set, abstained and error, and of several classes `class` and each one's risk, as
+    `risk of NAME`: no column of the source. Returns how many rows were scored and refused.
     """
     import pandas as pd
 
@@ -60,6 +61,8 @@ def score(name: str, source: Path, target: Path, settings: Settings) -> tuple[in
             "band": answer.get("band"),
             "set": " or ".join(answer["set"]) if "set" in answer else None,
             "abstained": answer.get("abstained"),
+            **({"class": answer.get("class")} if predictor.classes else {}),
+            **{f"risk of {name}": answer.get("risks", {}).get(name) for name in predictor.classes},
             "error": answer["error"]["message"] if "error" in answer else None,
         }
         for row, answer in enumerate(answers)

@@ -27,7 +27,7 @@ from evidence import retraining
 from ledger import outcomes, predictions, promotions, refusals, retrainings, tables, traffic, windows
 from ledger.database import Engine, at, connect, now, writing
 from ledger.outcomes import Outcome
-from ledger.predictions import Answered, Entry
+from ledger.predictions import Answered, Entry, by_class
 from ledger.promotions import Promotion
 from ledger.retrainings import Step
 from ledger.windows import Judged
@@ -193,7 +193,8 @@ class Clinic:
         if not good:
             return [None] * len(arrivals)
         X = predictor.matrix(checked.values, checked.at)
-        risks, missing = predictor.risk(X), predictor.missing(checked.values)
+        said, missing = predictor.risks(X), predictor.missing(checked.values)
+        risks, abstained = predictor.positive(said), predictor.abstains(said, missing)
         row = Answered(
             self.name,
             version,
@@ -204,8 +205,9 @@ class Clinic:
             predictions.hash_patients(self.key, checked.patients),
             X,
             risks,
-            predictor.bands(risks, predictor.abstains(risks, missing)),
+            predictor.bands(risks, abstained),
             lanes.canary.id if canary and lanes.canary else None,
+            by_class(predictor, said, abstained),
         )
         (number,) = json.loads(predictions.keep(self.engine, Entry([row], None, msgspec.json.encode)))
         if lanes.shadow is not None:
@@ -296,7 +298,7 @@ def _first(name: str, settings: Settings) -> str:
 def _days(clinic: Clinic, spec: Spec, coming: Stream, after_days: float) -> Iterator[datetime]:
     """Let each day's patients and outcomes come, and yield its end; days on which nothing comes are passed over."""
     dice = np.random.default_rng(spec.split.seed)
-    waiting: list[tuple[datetime, int, str, int]] = []
+    waiting: list[tuple[datetime, int, str, int | str]] = []
     place = 0
     while place < len(coming.arrivals) or waiting:
         nearest = min([*(arrival.at for arrival in coming.arrivals[place : place + 1]), *(w[0] for w in waiting[:1])])
@@ -309,7 +311,7 @@ def _days(clinic: Clinic, spec: Spec, coming: Stream, after_days: float) -> Iter
             for number, (arrival, said) in enumerate(zip(batch, ids, strict=True), start=place):
                 if said is not None and arrival.outcome is not None:
                     delay = timedelta(days=after_days * dice.uniform(1 - JITTER, 1 + JITTER))
-                    heapq.heappush(waiting, (batch[-1].at + delay, number, said, arrival.outcome))
+                    heapq.heappush(waiting, (batch[-1].at + delay, number, said, arrival.label or arrival.outcome))
             place += len(batch)
         with writing(clinic.engine) as connection:
             while waiting and waiting[0][0] < end:

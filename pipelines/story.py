@@ -239,6 +239,10 @@ def replayed(done: "Replay") -> None:
     stored = done.stored
     say(f"prediction {stored.id} of {stored.model}@{stored.version}, {stored.received_at:%Y-%m-%d %H:%M:%S} UTC")
     say(f"  risk then {stored.risk!r}, now {done.risk!r}: {done.agrees}")
+    for name, now in (done.risks or {}).items():
+        then = (stored.risks or {})[name]
+        said = ", the class that was said" if name == stored.label else ""
+        say(f"    {name} then {then!r}, now {now!r}{said}")
     possible = f", set {' or '.join(done.certainty['set']) or 'empty'}" if "set" in done.certainty else ""
     silent = f" ({done.certainty['abstained']})" if "abstained" in done.certainty else ""
     say(f"  band {stored.band or 'none'}{silent}{possible}")

@@ -25,11 +25,15 @@ PER_DAY = 10
 
 @dataclass(frozen=True)
 class Arrival:
-    """A patient's record as an app sends it, the time of prediction, and the outcome: 0, 1, or None if unknown."""
+    """A patient's record as an app sends it, the time of prediction, and the outcome: 0, 1, or None if unknown.
+
+    `label`: of several classes the name of the one that came true.
+    """
 
     record: dict[str, Any]
     at: datetime
     outcome: int | None
+    label: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,12 +74,15 @@ def stream(spec: Spec, source: str | None, per_day: int | None, limit: int | Non
     kept = [row for row in range(columns.rows_in(table)) if row not in refused]
     order = _order(spec, records, elsewhere=source is not None)[:limit]
     arrivals = []
+    classes = [*(spec.outcome.classes or ())]
     for place, row in enumerate(order):
         at = _invented(place, per_day or PER_DAY) if spec.at is None else datetime.fromtimestamp(records.at[row], UTC)
         sent = {name: column[kept[row]] for name, column in cells.items() if column[kept[row]] is not None}
         sent |= {"at": at.isoformat()} | ({"patient": str(records.patient[row])} if spec.patient_id else {})
         outcome = records.outcome[row]
-        arrivals.append(Arrival(sent, at, None if np.isnan(outcome) else int(outcome)))
+        known = not np.isnan(outcome)
+        label = classes[int(records.label[row])] if known and records.label is not None else None
+        arrivals.append(Arrival(sent, at, int(outcome) if known else None, label))
     where = source or f"the external part of {spec.name}"
     _judge(where, arrivals)
     return Stream(tuple(arrivals), where, spec.at is None, len(refused))

@@ -20,7 +20,7 @@ from serving.versions import Version
 
 
 class Explanation(msgspec.Struct):
-    """What each feature adds to the uncalibrated log-odds, above `base`."""
+    """What each feature adds to the uncalibrated log-odds, or to a class's score, above `base`."""
 
     base: float
     contributions: dict[str, float]
@@ -31,6 +31,7 @@ class Item(msgspec.Struct, omit_defaults=True):
 
     `set`: the outcomes that cannot be ruled out, where the bundle has sets. `abstained`: why there is no band.
     `ignored`: how many of the record's events did not count, by reason.
+    Of several classes alone: each one's risk, the class of least expected cost, and an explanation of each one's score.
     """
 
     id: str
@@ -42,6 +43,9 @@ class Item(msgspec.Struct, omit_defaults=True):
     ignored: dict[str, int] | UnsetType = UNSET
     version: int | UnsetType = UNSET
     explanation: Explanation | UnsetType = UNSET
+    risks: dict[str, float] | UnsetType = UNSET
+    label: str | UnsetType | None = msgspec.field(default=UNSET, name="class")
+    explanations: dict[str, Explanation] | UnsetType = UNSET
 
 
 @dataclass(slots=True)
@@ -54,7 +58,8 @@ class Part:
     lane: int | None = None
     scored: Scored = field(init=False)
     received: datetime = field(init=False)
-    explanations: list[Explanation] | None = None
+    explanations: list[list[Explanation]] | None = None
+    """Each record's: one, or of several classes one each, in their order."""
 
     @property
     def good(self) -> Sequence[int]:
@@ -136,6 +141,7 @@ class Call:
                 part.scored.risks,
                 part.scored.bands,
                 part.lane,
+                part.scored.by_class,
             )
             for part in self.parts
             if len(part.scored)
@@ -156,16 +162,23 @@ class Call:
             other = part.version.number if part.version is not self.version else UNSET
             told = part.explanations
             predictor = part.version.predictor
-            possible_each = predictor.sets(scored.risks)
+            by_class = scored.by_class
+            risks = scored.risks if by_class is None else by_class.risks
+            possible_each = predictor.sets(risks)
             sets = None if possible_each is None else conformal.labels(possible_each, predictor.outcomes)
-            abstained = predictor.abstains(scored.risks, scored.missing)
+            abstained = predictor.abstains(risks, scored.missing)
             rows = zip(part.good, scored.risks.tolist(), scored.bands, scored.missing, scored.ignored, strict=True)
             for position, (place, risk, band, missing, ignored) in enumerate(rows):
-                explanation = told[position] if told else UNSET
+                explanation = told[position][0] if told and by_class is None else UNSET
                 possible = sets[position] if sets else UNSET
                 why = (abstained[position] if abstained else None) or UNSET
                 said = prediction_id(number, position)
                 items[place] = Item(said, risk, band, missing, possible, why, ignored or UNSET, other, explanation)
+            if by_class is not None:
+                for place, named, label in zip(part.good, by_class.named, by_class.labels, strict=True):
+                    items[place].risks, items[place].label = named, label
+                for place, each in zip(part.good, told or (), strict=False):
+                    items[place].explanations = dict(zip(by_class.events, each, strict=True))
         body = {"model": self.version.model, "version": self.version.number, "predictions": items}
         return msgspec.json.encode(body)
 

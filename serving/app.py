@@ -214,6 +214,7 @@ def routes(runtime: Runtime, bodies: Bodies) -> App:
                 "card": card(version.predictor.bundle, version.number, champion.report),
                 "contract": schemas.contract(spec.columns),
                 **({"events": schemas.contract(spec.events)} if spec.events else {}),
+                **({"classes": schemas.classes(spec.outcome)} if spec.outcome.classes else {}),
                 "operating_points": version.predictor.bundle.thresholds,
             }
         )

@@ -486,10 +486,12 @@ class Runtime:
             "risk": stored.risk,
             "band": stored.band,
             **self._certainty(stored),
+            **({} if stored.risks is None else {"risks": stored.risks, "class": stored.label}),
         }
         if again:
             done = replay(self.engine, self.settings, prediction_id)
             told["replay"] = {"risk": done.risk, "agrees": done.agrees, "same_features": done.same_features}
+            told["replay"] |= {} if done.risks is None else {"risks": done.risks}
         return told
 
     def _certainty(self, stored: predictions.Stored) -> dict[str, Any]:
@@ -535,10 +537,14 @@ def _parts(model: Model, version: Version, sent: list[Any], tag: str | None, key
     return parts
 
 
-def _explain(version: Version, X: NDArray[np.float32]) -> list[Explanation]:
-    base, contributions = version.explainer.contributions(X)
+def _explain(version: Version, X: NDArray[np.float32]) -> list[list[Explanation]]:
+    """For each row an explanation; of several classes one each."""
     names = version.predictor.plan.names
-    return [Explanation(base, dict(zip(names, row, strict=True))) for row in contributions.tolist()]
+    outputs = [
+        [Explanation(base, dict(zip(names, row, strict=True))) for row in contributions.tolist()]
+        for base, contributions in version.explainer.by_output(X)
+    ]
+    return [list(each) for each in zip(*outputs, strict=True)]
 
 
 def _outcome(item: Any) -> Outcome:
@@ -552,8 +558,11 @@ def _outcome(item: Any) -> Outcome:
             raise RecordError("malformed", name, f"{name}: 1 to {LONGEST_TEXT} printable characters are expected.")
     if (body.prediction_id is None) == (body.reference is None):
         raise RecordError("malformed", "prediction_id", "an outcome names either `prediction_id` or `reference`.")
-    if body.value not in (0, 1):
-        raise RecordError("malformed", "value", "value: true or false, 1 or 0, is expected: did the event happen.")
+    named = isinstance(body.value, str) and is_text(body.value)  # a class: whether the model has it, its row knows
+    if not named and body.value not in (0, 1):
+        said = "value: true or false, 1 or 0, is expected: did the event happen; or the name of the class that did."
+        raise RecordError("malformed", "value", said)
+    value = body.value if isinstance(body.value, str) else int(body.value)
     try:
         observed = datetime.fromisoformat(body.observed_at)
         told = utc(observed)
@@ -563,4 +572,4 @@ def _outcome(item: Any) -> Outcome:
         raise RecordError("malformed", "observed_at", "observed_at: an ISO 8601 time with its offset is expected.")
     if told > datetime.now(UTC):
         raise RecordError("malformed", "observed_at", "observed_at: lies in the future; an outcome has been observed.")
-    return Outcome(body.prediction_id, body.reference, body.model, int(body.value), told)
+    return Outcome(body.prediction_id, body.reference, body.model, value, told)

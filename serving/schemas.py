@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from configs.spec import Column, Spec
+from configs.spec import Column, Outcome, Spec
 from evidence.report import Verdict
 from features.columns import LONGEST_TEXT, MOST_EVENTS
 from features.synthetic import draw
@@ -81,7 +81,7 @@ RECALLED_WITH = (
 class OutcomeBody(msgspec.Struct, forbid_unknown_fields=True):
     """One outcome: of a prediction by its id, or by the caller's own reference."""
 
-    value: bool | int
+    value: bool | int | str
     observed_at: str
     prediction_id: str | None = None
     reference: str | None = None
@@ -196,6 +196,14 @@ def contract(columns: Mapping[str, Column]) -> dict[str, Any]:
     }
 
 
+def classes(outcome: Outcome) -> dict[str, Any]:
+    """The classes as a client reads them: for each whether it is the event, and what saying another one costs."""
+    return {
+        name: {"event": name in outcome.positive, "costs": dict((outcome.costs or {}).get(name, {}))}
+        for name in outcome.classes or ()
+    }
+
+
 def openapi(specs: Mapping[str, Spec]) -> dict[str, Any]:
     """OpenAPI 3.1 of the service with these models. Every answer has a schema, so that a generated client is typed."""
     known = {"type": "string", "enum": list(specs)} if specs else {"type": "string"}
@@ -262,7 +270,7 @@ def openapi(specs: Mapping[str, Spec]) -> dict[str, Any]:
             "schemas": {
                 **{f"record_{name}": record_schema(spec) for name, spec in specs.items()},
                 **{f"columns_{name}": columns_schema(spec) for name, spec in specs.items()},
-                **_answers(),
+                **_answers([spec.outcome for spec in specs.values()]),
             }
         },
     }
@@ -288,8 +296,13 @@ def _predict_body(names: Sequence[str]) -> dict[str, Any]:
     return {"required": True, "content": content}
 
 
-def _answers() -> dict[str, dict[str, Any]]:
-    """What is sent back, by its name among the components; and an outcome, which is sent here."""
+def _answers(predicted: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
+    """What is sent back, by its name among the components; and an outcome, which is sent here.
+
+    `predicted`: the served models' outcomes, whose classes are named.
+    """
+    names = list(dict.fromkeys(name for outcome in predicted for name in outcome.classes or ()))
+    labels = list(dict.fromkeys([*LABELS, *names]))
     text, whole, number, flag = ({"type": kind} for kind in ("string", "integer", "number", "boolean"))
     text_or_null, number_or_null = {"type": ["string", "null"]}, {"type": ["number", "null"]}
     risk = {"type": "number", "minimum": 0, "maximum": 1}
@@ -299,10 +312,14 @@ def _answers() -> dict[str, dict[str, Any]]:
     }
     certain = {
         "set": _list(
-            {"type": "string", "enum": [*LABELS]},
+            {"type": "string", "enum": labels},
             description="The outcomes that cannot be ruled out, where the model has sets.",
         ),
         "abstained": {**text, "description": "Why no band is told, where the model's rule says so."},
+    }
+    by_class = {
+        "risks": {**_map(risk), "description": "Of several classes: each one's, which sum to 1."},
+        "class": {**text_or_null, "description": "The class of least expected cost; null where it is in doubt."},
     }
     plain = {"type": ["string", "number", "boolean", "null"]}
     json_object = {"type": "object", "additionalProperties": True}
@@ -321,7 +338,13 @@ def _answers() -> dict[str, dict[str, Any]]:
         "readiness": _object({"models": _map(_ref("model_state"))}),
         "model": _object(
             {"card": _ref("card"), "contract": _map(_ref("column")), "operating_points": _map(number)},
-            {"events": {**_map(_ref("column")), "description": "The codes of the events that it reads."}},
+            {
+                "events": {**_map(_ref("column")), "description": "The codes of the events that it reads."},
+                "classes": {**_map(_ref("class")), "description": "Where the model has several."},
+            },
+        ),
+        "class": _object(
+            {"event": flag, "costs": {**_map(number), "description": "Of saying another class; empty: all are equal."}}
         ),
         "card": _object(
             {
@@ -412,16 +435,21 @@ def _answers() -> dict[str, dict[str, Any]]:
                 "ignored": {**_map(whole), "description": "How many of the record's events did not count, by reason."},
                 "version": {**whole, "description": "The version that answered, where it is not the answer's."},
                 "explanation": _ref("explanation"),
+                **by_class,
+                "explanations": {**_map(_ref("explanation")), "description": "Of several classes: one of each."},
             },
         ),
         "explanation": _object(
             {"base": number, "contributions": _map(number)},
-            description="The base and the contributions sum to the log-odds before calibration.",
+            description="The base and the contributions sum to the log-odds, or the class's score, before calibration.",
         ),
         "outcome": {
             **_object(
                 {
-                    "value": {"enum": [True, False, 0, 1], "description": "Did the event happen."},
+                    "value": {
+                        "enum": [True, False, 0, 1, *names],
+                        "description": "Did the event happen; or, of several classes, which one came true.",
+                    },
                     "observed_at": {"type": "string", "format": "date-time"},
                 },
                 {
@@ -446,7 +474,11 @@ def _answers() -> dict[str, dict[str, Any]]:
                 "risk": risk,
                 "band": band,
             },
-            {**certain, "replay": _object({"risk": risk, "agrees": text, "same_features": flag})},
+            {
+                **certain,
+                **by_class,
+                "replay": _object({"risk": risk, "agrees": text, "same_features": flag}, {"risks": _map(risk)}),
+            },
         ),
     }
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from configs.errors import RecordError
 from features.contract import Checked
+from ledger.predictions import ByClass, by_class
 from models.predict import Predictor
 
 
@@ -19,7 +20,7 @@ class Scored:
 
     `cells` are the records as they go on record, `features` (n, d), `risks` (n,), `missing` the columns without a value
     of each, `ignored` how many of its events did not count, by reason. `errors` maps a position among all that were
-    sent to its error.
+    sent to its error. `by_class`: of several classes alone.
     """
 
     cells: list[tuple[Any, ...]]
@@ -31,6 +32,7 @@ class Scored:
     bands: list[str | None]
     missing: list[list[str]]
     ignored: list[dict[str, int]]
+    by_class: ByClass | None = None
 
     def __len__(self) -> int:
         return len(self.cells)
@@ -47,6 +49,7 @@ class Scored:
             self.bands[start:stop],
             self.missing[start:stop],
             self.ignored[start:stop],
+            self.by_class and self.by_class.part(start, stop),
         )
 
     @staticmethod
@@ -67,6 +70,7 @@ class Scored:
             [band for piece in pieces for band in piece.bands],
             [names for piece in pieces for names in piece.missing],
             [counts for piece in pieces for counts in piece.ignored],
+            ByClass.join([piece.by_class for piece in pieces]),
         )
 
 
@@ -88,8 +92,10 @@ class Scorer:
     def _scored(self, checked: Checked) -> Scored:
         predictor = self._predictor
         features = predictor.matrix(checked.values, checked.at)
-        risks = predictor.risk(features)
+        said = predictor.risks(features)
+        risks = predictor.positive(said)
         missing = predictor.missing(checked.values)
+        abstained = predictor.abstains(said, missing)
         return Scored(
             checked.cells,
             checked.patients,
@@ -97,7 +103,8 @@ class Scorer:
             checked.errors,
             features,
             risks,
-            predictor.bands(risks, predictor.abstains(risks, missing)),
+            predictor.bands(risks, abstained),
             missing,
             checked.ignored,
+            by_class(predictor, said, abstained),
         )

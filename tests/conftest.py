@@ -132,6 +132,41 @@ def toy_document() -> dict[str, Any]:
     }
 
 
+ORIGINS = {
+    "column": "origin",
+    "classes": {"none": ["healthy"], "colon": ["crc", "colon"], "lung": ["nsclc"]},
+    "positive": ["colon", "lung"],
+    "costs": {
+        "none": {"colon": 1, "lung": 1},
+        "colon": {"none": 20, "lung": 4},
+        "lung": {"none": 20, "colon": 4},
+    },
+}
+
+
+@pytest.fixture
+def classes_document(toy_document: dict[str, Any]) -> dict[str, Any]:
+    """The invented disease of which it is told where it comes from: three classes."""
+    return {**toy_document, "outcome": ORIGINS}
+
+
+@pytest.fixture(scope="session")
+def classes_table(toy_table: Callable[..., Table]) -> Callable[..., Table]:
+    """`classes_table(n, seed)`: the same patients as `toy_table`'s, and where the disease of the sick comes from."""
+
+    def make(n: int = 400, seed: int = 1) -> Table:
+        dice, table = random.Random(seed), toy_table(n, seed)
+        origin = [
+            "healthy" if not sick else dice.choice(["crc", "colon"]) if (pain == "at rest") ^ odd else "nsclc"
+            for sick, pain, odd in zip(
+                table["sick"], table["pain"], (dice.random() < 0.15 for _ in range(n)), strict=True
+            )
+        ]
+        return {**table, "origin": origin}
+
+    return make
+
+
 @pytest.fixture
 def invented_bundle(toy_document: dict[str, Any]) -> Callable[..., Any]:
     """`invented_bundle(digest=…, training={…}, **spec)`: a bundle in memory, with nothing on disk."""

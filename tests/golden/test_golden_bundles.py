@@ -11,7 +11,7 @@ from configs.settings import ROOT, Settings
 from evidence.report import Finding, Report
 from ledger import database, promotions
 from ledger.database import now
-from ledger.predictions import Answered, ByClass, Entry, keep_all
+from ledger.predictions import Answered, Entry, by_class, keep_all
 from ledger.replay import certainty, replay
 from models.bundle import FORMATS, get, load, put, sign
 from models.predict import Prediction, Predictor
@@ -92,13 +92,10 @@ def test_a_prediction_of_an_earlier_release_is_replayed_to_the_bit(number, machi
     checked = predictor.contract.check([WHOLE, UNSURE, SPARSE], now())
     X, missing = predictor.matrix(checked.values, checked.at), predictor.missing(checked.values)
     risks, shares = predictor.risk(X), predictor.risks(X)
-    silent, by_class = predictor.abstains(shares, missing), None
-    bands = predictor.bands(risks, silent)
-    if predictor.classes:
-        events = {name: name in predictor.spec.outcome.positive for name in predictor.classes}
-        by_class = ByClass(events, shares, predictor.labels(shares, silent))
+    silent = predictor.abstains(shares, missing)
+    bands, each = predictor.bands(risks, silent), by_class(predictor, shares, silent)
     table, nobody = predictor.contract.table(checked.cells), [None] * len(risks)
-    said = Answered("angina", number, DIGESTS[number], now(), table, nobody, nobody, X, risks, bands, None, by_class)
+    said = Answered("angina", number, DIGESTS[number], now(), table, nobody, nobody, X, risks, bands, None, each)
     with database.writing(ledger) as connection:
         ((request,),) = keep_all(connection, [Entry([said], None, lambda _: b"")])
 
@@ -107,8 +104,9 @@ def test_a_prediction_of_an_earlier_release_is_replayed_to_the_bit(number, machi
     assert {done.agrees for done in again} == {"to the bit"}
     assert all(done.holds for done in again)
     for done, (_, band, _, *certain) in zip(again, SAID[number], strict=True):
-        assert done.stored.band == band
         told = dict(zip(("set", "abstained", "risks", "class"), certain, strict=False))
+        assert (done.stored.band, done.stored.label) == (band, told.pop("class", None))
+        assert done.stored.risks == done.risks == told.pop("risks", None)
         told = {key: value for key, value in told.items() if value is not None}
         assert done.certainty == told
         purged = replace(done.stored, record=None)  # who knows what was missing

@@ -223,24 +223,49 @@ def machine(
 ) -> Settings:
     """A machine of its own, whose toy disease went the whole way and has a champion."""
 
-    def make(_: ExitStack) -> Settings:
-        base = tmp_path_factory.mktemp("machine")
-        settings = empty(base)
-        source = base / "toy.csv"
-        table = toy_table(400, 1)
-        with open(source, "w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([table, *zip(*table.values(), strict=True)])
-        rule = {"coverage": 0.8, "abstain_unless_one_label": True, "missing_at_most": 3}
-        document = {**toy_document, "source": {"csv": str(source)}, "uncertainty": rule}
-        (settings.configs / "diseases" / "toy.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
-        ingest("toy", settings)
-        prepare("toy", settings)
-        train("toy", settings)
-        done = validate("toy", settings)
-        promote("toy", done.version.number, "for the tests", settings)
-        return settings
+    return once("machine", lambda _: with_a_champion(tmp_path_factory.mktemp("machine"), toy_document, toy_table(400)))
 
-    return once("machine", make)
+
+@pytest.fixture
+def origins(
+    once: Callable[..., Any],
+    tmp_path_factory: pytest.TempPathFactory,
+    classes_document: dict[str, Any],
+    classes_table: Callable[..., dict[str, list[Any]]],
+) -> Settings:
+    """A machine of its own, whose champion tells where the toy disease comes from: three classes."""
+    document, table = classes_document, classes_table(500)
+    return once("origins", lambda _: with_a_champion(tmp_path_factory.mktemp("origins"), document, table))
+
+
+@pytest.fixture
+def origins_server(once: Callable[..., Any], origins: Settings) -> Server:
+    """One `medimind serve toy` of that machine."""
+
+    def make(stack: ExitStack) -> Server:
+        made = Server(origins, "toy")
+        stack.callback(made.stop)
+        made.wait()
+        return made
+
+    return once("server of origins", make)
+
+
+def with_a_champion(base: Path, document: dict[str, Any], table: dict[str, list[Any]]) -> Settings:
+    """A machine in this folder, whose toy disease went the whole way from the table on."""
+    settings = empty(base)
+    source = base / "toy.csv"
+    with open(source, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([table, *zip(*table.values(), strict=True)])
+    rule = {"coverage": 0.8, "abstain_unless_one_label": True, "missing_at_most": 3}
+    document = {**document, "source": {"csv": str(source)}, "uncertainty": rule}
+    (settings.configs / "diseases" / "toy.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    ingest("toy", settings)
+    prepare("toy", settings)
+    train("toy", settings)
+    done = validate("toy", settings)
+    promote("toy", done.version.number, "for the tests", settings)
+    return settings
 
 
 def empty(base: Path) -> Settings:

@@ -105,7 +105,7 @@ def test_a_class_told_to_a_model_of_one_event_is_refused(ledger, answered):
     request = keep(ledger, answered(1))
     with pytest.raises(RecordError, match="this model has none; did the event happen") as caught:
         tell(ledger, f"{request}-0", value="lung")
-    assert (caught.value.code, caught.value.field) == ("unknown_class", "value")
+    assert (caught.value.code, caught.value.field) == ("malformed", "value")
     assert rows(ledger) == []
 
 

@@ -49,7 +49,7 @@ VALUELESS = "without a value"
 
 
 @dataclass(frozen=True)
-class History:
+class Told:
     """The events of one record that count: `code` places in the Spec's `events`, `time` seconds since 1970, `value`s.
 
     `places` are theirs among all that were sent; `ignored` counts the others, by reason.
@@ -66,14 +66,14 @@ class History:
 class Record:
     """One checked record of a request: the contract's values, and what the caller said about it.
 
-    `values` holds every column, those of events computed as of `at`; `history` is None where no events were told.
+    `values` holds every column, those of events computed as of `at`; `told` is None where no events were.
     """
 
     values: dict[str, Value]
     at: datetime | None
     patient: str | None
     reference: str | None
-    history: History | None = None
+    told: Told | None = None
 
 
 @dataclass(frozen=True)
@@ -274,10 +274,10 @@ def check_record(
     if sent is not None and as_of is None:
         raise RecordError("missing_field", "at", "at: the time of prediction is expected beside `events`.")
     seconds = MISSING if as_of is None else as_of.timestamp()
-    history = None if sent is None else check_events(reducer.events, sent, patient, seconds)
-    computed = reduce_histories(reducer, [history], np.array([seconds]))
+    told = None if sent is None else check_events(reducer.events, sent, patient, seconds)
+    computed = reduce_told(reducer, [told], np.array([seconds]))
     values |= {name: float(of_each[0]) for name, of_each in computed.items()}
-    return Record({name: values[name] for name in columns}, at, patient, reference, history)
+    return Record({name: values[name] for name in columns}, at, patient, reference, told)
 
 
 def as_arrays(columns: Mapping[str, Column], records: Sequence[Record | None]) -> dict[str, Array]:
@@ -301,7 +301,7 @@ def times(records: Sequence[Record | None]) -> Array:
     return np.array([record.at.timestamp() if record and record.at else MISSING for record in records], np.float64)
 
 
-def check_events(events: Mapping[str, Column], sent: Any, patient: str | None, at: float) -> History:
+def check_events(events: Mapping[str, Column], sent: Any, patient: str | None, at: float) -> Told:
     """The events that came with one record of the `patient`, as of `at`, seconds since 1970, checked.
 
     Raises RecordError for the first that is wrong, by its place: `events[3].unit`.
@@ -356,9 +356,9 @@ def check_event(name: str, column: Column, value: Any, unit: Any) -> float:
     return found
 
 
-def settled(found: Iterable[tuple[int, float, float]], at: float) -> History:
-    """The history of checked events (code, -1 if it is not read; time; value) as of `at`: each once, none later."""
-    history = History([], [], [], [], {})
+def settled(found: Iterable[tuple[int, float, float]], at: float) -> Told:
+    """What checked events (code, -1 if it is not read; time; value) tell as of `at`: each once, none later."""
+    told = Told([], [], [], [], {})
     known: set[tuple[int, float, float]] = set()
     for place, event in enumerate(found):
         code, time, value = event
@@ -372,26 +372,26 @@ def settled(found: Iterable[tuple[int, float, float]], at: float) -> History:
             why = TWICE
         else:
             known.add(event)
-            history.code.append(code)
-            history.time.append(time)
-            history.value.append(value)
-            history.places.append(place)
+            told.code.append(code)
+            told.time.append(time)
+            told.value.append(value)
+            told.places.append(place)
             continue
-        history.ignored[why] = history.ignored.get(why, 0) + 1
-    return history
+        told.ignored[why] = told.ignored.get(why, 0) + 1
+    return told
 
 
-def reduce_histories(reducer: Reducer, histories: Sequence[History | None], at: Array) -> dict[str, Array]:
+def reduce_told(reducer: Reducer, told: Sequence[Told | None], at: Array) -> dict[str, Array]:
     """The columns of events of n records, (n,), as of `at` (n,)."""
-    told = [history or History([], [], [], [], {}) for history in histories]
+    some = [one or Told([], [], [], [], {}) for one in told]
     events = Events(
-        np.repeat(np.arange(len(told)), [len(history.time) for history in told]),
-        np.array([time for history in told for time in history.time], np.float64),
-        np.array([code for history in told for code in history.code], np.int64),
-        np.array([value for history in told for value in history.value], np.float64),
+        np.repeat(np.arange(len(some)), [len(one.time) for one in some]),
+        np.array([time for one in some for time in one.time], np.float64),
+        np.array([code for one in some for code in one.code], np.int64),
+        np.array([value for one in some for value in one.value], np.float64),
     )
-    sent: NDArray[np.bool_] = np.array([history is not None for history in histories], bool)
-    return reducer.reduce(events, np.arange(len(told)), at, sent)
+    sent: NDArray[np.bool_] = np.array([one is not None for one in told], bool)
+    return reducer.reduce(events, np.arange(len(some)), at, sent)
 
 
 def _text(key: str, record: Mapping[str, Any], name: str = "") -> str | None:

@@ -23,14 +23,14 @@ from features.columns import (
     ABSENT,
     MISSING,
     MOST_EVENTS,
-    History,
+    Told,
     check_event,
     check_record,
     check_time,
     check_value,
     detected,
     is_text,
-    reduce_histories,
+    reduce_told,
     settled,
 )
 from features.events import Reducer
@@ -189,18 +189,18 @@ class Contract:
                 kept[place] = (*kept[place][:-1], time.isoformat())
         if not self._events:
             return Checked(values, at, patients, references, kept, [{}] * len(cells), {})
-        histories = []
+        each: list[Told | None] = []
         for place, (cells_of_one, moment) in enumerate(zip(cells, at.tolist(), strict=True)):
-            history = self._history(cells_of_one[width], patients[place], moment)
-            if history is not None:
-                kept[place] = (*kept[place][:width], _kept(cells_of_one[width], history), kept[place][-1])
-            histories.append(history)
-        for name, computed in reduce_histories(self.reducer, histories, at).items():
+            of_one = self._told(cells_of_one[width], patients[place], moment)
+            if of_one is not None:
+                kept[place] = (*kept[place][:width], _kept(cells_of_one[width], of_one), kept[place][-1])
+            each.append(of_one)
+        for name, computed in reduce_told(self.reducer, each, at).items():
             values[:, self.starts[name]] = computed
-        ignored = [history.ignored if history else {} for history in histories]
+        ignored = [of_one.ignored if of_one else {} for of_one in each]
         return Checked(values, at, patients, references, kept, ignored, {})
 
-    def _history(self, sent: list[Event] | None, patient: str | None, at: float) -> History | None:
+    def _told(self, sent: list[Event] | None, patient: str | None, at: float) -> Told | None:
         """The events of one record, checked. Raises TypeError or RecordError if one is odd."""
         if sent is None:
             return None
@@ -275,10 +275,10 @@ class Contract:
             at.append((record.at or received).timestamp())
             patients.append(record.patient)
             references.append(record.reference)
-            history = record.history
-            told = [] if not self._events else [_kept(raw["events"], history) if history else None]
-            kept.append((*map(raw.get, self._sent), *told, record.at.isoformat() if record.at else None))
-            ignored.append(history.ignored if history else {})
+            told = record.told
+            events = [] if not self._events else [_kept(raw["events"], told) if told else None]
+            kept.append((*map(raw.get, self._sent), *events, record.at.isoformat() if record.at else None))
+            ignored.append(told.ignored if told else {})
         values = np.array(self._flat(rows), np.float64).reshape(len(rows), self._width)
         return Checked(values, np.array(at), patients, references, kept, ignored, errors)
 
@@ -287,9 +287,9 @@ class Contract:
         return b'{"fields":%s,"rows":%s}' % (self._head, msgspec.json.encode(cells))
 
 
-def _kept(sent: Sequence[Any], history: History) -> list[Event]:
+def _kept(sent: Sequence[Any], told: Told) -> list[Event]:
     """The events that count, as they came, of nobody by name."""
-    chosen = (msgspec.convert(sent[place], Event) for place in history.places)
+    chosen = (msgspec.convert(sent[place], Event) for place in told.places)
     return [event if event.patient is None else replace(event, patient=None) for event in chosen]
 
 

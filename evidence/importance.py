@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from evidence.metrics import auroc
-from features.build import AT, Plan
+from features.build import AT
 from features.cohort import Cohort
 from models.predict import Predictor
 
@@ -25,20 +25,25 @@ class Importance:
 
     @property
     def name(self) -> str:
-        return ", ".join(self.features)
+        """The features' names; those of one definition as `topic.function.*`."""
+        together: dict[str, list[str]] = {}
+        for name in self.features:
+            together.setdefault(".".join(name.split(".")[:2]), []).append(name)
+        return ", ".join(names[0] if len(names) == 1 else f"{one}.*" for one, names in together.items())
 
 
 def permutation(predictor: Predictor, test: Cohort, seed: int) -> list[Importance]:
     """Each feature's importance on these patients, the greatest first; NaN without both classes.
 
-    Features that read one and the same column alone are shuffled together: with one of them in its place, the model
-    would still be told what the others hide. The order of ties is the spec's.
+    Features that read the same columns, whether one column alone or several of which one is an array, are shuffled
+    together: with one of them in its place, the model would still be told what the others hide. The order of ties is
+    the spec's.
     Source: Breiman L. Random forests. Mach Learn 2001;45:5-32, section 10.
     """
     before = auroc(test.y, predictor.risk(test.X))
     generator = np.random.default_rng(seed)
     found = []
-    for positions in _together(predictor.plan):
+    for positions in _together(predictor):
         drops = []
         for _ in range(REPEATS):
             X = test.X.copy()
@@ -65,10 +70,12 @@ def drawn(predictor: Predictor, test: Cohort, seed: int) -> list[dict[str, Any]]
     ]
 
 
-def _together(plan: Plan) -> list[list[int]]:
+def _together(predictor: Predictor) -> list[list[int]]:
     """The positions of the features that are shuffled together."""
-    groups: dict[str, list[int]] = {}
-    for position, feature in enumerate(plan.features):
-        (column, *others) = [name for name in feature.reads if name != AT] or [feature.name]
-        groups.setdefault(feature.name if others else column, []).append(position)
+    columns = predictor.spec.columns
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for position, feature in enumerate(predictor.plan.features):
+        read = tuple(name for name in feature.reads if name != AT) or (feature.name,)
+        alike = len(read) == 1 or any(columns[name].length for name in read)
+        groups.setdefault(read if alike else (feature.name,), []).append(position)
     return list(groups.values())

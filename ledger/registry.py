@@ -6,6 +6,7 @@ the version itself: description, tags and aliases; report and plots lie beside i
 
 import fcntl
 import os
+import re
 import shutil
 import sqlite3
 import warnings
@@ -309,7 +310,8 @@ def _figures(bundle: Bundle, report: Report) -> dict[str, float]:
         for figure, value in compared.items()
     }
     for finding in report.findings:
-        key = f"{finding.code} {finding.title}".translate(str.maketrans("", "", "',()/&"))
+        # MLflow takes letters, digits and few signs besides
+        key = re.sub(r"[^\w\-. :]", "", f"{finding.code} {finding.title}".replace("%", "percent"), flags=re.ASCII)
         if finding.value is not None:
             figures[key] = finding.value
         if finding.interval is not None:

@@ -1,12 +1,16 @@
 """A feature is as important as what the model loses without it, and no more by chance than the shuffles say."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from configs.settings import ROOT
+from configs.spec import load_spec
 from evidence import importance
 from evidence.metrics import auroc
+from features.build import plan
 from models.predict import Predictor
 from models.training import train
 
@@ -92,3 +96,15 @@ def test_what_is_drawn_is_plain_json_and_nothing_without_both_classes(predictor,
     assert json.loads(json.dumps(drawn, allow_nan=False)) == drawn
     assert [one["feature"] for one in drawn] == [one.name for one in importance.permutation(predictor, test, SEED)]
     assert importance.drawn(predictor, test.where(test.y == 0), SEED) == []
+
+
+def test_what_reads_the_same_arrays_is_shuffled_together_and_told_by_its_definitions():
+    spec = load_spec("cancer_origin_simulated", ROOT / "configs")
+    door = plan(spec)
+    groups = importance._together(SimpleNamespace(spec=spec, plan=door))
+    told = [importance.Importance(tuple(door.names[place] for place in places), 0, 0, 0).name for places in groups]
+
+    assert sorted(place for places in groups for place in places) == list(range(len(door.names)))
+    assert "methylation.cell_type_fractions.*, methylation.atlas_misfit" in told
+    assert {"age_years", "sex", "cfdna.mitochondrial_share"} <= set(told)
+    assert len(told) == 7

@@ -6,6 +6,7 @@ judge of columns.py, once for each distinct value of a code, so that half a mill
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ NO_TIME = "no time"
 NO_UNIT = "no unit"
 HARMLESS = (TWICE, LATER, NO_VALUE)
 """Reasons that break no contract: said once is enough, what comes later is the outcome's, a blank says nothing."""
+SENT = ("time", "code", "value")
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,20 @@ def history(spec: Spec, held: Histories, patient: NDArray[np.str_], at: Array) -
         np.minimum.at(earliest, held.events.patient[of_outcome], held.events.time[of_outcome])
         happened = np.where(np.isinf(earliest), np.nan, earliest)[row]
     return History(columns, happened)
+
+
+def sent(spec: Spec, held: Histories, patient: str) -> list[dict[str, Any]]:
+    """One patient's events as an app sends them with a record, oldest first; none of one who is not among `names`."""
+    rows = np.flatnonzero(held.names[held.events.patient] == patient)
+    rows = rows[np.argsort(held.events.time[rows], kind="stable")]
+    told = []
+    for time, place, value in zip(*(getattr(held.events, name)[rows].tolist() for name in SENT), strict=True):
+        code = list(spec.events)[place]
+        column = spec.events[code]
+        event = {"time": datetime.fromtimestamp(time, UTC).isoformat(), "code": code}
+        event |= {"value": bool(value)} if column.type == "boolean" else {"value": value, "unit": column.unit}
+        told.append(event)
+    return told
 
 
 def _check_table(

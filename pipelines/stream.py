@@ -12,9 +12,10 @@ from configs.settings import Settings
 from configs.spec import Spec
 from features import columns
 from features.columns import day_begins
+from features.histories import sent as events_as_sent
 from features.records import Records
-from pipelines import sources
 from pipelines.external import as_source
+from pipelines.ingest import check_source
 
 FIRST_DAY = date(2001, 1, 1)
 """Where the source has no time: the day on which the invented ones begin. Nobody takes it for when they came."""
@@ -67,17 +68,19 @@ def stream(spec: Spec, source: str | None, per_day: int | None, limit: int | Non
         raise SourceError(f"--per-day {per_day}: at least one patient a day is expected.")
     if per_day is not None and spec.at is not None:
         raise SourceError(f"--per-day: {spec.name}'s source says itself when each came ({spec.at!r}); leave it out.")
-    table = sources.read(as_source(spec, source, settings) if source else spec, settings)
-    cells = columns.translate_table(spec, table)
-    records, refusals = columns.check_table(spec, table, cells)
-    refused = {refusal.row - 1 for refusal in refusals}
-    kept = [row for row in range(columns.rows_in(table)) if row not in refused]
+    read = check_source(as_source(spec, source, settings) if source else spec, settings)
+    records, histories = read.records, read.histories
+    refused = {refusal.row - 1 for refusal in read.refusals}
+    kept = [row for row in range(columns.rows_in(read.table)) if row not in refused]
     order = _order(spec, records, elsewhere=source is not None)[:limit]
     arrivals = []
     classes = [*(spec.outcome.classes or ())]
     for place, row in enumerate(order):
-        at = _invented(place, per_day or PER_DAY) if spec.at is None else datetime.fromtimestamp(records.at[row], UTC)
-        sent = {name: column[kept[row]] for name, column in cells.items() if column[kept[row]] is not None}
+        timeless = np.isnan(records.at[row])
+        at = _invented(place, per_day or PER_DAY) if timeless else datetime.fromtimestamp(records.at[row], UTC)
+        sent = {name: column[kept[row]] for name, column in read.cells.items() if column[kept[row]] is not None}
+        if histories is not None:  # those of later too, as the reducer shall leave them out by itself
+            sent["events"] = events_as_sent(spec, histories, str(records.patient[row]))
         sent |= {"at": at.isoformat()} | ({"patient": str(records.patient[row])} if spec.patient_id else {})
         outcome = records.outcome[row]
         known = not np.isnan(outcome)

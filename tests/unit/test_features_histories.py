@@ -330,3 +330,18 @@ def test_the_outcomes_events_are_no_feature(hospice, ward):
 
     with pytest.raises(SpecError, match="a model would learn the answer"):
         ward(events=events, outcome=DEATH, columns=columns)
+
+
+def test_a_patients_events_are_sent_as_they_were_read_and_come_back_the_same(ward):
+    table = long_table(
+        ("anna", 1, "lactate", 2500, "umol/L"), ("bert", 2, "lactate", 9, "mmol/L"), ("anna", 3, "fall", True, None)
+    )
+    held = checked(ward(), table)
+
+    sent = histories.sent(ward(), held, "anna")
+
+    assert sent == [
+        {"time": "2026-03-03T06:00:00+00:00", "code": "fall", "value": True},
+        {"time": "2026-03-03T08:00:00+00:00", "code": "2524-7", "value": 2.5, "unit": "mmol/L"},
+    ]
+    assert histories.sent(ward(), held, "cleo") == []

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from configs.errors import ContractError, RecordError
 from configs.spec import Column, EventTable, Spec
 from features import events, outcomes
-from features.columns import History, check_value, moment, translate
+from features.columns import ABSENT, LATER, TWICE, VALUELESS, Told, check_event, moment, translate
 from features.definitions import Array
 from features.events import Events
 from features.outcomes import as_text
@@ -24,13 +24,10 @@ from features.outcomes import as_text
 Table = Mapping[str, Sequence[Any]]
 Whole = NDArray[np.int64]
 
-TWICE = "twice"
-LATER = "at or after the time of prediction"
-NO_VALUE = "no value"
 NO_PATIENT = "of no patient in the table"
 NO_TIME = "no time"
 NO_UNIT = "no unit"
-HARMLESS = (TWICE, LATER, NO_VALUE)
+HARMLESS = (TWICE, LATER, VALUELESS)
 """Reasons that break no contract: said once is enough, what comes later is the outcome's, a blank says nothing."""
 SENT = ("time", "code", "value")
 
@@ -109,7 +106,7 @@ def check(spec: Spec, patient: NDArray[np.str_], at: Array, tables: Sequence[Tab
     return Histories(names, distinct, read, not_read, {code: why for code, why in reasons.items() if why}, first)
 
 
-def history(spec: Spec, held: Histories, patient: NDArray[np.str_], at: Array) -> History:
+def history(spec: Spec, held: Histories, patient: NDArray[np.str_], at: Array) -> Told:
     """What the events tell of each row of the patients' table: its columns of events, and when the outcome happened.
 
     A source with long tables tells of each of its patients: who has no event of a code has none, and the count is 0.
@@ -123,7 +120,7 @@ def history(spec: Spec, held: Histories, patient: NDArray[np.str_], at: Array) -
         earliest = np.full(len(held.names), np.inf)
         np.minimum.at(earliest, held.events.patient[of_outcome], held.events.time[of_outcome])
         happened = np.where(np.isinf(earliest), np.nan, earliest)[row]
-    return History(columns, happened)
+    return Told(columns, happened)
 
 
 def sent(spec: Spec, held: Histories, patient: str) -> list[dict[str, Any]]:
@@ -180,7 +177,7 @@ def _values(spec: Spec, table: EventTable, cells: Table, code: Whole) -> tuple[A
         if of_code == 0:
             continue  # no code that the Spec names
         column = columns[of_code - 1]
-        cell = translate(column, value.distinct[of_value]) if table.value is not None else True
+        cell = translate(column, value.distinct[of_value]) if table.value is not None else ABSENT
         written = unit.distinct[of_unit] if table.unit is not None else column.unit
         found[place], reason = _judged(column, cell, written)
         if reason:
@@ -191,16 +188,15 @@ def _values(spec: Spec, table: EventTable, cells: Table, code: Whole) -> tuple[A
 def _judged(column: Column, cell: Any, unit: Any) -> tuple[float, str]:
     """A cell's value in its code's unit, or NaN and what is wrong with it."""
     if cell is None:
-        return np.nan, NO_VALUE
-    blank = unit is None or (isinstance(unit, str) and not unit.strip())
-    if blank and column.unit not in (None, "1"):
+        return np.nan, VALUELESS
+    written = None if isinstance(unit, str) and not unit.strip() else unit
+    if written is None and column.unit not in (None, "1"):
         return np.nan, NO_UNIT
     try:
-        found = check_value("value", column, cell if blank else {"value": cell, "unit": unit})
+        found = check_event("event", column, cell, written)
     except RecordError as exc:
         return np.nan, exc.code.replace("_", " ")
-    assert isinstance(found, float)  # no event is an array
-    return found, "" if found == found else NO_VALUE
+    return found, "" if found == found else VALUELESS
 
 
 def _numbered(name: str, cells: Table) -> _Cells:

@@ -114,7 +114,7 @@ BROKEN = {
     "not finite": ("anna", 1, "lactate", float("inf"), "mmol/L"),
     "no time": ("anna", "yesterday", "lactate", 2.0, "mmol/L"),
     "of no patient in the table": ("cleo", 1, "lactate", 2.0, "mmol/L"),
-    "no value": ("anna", 1, "lactate", None, "mmol/L"),
+    "without a value": ("anna", 1, "lactate", None, "mmol/L"),
 }
 
 
@@ -127,7 +127,7 @@ def test_an_event_that_cannot_be_used_is_named_and_counted_and_costs_the_others_
 
     assert held.reasons == {"2524-7": {reason: 1}}
     assert held.first["2524-7", reason] == (1, 2)
-    assert held.broken == ({} if reason == "no value" else {("2524-7", reason): 1})
+    assert held.broken == ({} if reason == "without a value" else {("2524-7", reason): 1})
     assert recorded(ward(), table).values["lactate_max_24h"].tolist() == [1.5, 4.0]
 
 
@@ -201,13 +201,13 @@ def test_a_table_without_values_holds_occurrences_and_one_without_units_promises
     assert str(records.values["lactate_max_24h"].tolist()) == "[2.5, nan]"
 
 
-def test_an_occurrence_of_what_is_measured_is_no_number(ward):
+def test_an_occurrence_of_what_is_measured_has_no_value(ward):
     occurrences = {name: column for name, column in LONG.items() if name not in ("value", "unit")}
     spec = ward(source={"csv": "ward.csv", "events": [occurrences]})
 
     held = checked(spec, {"who": ["anna"], "when": [hours_before(1)], "what": ["lactate"]})
 
-    assert held.broken == {("2524-7", "not a number"): 1}
+    assert held.reasons == {"2524-7": {"without a value": 1}}
 
 
 def test_days_of_the_sources_own_count_are_days_of_the_patients_table(ward):

@@ -261,11 +261,15 @@ def _other_units(column: Column) -> Iterator[tuple[str, units.Conversion]]:
 
 
 def _written_in(column: Column, values: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
-    """The values with those outside the contract's range missing, and the share of the present ones that this costs."""
+    """The values as the contract would take them, those outside its range missing, and the share of the present ones
+    that this costs."""
     assert column.range is not None  # the Spec demands it of a number
     low, high = column.range
     present = ~np.isnan(values)
     outside = present & ~((values >= low) & (values <= high))
+    for rule, beyond in ((column.below_detection, np.less), (column.above_detection, np.greater)):
+        if rule is not None:
+            values = np.where(beyond(values, rule.limit), np.float32(rule.counts_as), values)
     return np.where(outside, np.float32(np.nan), values), float(outside.sum() / max(present.sum(), 1))
 
 

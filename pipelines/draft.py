@@ -21,6 +21,7 @@ import yaml
 
 from configs.errors import SourceError, SpecError
 from configs.spec import NAME, RESERVED_FIELDS
+from features.columns import BEYOND
 
 MOST_CATEGORIES = 20
 LONGEST_CATEGORY = 60
@@ -88,7 +89,14 @@ class Seen:
 
     @property
     def numeric(self) -> bool:
-        return bool(self.numbers) and sum(self.numbers.values()) >= MOSTLY * self.filled
+        beyond = sum(self.texts[text] for text in self.beyond)
+        return bool(self.numbers) and sum(self.numbers.values()) + beyond >= MOSTLY * self.filled
+
+    @property
+    def beyond(self) -> dict[str, tuple[str, float]]:
+        """The texts that say a value is beyond detection: `<` or `>`, and the limit."""
+        found = {text: BEYOND.fullmatch(text) for text in self.texts}
+        return {text: (match[1], float(match[2])) for text, match in found.items() if match is not None}
 
     @property
     def whole(self) -> bool:
@@ -374,21 +382,40 @@ def _column(column: Seen) -> list[str]:
 def _number(column: Seen) -> list[str]:
     measured = column.measured
     low, high = measured[0], measured[-1]
+    beyond, rules = column.beyond, _detection(column)
+    counted = [value for rule in rules.values() for value in rule.values()]
+    ends = min([low, *counted]), max([high, *counted])
     digits = ".10g" if column.whole else ".4g"
     span = f"{low:{digits}}{'-' if low >= 0 else ' to '}{high:{digits}}"
     lines = [
         _line("type", "number"),
         _line("unit", "TODO", 'TODO clinician: the unit in UCUM ("1" for a count), and `loinc:` if it has a code'),
-        _line("range", _plausible(low, high, column.whole), f"TODO clinician: plausible range, observed {span}"),
+        _line("range", _plausible(*ends, column.whole), f"TODO clinician: plausible range, observed {span}"),
     ]
+    for key, rule in rules.items():
+        lines.append(_line(key, rule, "TODO clinician: the assay's limit? and what does a value beyond it count as?"))
+    if len(set(beyond.values())) > len(rules):
+        lines.append("# TODO clinician: several limits of detection, so several kits; one a column can be taken")
     if column.whole and len(measured) <= 6:
         lines.append(
             f"# TODO clinician: only {len(measured)} different whole numbers; codes? then a category with `map`"
         )
-    if column.texts:
-        rows = sum(column.texts.values())
+    if rows := sum(times for text, times in column.texts.items() if text not in beyond):
         lines.append(f"# TODO owner: {rows} of {column.rows} rows hold text that is no number and will be refused")
     return lines
+
+
+def _detection(column: Seen) -> dict[str, dict[str, int | float]]:
+    """Rules for the sides on which the texts name one limit. Below it the limit over the square root of two counts:
+    Hornung and Reed 1990, doi:10.1080/1047322X.1990.10389587."""
+    found: dict[str, dict[str, int | float]] = {}
+    for key, side in (("below_detection", "<"), ("above_detection", ">")):
+        limits = {limit for sign, limit in column.beyond.values() if sign == side}
+        if len(limits) == 1:
+            (limit,) = limits
+            counts_as = float(f"{limit / math.sqrt(2):.3g}") if side == "<" else limit
+            found[key] = {"limit": _tidy(limit), "counts_as": _tidy(counts_as)}
+    return found
 
 
 def _coded_category(column: Seen) -> list[str]:

@@ -24,13 +24,14 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class Ingested:
-    """What came of a source: rows read, rows kept, rows left out by reason; `expectations` met, and of how many; and
-    what the long tables hold, None where the source has none."""
+    """What came of a source: rows read, rows kept, rows left out by reason; values `beyond` detection, by column and
+    side; `expectations` met, and of how many; and what the long tables hold, None where the source has none."""
 
     name: str
     rows: int
     kept: int
     dropped: dict[str, int]
+    beyond: dict[str, dict[str, int]]
     expectations: tuple[int, int]
     path: Path
     histories: Histories | None
@@ -93,7 +94,8 @@ def _ingest(name: str, settings: Settings) -> Ingested:
         written(".expectations.json").write_text(told, encoding="utf-8")
         records.save(read.records, spec, dropped, written(".parquet"))
     met = sum(judgement.success for judgement in judgements)
-    return Ingested(name, rows, len(read.records), dropped, (met, len(judgements)), path, held)
+    found = read.records
+    return Ingested(name, rows, len(found), dropped, found.beyond, (met, len(judgements)), path, held)
 
 
 def check_source(spec: Spec, settings: Settings) -> Read:

@@ -41,6 +41,13 @@ def ingested(done: "Ingested") -> None:
     lost = _counts(done.dropped) or "none left out"
     say(f"[bold]ingest[/]    {done.rows} rows read, {done.kept} keep the contract ({lost}); "
         f"Great Expectations: {done.expectations[0]} of {done.expectations[1]} expectations met")  # fmt: skip
+    beyond = [
+        f"{column} {', '.join(f'{count} {side}' for side, count in sides.items() if count)}"
+        for column, sides in done.beyond.items()
+        if any(sides.values())
+    ]
+    if beyond:
+        say(f"          beyond detection: {'; '.join(beyond)}")
     if (held := done.histories) is not None:
         others = f", and {held.not_read} of codes that the spec does not name" if held.not_read else ""
         say(f"          {held.read} events read{others}; {len(held.events)} distinct ones keep the contract")

@@ -153,7 +153,8 @@ def test_a_limit_of_detection_of_another_kit(rewrite, toy_document, table, toy_t
     assert "1 of 60 rows break the contract" in line
     assert "row 4: max_heart_rate_bpm: <65 /min, but the contract's limit is 60 /min; is it from another lab" in line
     table(rate=["<60", *source["rate"][1:3], *source["rate"][4:], 70])
-    assert medimind("ingest", "toy").code == 0
+    done = medimind("ingest", "toy")
+    assert done.code == 0 and "beyond detection: max_heart_rate_bpm 3 below" in done.out
 
 
 def test_a_patient_on_two_rows_is_named_by_the_rows_alone(table, toy_table, refused):

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -117,6 +118,25 @@ def test_a_slipped_value_out_of_range_is_missing_and_its_definition_is_computed_
     assert slip.change == pytest.approx(changed(predictor, test, X), abs=1e-9)
     assert slip.refused == pytest.approx(np.nanmean(np.where(np.isnan(read), np.nan, read > 1400)))
     assert 0 < slip.refused < 1
+
+
+def test_a_slipped_value_below_detection_counts_as_the_contract_says(lenient):
+    made, predictor = lenient
+    rule = {"below_detection": {"limit": 5, "counts_as": 3.5}}
+    document = json.loads(json.dumps(made.spec.document))
+    document["columns"]["cholesterol_mg_dl"] |= rule
+    test = made.cohort.only("test")
+    (position,) = at(made.plan, "cholesterol_mg_dl")
+    X = test.X.copy()
+    X[:, position] /= np.float32(38.665)
+    X[X[:, position] < 5, position] = 3.5
+    predictor = SimpleNamespace(**vars(predictor), risk=predictor.risk)
+    predictor.spec = from_document(document, "toy.yaml")
+
+    (slip,) = [c for c in probes.unit_slip(predictor, made.cohort) if c.name == "cholesterol_mg_dl (mmol/L)"]
+
+    assert slip.refused == 0
+    assert slip.change == pytest.approx(changed(predictor, test, X), abs=1e-9)
 
 
 def test_noise_is_the_same_with_the_same_seed_and_costs_a_sound_model_little(predictor, disease):

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from configs.errors import SourceError, SpecError
-from configs.spec import from_document
+from configs.spec import Column, from_document
 from pipelines.draft import draft
 
 AGES = [29, 34, 41, 45, 50, 52, 58, 63, 70, 77]
@@ -159,6 +159,25 @@ def test_text_among_numbers_is_counted_and_not_quoted(tmp_path):
 
     assert "1 of 10 rows hold text that is no number" in text
     assert "Smith" not in text
+
+
+def test_a_limit_of_detection_is_drafted_with_what_it_usually_counts_as(tmp_path):
+    cells = ["<0.6", "< 0.6", "<0.6", "0.8", "12.5", ">5000", "4100", "77.1"]
+    text = drafted(tmp_path, {"ca125": cells, "age": AGES[: len(cells)]})
+    contract = column(tmp_path, cells, "ca125")
+
+    assert contract["below_detection"] == {"limit": 0.6, "counts_as": 0.424}
+    assert contract["above_detection"] == {"limit": 5000, "counts_as": 5000}
+    assert contract["range"][0] <= 0.424 and contract["range"][1] >= 5000
+    assert "hold text" not in text
+    Column.model_validate({**contract, "unit": "1"})
+
+
+def test_of_two_limits_none_is_chosen(tmp_path):
+    cells = ["<0.6", "<0.5", "1.7", "2.4", "3.3", "8", "11.9", "7.1", "4", "2.2"]
+
+    assert "several limits of detection" in drafted(tmp_path, {"ca125": cells, "age": AGES})
+    assert "below_detection" not in column(tmp_path, cells, "ca125")
 
 
 def test_two_numbers_are_codes_and_zero_and_one_are_no_and_yes(tmp_path):

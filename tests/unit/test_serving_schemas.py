@@ -39,4 +39,4 @@ def test_without_limits_no_text_may_be_sent(toy_document):
 
 
 def test_a_client_reads_the_limits_in_the_contract(spec):
-    assert contract(spec)["max_heart_rate_bpm"]["below_detection"] == RULES["below_detection"]
+    assert contract(spec.columns)["max_heart_rate_bpm"]["below_detection"] == RULES["below_detection"]

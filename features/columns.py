@@ -87,7 +87,7 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class Told:
+class History:
     """What the long tables tell of each row of the patients' table: `columns[name]` (n,) the columns of events, and
     `happened` (n,), seconds since 1970, when the outcome first did, NaN if never; None where it is no event."""
 
@@ -481,11 +481,11 @@ def check_table(
     spec: Spec,
     table: Mapping[str, Sequence[Any]],
     cells: Mapping[str, list[Any]],
-    told: Told | None = None,
+    history: History | None = None,
 ) -> tuple[Records, list[Refusal]]:
     """The rows of a source's table that keep the contract, and every value that does not.
 
-    `table` is the source's own, `cells` its translated columns, `told` what the long tables tell of its rows. A row
+    `table` is the source's own, `cells` its translated columns, `history` what the long tables tell of its rows. A row
     with a refused value is left out of the Records.
     Raises ContractError for an empty table, a column that is missing everywhere, or, where the Spec has neither `at`
     nor `landmark_day`, a patient on two rows.
@@ -493,7 +493,7 @@ def check_table(
     n = rows_in(table)
     if n == 0:
         raise ContractError(f"{spec.name}: the source's table is empty.")
-    if told is None and spec.events:
+    if history is None and spec.events:
         raise ContractError(
             f"{spec.name}: the patients' events are read too ({', '.join(spec.events)}), and these patients come "
             "without any. A source with `events` is expected."
@@ -502,8 +502,8 @@ def check_table(
     values: dict[str, Array] = {}
     for name, column in spec.columns.items():
         if column.event is not None:
-            assert told is not None
-            values[name] = told.columns[name]
+            assert history is not None
+            values[name] = history.columns[name]
             if np.isnan(values[name]).all():
                 raise ContractError(
                     f"{spec.name}: column {name!r} is missing in all {n} rows: no event {column.event!r} lies in its "
@@ -538,7 +538,7 @@ def check_table(
         if column.below_detection or column.above_detection
     }
     future = {name: int((times > at)[kept].sum()) for name, times in measured.items()}
-    outcome, why, label = _outcome(spec, table, at, None if told is None else told.happened)
+    outcome, why, label = _outcome(spec, table, at, None if history is None else history.happened)
     stage = None if spec.outcome.stage is None else _stages(table[spec.outcome.stage])
     records = Records(values, outcome, patient, at, future, label, stage, beyond, why)
     return records.take(kept), refusals
@@ -573,7 +573,7 @@ def _outcome(
     if status is not None:
         first = np.where(status == 1, ended, MISSING)
         ended = np.where(np.isnan(status), MISSING, ended)
-    assert first is not None  # of an event as the outcome Told tells it
+    assert first is not None  # of an event as the outcome the History tells it
     return *within_horizon(outcome, first, ended, at), None
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from configs.errors import ContractError, RecordError
 from configs.spec import Column, EventTable, Spec
 from features import events, outcomes
-from features.columns import ABSENT, LATER, TWICE, VALUELESS, Told, check_event, moment, translate
+from features.columns import ABSENT, LATER, TWICE, VALUELESS, History, check_event, moment, translate
 from features.definitions import Array
 from features.events import Events
 from features.outcomes import as_text
@@ -106,7 +106,7 @@ def check(spec: Spec, patient: NDArray[np.str_], at: Array, tables: Sequence[Tab
     return Histories(names, distinct, read, not_read, {code: why for code, why in reasons.items() if why}, first)
 
 
-def history(spec: Spec, held: Histories, patient: NDArray[np.str_], at: Array) -> Told:
+def history(spec: Spec, held: Histories, patient: NDArray[np.str_], at: Array) -> History:
     """What the events tell of each row of the patients' table: its columns of events, and when the outcome happened.
 
     A source with long tables tells of each of its patients: who has no event of a code has none, and the count is 0.
@@ -120,7 +120,7 @@ def history(spec: Spec, held: Histories, patient: NDArray[np.str_], at: Array) -
         earliest = np.full(len(held.names), np.inf)
         np.minimum.at(earliest, held.events.patient[of_outcome], held.events.time[of_outcome])
         happened = np.where(np.isinf(earliest), np.nan, earliest)[row]
-    return Told(columns, happened)
+    return History(columns, happened)
 
 
 def sent(spec: Spec, held: Histories, patient: str) -> list[dict[str, Any]]:

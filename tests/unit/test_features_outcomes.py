@@ -11,7 +11,7 @@ from numpy.testing import assert_array_equal
 
 from configs.errors import ContractError
 from configs.spec import SECONDS, Outcome
-from features.outcomes import REASONS, as_key, observed, within_horizon
+from features.outcomes import REASONS, as_key, classified, happened, observed, within_horizon
 
 NAN = float("nan")
 
@@ -38,6 +38,30 @@ def test_a_measured_outcome_out_of_its_range_is_refused(cell):
     assert_array_equal(observed(outcome, [35, 60.0]), [1, 0])
     with pytest.raises(ContractError, match="row 1"):
         observed(outcome, [cell])
+
+
+ORIGIN = Outcome(
+    column="origin",
+    classes={"none": ["none", 0], "colon": ["crc", "colon"], "lung": ["lung", 2]},
+    positive=["colon", "lung"],
+    missing_if=["?"],
+)
+
+
+def test_a_code_is_the_number_of_its_class_in_the_order_of_the_spec():
+    label = classified(ORIGIN, ["none", "colon", "crc", "lung", "?", None, NAN, 0, 2.0, "2"])
+
+    assert_array_equal(label, [0, 1, 1, 2, NAN, NAN, NAN, 0, 2, 2])
+    assert_array_equal(happened(ORIGIN, label), [0, 1, 1, 1, NAN, NAN, NAN, 0, 1, 1])
+
+
+@pytest.mark.parametrize("cell", ["unknown primary", "Colon", "", 7, -9])
+def test_a_code_of_no_class_is_refused_and_never_counts_as_one(cell):
+    with pytest.raises(
+        ContractError, match=r"outcome 'origin', row 2: .* none of the classes none, colon, lung"
+    ) as refused:
+        classified(ORIGIN, ["none", cell])
+    assert "primary" not in str(refused.value)
 
 
 @pytest.mark.parametrize("closed", [{}, {"values": [0, 1], "range": [0, 1]}])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from configs.spec import Uncertainty
 from models import bundle as bundles
 from models import conformal
-from models.conformal import LABELS, Conformal, abstentions, labels, thresholds
+from models.conformal import LABELS, ClassConformal, Conformal, abstentions, class_thresholds, labels, thresholds
 from models.predict import Predictor
 from models.training import train
 
@@ -84,6 +84,68 @@ def test_enough_of_the_patients_themselves_are_covered(rows, coverage):
 def test_a_class_of_too_few_patients_is_never_ruled_out():
     found = thresholds(np.array([0.2, 0.8]), np.array([0.0, 1.0]), 0.9)
     assert found.sets(np.array([0.0, 0.5, 1.0])).all()
+
+
+CLASSES = ("none", "colon", "lung")
+
+
+def of_three(n, seed):
+    """Risks of three classes, the last one rare, and the class that came true."""
+    dice = np.random.default_rng(seed)
+    risks = dice.dirichlet([4, 2, 0.6], n)
+    return risks, (risks.cumsum(axis=1) > dice.random((n, 1))).argmax(axis=1).astype(float)
+
+
+def test_each_of_several_classes_has_its_coverage_on_new_patients():
+    held: dict[int, list[float]] = {0: [], 1: [], 2: []}
+    for seed in range(60):
+        found = class_thresholds(*of_three(400, seed), CLASSES, 0.9)
+        risks, label = of_three(2000, 1000 + seed)
+        sets = found.sets(risks)
+        for place in held:
+            held[place].append(sets[label == place, place].mean())
+    assert 0.892 < np.mean(held[0]) < 0.912
+    assert 0.890 < np.mean(held[1]) < 0.918
+    assert 0.880 < np.mean(held[2]) < 0.945  # of 37 patients in the mean, at most 1 / 38 more than promised
+
+
+def test_of_two_classes_the_sets_are_those_of_one_event():
+    risk, y = patients(217, 4)
+
+    of_event = thresholds(risk, y, 0.85).sets(risk)
+
+    of_classes = class_thresholds(np.column_stack([1 - risk, risk]), y, LABELS, 0.85).sets(
+        np.column_stack([1 - risk, risk])
+    )
+    assert np.array_equal(of_classes, of_event)
+
+
+def test_a_class_of_too_few_patients_is_never_ruled_out_among_several():
+    risks = np.array([[0.8, 0.1, 0.1]] * 20 + [[0.1, 0.8, 0.1]] * 20 + [[0.1, 0.1, 0.8]])
+    label = np.array([0.0] * 20 + [1.0] * 20 + [2.0])
+
+    found = class_thresholds(risks, label, CLASSES, 0.9)
+
+    assert found == ClassConformal(0.9, {"none": 0.8, "colon": 0.8, "lung": 0.0})
+    assert labels(found.sets(np.array([[0.8, 0.2, 0.0]])), CLASSES) == [["none", "lung"]]
+
+
+def test_the_events_risk_alone_makes_no_set_of_classes():
+    with pytest.raises(IndexError):
+        ClassConformal(0.9, {"none": 0.8, "colon": 0.8, "lung": 0.1}).sets(np.array([0.1, 0.2, 0.3]))
+
+
+def test_classes_of_the_event_that_cannot_be_told_apart_leave_no_doubt_of_it():
+    rule = Uncertainty(coverage=0.9, abstain_unless_one_label=True)
+    event = np.array([False, True, True])
+    possible = np.array([[True, False, False], [False, True, True], [True, True, False], [False, False, False]])
+
+    assert abstentions(rule, possible, event, [0] * 4) == [
+        None,
+        None,
+        "neither outcome can be ruled out",
+        "the risk is that of neither outcome",
+    ]
 
 
 def test_labels_stand_in_words():

@@ -1,10 +1,14 @@
 """One battery for every model family: what models/family.py promises."""
 
+from itertools import chain
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.special import softmax
+from threadpoolctl import threadpool_limits
 
 from configs.errors import SpecError
 from configs.settings import ROOT
@@ -15,19 +19,31 @@ FAMILIES = sorted(path.stem for path in (ROOT / "models" / "families").glob("[a-
 FLOAT32 = np.finfo(np.float32)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """As in training; on a busy machine OpenMP's threads would wait for one another."""
+    with threadpool_limits(limits=1):
+        yield
+
+
 @pytest.fixture(scope="module", params=FAMILIES)
 def name(request):
     return request.param
 
 
-@pytest.fixture(scope="module")
-def patients(disease):
-    return disease.cohort.only("train")
+@pytest.fixture(scope="module", params=["one event", "three classes"])
+def invented(request, disease, disease_of_classes):
+    return disease if request.param == "one event" else disease_of_classes
 
 
 @pytest.fixture(scope="module")
-def fitted(name, patients, disease):
-    return family(name).fit(patients.X, patients.y, disease.plan.features, 17)
+def patients(invented):
+    return invented.cohort.only("train")
+
+
+@pytest.fixture(scope="module")
+def fitted(name, patients, invented):
+    return family(name).fit(patients.X, patients.target, invented.plan.features, 17)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +54,10 @@ def session(fitted, tmp_path_factory):
 
 
 def risk(log_odds):
-    return 1 / (1 + np.exp(-np.clip(log_odds, -700, 700)))
+    """The event's, (n,), or each class's, (n, K)."""
+    if log_odds.ndim == 1:
+        return 1 / (1 + np.exp(-np.clip(log_odds, -700, 700)))
+    return softmax(log_odds, axis=1)
 
 
 def random_rows(plan, n, seed, scale=300.0):
@@ -66,8 +85,8 @@ def test_a_family_that_does_not_exist_is_refused_with_those_that_do(wrong):
         family(wrong)
 
 
-def test_fit_twice_equals_fit_once_to_the_bit(name, fitted, patients, disease, tmp_path):
-    again = family(name).fit(patients.X.copy(), patients.y.copy(), disease.plan.features, 17)
+def test_fit_twice_equals_fit_once_to_the_bit(name, fitted, patients, invented, tmp_path):
+    again = family(name).fit(patients.X.copy(), patients.target.copy(), invented.plan.features, 17)
     fitted.export(tmp_path / "once.onnx")
     again.export(tmp_path / "twice.onnx")
 
@@ -75,13 +94,13 @@ def test_fit_twice_equals_fit_once_to_the_bit(name, fitted, patients, disease, t
     assert (tmp_path / "once.onnx").read_bytes() == (tmp_path / "twice.onnx").read_bytes()
 
 
-def test_fit_changes_nothing_that_it_was_given(name, patients, disease):
-    X, y = patients.X.copy(), patients.y.copy()
+def test_fit_changes_nothing_that_it_was_given(name, patients, invented):
+    X, y = patients.X.copy(), patients.target.copy()
 
-    family(name).fit(X, y, disease.plan.features, 17)
+    family(name).fit(X, y, invented.plan.features, 17)
 
     assert_array_equal(X, patients.X)
-    assert_array_equal(y, patients.y)
+    assert_array_equal(y, patients.target)
 
 
 def test_the_export_agrees_with_the_library_on_the_training_rows(session, fitted, patients):
@@ -89,15 +108,15 @@ def test_the_export_agrees_with_the_library_on_the_training_rows(session, fitted
 
 
 @pytest.mark.parametrize("scale", [1.0, 300.0, 1e6, 1e30])
-def test_the_export_agrees_with_the_library_on_random_rows(session, fitted, disease, scale):
-    assert_agrees(session, fitted, random_rows(disease.plan, 5000, 3, scale))
+def test_the_export_agrees_with_the_library_on_random_rows(session, fitted, invented, scale):
+    assert_agrees(session, fitted, random_rows(invented.plan, 5000, 3, scale))
 
 
-def test_the_export_agrees_on_a_trees_threshold_and_one_ulp_either_side(disease, patients, tmp_path):
-    fitted = family("boosted").fit(patients.X, patients.y, disease.plan.features, 17)
+def test_the_export_agrees_on_a_trees_threshold_and_one_ulp_either_side(invented, patients, tmp_path):
+    fitted = family("boosted").fit(patients.X, patients.target, invented.plan.features, 17)
     fitted.export(tmp_path / "boosted.onnx")
     rows = []
-    for (tree,) in fitted.model._predictors:
+    for tree in chain.from_iterable(fitted.model._predictors):
         for node in tree.nodes[tree.nodes["is_leaf"] == 0]:
             if node["feature_idx"] >= len(fitted.layout.numbers):
                 continue  # a category's column holds 0 or 1
@@ -112,25 +131,41 @@ def test_the_export_agrees_on_a_trees_threshold_and_one_ulp_either_side(disease,
     assert_agrees(Session(tmp_path / "boosted.onnx"), fitted, np.array(rows))
 
 
+def test_a_model_says_something_of_the_event_or_of_each_class(session, fitted, patients):
+    classes = len(set(patients.target.tolist()))
+    shape = (len(patients),) if classes == 2 else (len(patients), classes)
+
+    assert session.log_odds(patients.X).shape == fitted.log_odds(patients.X).shape == shape
+
+
+def test_the_order_of_the_patients_changes_nothing_that_is_said(name, fitted, patients, invented):
+    shuffled = np.random.default_rng(3).permutation(len(patients))
+    again = family(name).fit(patients.X[shuffled], patients.target[shuffled], invented.plan.features, 17)
+
+    assert_allclose(risk(again.log_odds(patients.X)), risk(fitted.log_odds(patients.X)), rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 16, 64])
-def test_one_row_equals_a_batch_to_the_bit(session, disease, patients, size):
-    X = np.concatenate([patients.X, random_rows(disease.plan, 200, 5)])
+def test_one_row_equals_a_batch_to_the_bit(session, invented, patients, size):
+    X = np.concatenate([patients.X, random_rows(invented.plan, 200, 5)])
 
     pieces = [session.log_odds(X[start : start + size]) for start in range(0, len(X), size)]
 
     assert_array_equal(np.concatenate(pieces), session.log_odds(X))
 
 
-def test_a_row_with_everything_missing_has_a_risk(session, fitted, disease):
-    X = np.full((1, len(disease.plan.features)), np.nan, np.float32)
+def test_a_row_with_everything_missing_has_a_risk(session, fitted, invented):
+    X = np.full((1, len(invented.plan.features)), np.nan, np.float32)
 
-    assert 0 < risk(session.log_odds(X))[0] < 1
+    said = risk(session.log_odds(X))
+
+    assert ((said > 0) & (said < 1)).all()
     assert_agrees(session, fitted, X)
 
 
 @pytest.mark.parametrize("index", [3, -1, 0.5, 1e30])
-def test_a_category_never_seen_has_a_risk(session, fitted, disease, patients, index):
-    (pain,) = (place for place, feature in enumerate(disease.plan.features) if feature.name == "pain")
+def test_a_category_never_seen_has_a_risk(session, fitted, invented, patients, index):
+    (pain,) = (place for place, feature in enumerate(invented.plan.features) if feature.name == "pain")
     unseen = patients.X.copy()
     unseen[:, pain] = index  # the contract knows 0, 1 and 2
 
@@ -139,21 +174,21 @@ def test_a_category_never_seen_has_a_risk(session, fitted, disease, patients, in
 
 
 @pytest.mark.parametrize("kept", [["age_years", "max_heart_rate_bpm"], ["pain", "smoker"]])
-def test_numbers_alone_and_categories_alone_can_be_learned(name, disease, patients, tmp_path, kept):
-    places = [place for place, feature in enumerate(disease.plan.features) if feature.name in kept]
-    inputs, X = [disease.plan.features[place] for place in places], np.ascontiguousarray(patients.X[:, places])
-    alone = family(name).fit(X, patients.y, inputs, 17)
+def test_numbers_alone_and_categories_alone_can_be_learned(name, invented, patients, tmp_path, kept):
+    places = [place for place, feature in enumerate(invented.plan.features) if feature.name in kept]
+    inputs, X = [invented.plan.features[place] for place in places], np.ascontiguousarray(patients.X[:, places])
+    alone = family(name).fit(X, patients.target, inputs, 17)
     alone.export(tmp_path / "alone.onnx")
 
     assert_agrees(Session(tmp_path / "alone.onnx"), alone, np.concatenate([X, np.full((1, 2), np.nan, np.float32)]))
 
 
-def test_a_column_never_missing_in_training_may_be_missing_later(name, disease, patients, tmp_path):
+def test_a_column_never_missing_in_training_may_be_missing_later(name, invented, patients, tmp_path):
     complete = np.where(np.isnan(patients.X), np.float32(1), patients.X)
-    learned = family(name).fit(complete, patients.y, disease.plan.features, 17)
+    learned = family(name).fit(complete, patients.target, invented.plan.features, 17)
     learned.export(tmp_path / "complete.onnx")
 
-    assert_agrees(Session(tmp_path / "complete.onnx"), learned, random_rows(disease.plan, 2000, 9))
+    assert_agrees(Session(tmp_path / "complete.onnx"), learned, random_rows(invented.plan, 2000, 9))
 
 
 @given(x=st.floats(width=32, allow_nan=False), t=st.floats(allow_nan=False))

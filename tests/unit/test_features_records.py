@@ -148,13 +148,14 @@ def test_records_of_another_range_or_order_of_categories_are_refused(found, spec
     assert pa.types.is_string(pq.read_schema(tmp_path / "toy.parquet").field("sex").type)
 
 
-def test_an_array_comes_back_to_the_bit_and_a_missing_one_as_missing(tmp_path):
+def test_an_array_comes_back_to_the_bit_and_a_missing_one_as_missing(spec, tmp_path):
     columns = {"bins": Column(type="array", length=3, unit="1", range=(0, 10))}
     bins = np.array([[0.1, 0.2, 0.3], [np.nan] * 3, [1, 2, 3]])
     found = records.Records({"bins": bins}, np.array([0.0, 1, 1]), np.array(["a", "b", "c"]), np.full(3, np.nan))
-    records.save(found, columns, {}, tmp_path / "bins.parquet")
+    spec = spec.model_copy(update={"columns": columns})
+    records.save(found, spec, {}, tmp_path / "bins.parquet")
 
-    again, _ = records.load(columns, tmp_path / "bins.parquet")
+    again, _ = records.load(spec, tmp_path / "bins.parquet")
 
     assert_same(again, found)
     assert pq.read_table(tmp_path / "bins.parquet")["bins"].to_pylist()[1] is None

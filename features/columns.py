@@ -212,13 +212,16 @@ def _beyond(name: str, column: Column, sign: str, limit: float, unit: Any) -> fl
     return rule.counts_as + 0.0
 
 
-def side(column: Column, cell: Any) -> str | None:
+def side(column: Column, cell: Any, unit: str | None = None) -> str | None:
     """`below` or `above` where a source's cell, which keeps the contract, lies beyond detection; None elsewhere."""
     said = BEYOND.fullmatch(cell) if isinstance(cell, str) else None
     if said is not None:
         return "below" if said[1] == "<" else "above"
+    if not isinstance(cell, int | float) or not (column.below_detection or column.above_detection):
+        return None
+    number = float(cell) if unit is None else _conversion("", column, unit)(float(cell))
     for name, rule, sign in (("below", column.below_detection, 1), ("above", column.above_detection, -1)):
-        if rule is not None and isinstance(cell, int | float) and sign * cell < sign * rule.limit:
+        if rule is not None and sign * number < sign * rule.limit:
             return name
     return None
 

@@ -16,19 +16,23 @@ from numpy.typing import NDArray
 from configs.errors import ContractError, RecordError
 from configs.spec import Column, EventTable, Spec
 from features import events, outcomes
-from features.columns import ABSENT, LATER, TWICE, VALUELESS, History, check_event, moment, translate
+from features.columns import ABSENT, LATER, TWICE, VALUELESS, History, check_event, moment, side, translate
 from features.definitions import Array
 from features.events import Events
 from features.outcomes import as_text
 
 Table = Mapping[str, Sequence[Any]]
 Whole = NDArray[np.int64]
+Rows = dict[str, NDArray[np.bool_]]
+"""By reason, which rows (m,) of a long table."""
 
 NO_PATIENT = "of no patient in the table"
 NO_TIME = "no time"
 NO_UNIT = "no unit"
-HARMLESS = (TWICE, LATER, VALUELESS)
-"""Reasons that break no contract: said once is enough, what comes later is the outcome's, a blank says nothing."""
+BEYOND = {"below": "below detection", "above": "above detection"}
+HARMLESS = (TWICE, LATER, VALUELESS, *BEYOND.values())
+"""Reasons that break no contract: said once is enough, what comes later is the outcome's, a blank says nothing, and
+what is beyond detection counts as the contract says."""
 SENT = ("time", "code", "value")
 
 
@@ -37,7 +41,7 @@ class Histories:
     """Checked events of the patients `names` (p,), which `events.patient` numbers.
 
     `read` counts the events of a code that the Spec names, `not_read` those of any other, `reasons[code][reason]` what
-    was left out, or told for information: `twice` and `at or after the time of prediction` alone break nothing.
+    was left out, or told for information: the HARMLESS ones break nothing.
     `first[code, reason]` is where the first such event stands: the long table and its row, both from 1.
     """
 
@@ -140,7 +144,8 @@ def sent(spec: Spec, held: Histories, patient: str) -> list[dict[str, Any]]:
 def _check_table(
     spec: Spec, table: EventTable, cells: Table, names: NDArray[np.str_]
 ) -> tuple[Events, dict[str, Whole], Whole]:
-    """The events of one table that keep the contract; by reason the rows that do not; each row's code (m,), or -1."""
+    """The events of one table that keep the contract; by reason the rows that do not, and those that keep it and are
+    beyond detection; each row's code (m,), or -1."""
     wanted = [key for key in (table.patient, table.time, table.code, table.value, table.unit) if key is not None]
     if lacking := sorted(set(wanted) - set(cells)):
         raise ContractError(
@@ -151,18 +156,20 @@ def _check_table(
     position = {name: place for place, name in enumerate(names.tolist())}
     patient = _looked_up(_numbered(table.patient, cells), lambda cell: position.get(as_text(cell), -1)).astype(np.int64)
     time = _looked_up(_numbered(table.time, cells), lambda cell: _moment(spec, cell))
-    value, unfit = _values(spec, table, cells, code)
+    value, unfit, beyond = _values(spec, table, cells, code)
     left = code >= 0
     rows: dict[str, Whole] = {}
     for reason, wrong in ((NO_PATIENT, patient < 0), (NO_TIME, np.isnan(time)), *unfit.items()):
         if (left & wrong).any():
             rows[reason] = np.flatnonzero(left & wrong)
             left &= ~wrong
+    rows |= {reason: np.flatnonzero(left & told) for reason, told in beyond.items() if (left & told).any()}
     return Events(patient[left], time[left], code[left], value[left]), rows, code
 
 
-def _values(spec: Spec, table: EventTable, cells: Table, code: Whole) -> tuple[Array, dict[str, NDArray[np.bool_]]]:
-    """Each event's value (m,) in its code's unit, and by reason which have none. Judged once for each distinct one."""
+def _values(spec: Spec, table: EventTable, cells: Table, code: Whole) -> tuple[Array, Rows, Rows]:
+    """Each event's value (m,) in its code's unit; by reason which have none, and which are beyond detection. Judged
+    once for each distinct one."""
     once = _Cells(np.zeros(len(code), np.int64), [None])
     value = _numbered(table.value, cells) if table.value is not None else once
     unit = _numbered(table.unit, cells) if table.unit is not None else once
@@ -171,6 +178,7 @@ def _values(spec: Spec, table: EventTable, cells: Table, code: Whole) -> tuple[A
     columns = list(spec.events.values())
     found = np.full(len(kinds), np.nan)
     why: dict[str, list[int]] = {}
+    beyond: dict[str, list[int]] = {}
     for place, known in enumerate(kinds.tolist()):
         rest, of_unit = divmod(known, len(unit.distinct))
         of_code, of_value = divmod(rest, len(value.distinct))
@@ -182,14 +190,21 @@ def _values(spec: Spec, table: EventTable, cells: Table, code: Whole) -> tuple[A
         found[place], reason = _judged(column, cell, written)
         if reason:
             why.setdefault(reason, []).append(place)
-    return found[kind], {reason: np.isin(kind, places) for reason, places in why.items()}
+        elif (known_side := side(column, cell, None if _blank(written) else written)) is not None:
+            beyond.setdefault(BEYOND[known_side], []).append(place)
+    of_reason, of_side = ({told: np.isin(kind, at) for told, at in places.items()} for places in (why, beyond))
+    return found[kind], of_reason, of_side
+
+
+def _blank(unit: Any) -> bool:
+    return unit is None or (isinstance(unit, str) and not unit.strip())
 
 
 def _judged(column: Column, cell: Any, unit: Any) -> tuple[float, str]:
     """A cell's value in its code's unit, or NaN and what is wrong with it."""
     if cell is None:
         return np.nan, VALUELESS
-    written = None if isinstance(unit, str) and not unit.strip() else unit
+    written = None if _blank(unit) else unit
     if written is None and column.unit not in (None, "1"):
         return np.nan, NO_UNIT
     try:

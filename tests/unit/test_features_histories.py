@@ -81,6 +81,34 @@ def checked(spec, *tables, table=None):
     return histories.check(spec, *whose_and_when(spec, table), tables)
 
 
+def test_a_value_beyond_detection_counts_as_the_contract_says_and_is_told(ward):
+    lactate = {
+        "from": "lactate",
+        "type": "number",
+        "unit": "mmol/L",
+        "accepts": ["umol/L"],
+        "range": [0, 30],
+        "below_detection": {"limit": 0.5, "counts_as": 0.35},
+        "above_detection": {"limit": 20, "counts_as": 20},
+    }
+    fall = {"type": "boolean"}
+    spec = ward(events={"2524-7": lactate, "fall": fall})
+
+    held = checked(
+        spec,
+        long_table(
+            *(("anna", 5, "lactate", "<0.5", "mmol/L"), ("anna", 4, "lactate", "<500", "umol/L")),
+            *(("anna", 3, "lactate", 0.2, "mmol/L"), ("bert", 2, "lactate", 400, "umol/L")),
+            *(("bert", 1, "lactate", ">20", "mmol/L"), ("bert", 1, "lactate", 0.5, "mmol/L")),
+            *(("bert", 1, "lactate", "<0.4", "mmol/L"), ("anna", 1, "fall", True, None)),
+        ),
+    )
+
+    assert held.reasons == {"2524-7": {"detection limit": 1, "below detection": 4, "above detection": 1}}
+    assert held.broken == {("2524-7", "detection limit"): 1}
+    assert sorted(held.events.value.tolist()) == [0.35, 0.35, 0.35, 0.35, 0.5, 1, 20]
+
+
 def recorded(spec, *tables, table=None):
     """The records of the patients with these long tables."""
     table = patients() if table is None else table

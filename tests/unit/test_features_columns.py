@@ -14,6 +14,7 @@ from configs.errors import ContractError, RecordError
 from configs.settings import ROOT
 from configs.spec import Column, from_document, load_spec
 from features.columns import (
+    MOST_EVENTS,
     as_arrays,
     check_record,
     check_table,
@@ -23,6 +24,7 @@ from features.columns import (
     translate,
     translate_table,
 )
+from features.events import Reducer
 
 CHOLESTEROL = Column.model_validate(
     {"type": "number", "unit": "mg/dL", "accepts": ["mmol/L"], "range": [80, 700], "missing_if": [0], "loinc": "2093-3"}
@@ -638,3 +640,129 @@ def test_records_become_arrays_and_one_that_is_not_there_is_missing(toy_document
     np.testing.assert_array_equal(found["age"], [61, math.nan])
     assert is_missing(found["bins"]).tolist() == is_missing(found["age"]).tolist() == [False, True]
     assert as_arrays(columns, [])["bins"].shape == (0, 3)
+
+
+# --- the events of one record
+
+EVENTS = {
+    "2524-7": Column(type="number", unit="mmol/L", range=(0, 50)),
+    "2085-9": Column.model_validate(
+        {"type": "number", "unit": "mg/dL", "accepts": ["mmol/L"], "range": [5, 200], "loinc": "2085-9"}
+    ),
+    "7459-8": Column(type="number", unit="1", range=(0, 20)),
+    "fall": Column(type="boolean"),
+}
+OF_EVENTS = {
+    "age_years": Column(type="number", unit="a", range=(18, 120), required=True),
+    "lactate_max_24h": Column.model_validate({"event": "2524-7", "reduce": "max", "unit": "mmol/L", "window": "24h"}),
+    "hdl_last": Column.model_validate({"event": "2085-9", "reduce": "last", "unit": "mg/dL"}),
+    "falls": Column.model_validate({"event": "fall", "reduce": "count", "unit": "1"}),
+}
+AT = datetime(2026, 3, 3, 9, tzinfo=UTC)
+LACTATE = {"time": "2026-03-03T08:00:00+00:00", "code": "2524-7", "value": 2.5, "unit": "mmol/L"}
+
+
+def with_events(events, **said):
+    return check_record(OF_EVENTS, {"age_years": 61, "events": events, **said}, Reducer(OF_EVENTS, EVENTS), AT)
+
+
+def refused_event(events, **said):
+    with pytest.raises(RecordError) as refused:
+        with_events(events, **said)
+    assert str(refused.value).startswith(f"{refused.value.field}: ")
+    return refused.value.code, refused.value.field
+
+
+@pytest.mark.parametrize(
+    ("odd", "code", "field"),
+    [
+        ({"unit": None}, "unit", "unit"),
+        ({"unit": "mg/dL"}, "unit", "unit"),  # lactate's molar mass was not asked for
+        ({"unit": "stone"}, "unit", "unit"),
+        ({"code": "fall", "value": True, "unit": "1"}, "unit", "unit"),
+        ({"value": 51}, "out_of_range", "value"),
+        ({"value": "high"}, "not_a_number", "value"),
+        ({"value": True}, "not_a_number", "value"),
+        ({"value": {"value": 2.5, "unit": "mmol/L"}}, "not_a_number", "value"),
+        ({"code": "fall", "value": 1, "unit": None}, "not_a_boolean", "value"),
+        ({"time": None}, "missing_field", "time"),
+        ({"time": "2026-03-03T08:00:00"}, "malformed", "time"),
+        ({"time": "yesterday"}, "malformed", "time"),
+        ({"time": 1772524800}, "malformed", "time"),
+        ({"code": None}, "malformed", "code"),
+        ({"code": 25247}, "malformed", "code"),
+        ({"patient": "somebody else"}, "two_patients", "patient"),
+        ({"patient": ""}, "malformed", "patient"),
+        ({"ward": "7b"}, "malformed", None),
+    ],
+)
+def test_a_wrong_event_is_refused_by_its_place_and_what_is_wrong_with_it(odd, code, field):
+    told = [LACTATE, LACTATE, {**LACTATE, **odd}]
+    assert refused_event(told, patient="p") == (code, f"events[2].{field}" if field else "events[2]")
+
+
+@pytest.mark.parametrize("odd", ["2524-7", {}, {"0": LACTATE}, 7, False])
+def test_what_is_no_list_of_events_is_refused(odd):
+    assert refused_event(odd) == ("malformed", "events")
+
+
+def test_an_event_is_an_object():
+    assert refused_event([LACTATE, "lactate"]) == ("malformed", "events[1]")
+
+
+def test_too_many_events_are_refused_before_they_are_looked_at():
+    assert refused_event([{"no": "event"}] * (MOST_EVENTS + 1)) == ("too_many_events", "events")
+
+
+def test_two_patients_among_the_events_are_refused_whoever_the_record_is_of():
+    one, other = {**LACTATE, "patient": "one"}, {**LACTATE, "patient": "other"}
+    assert refused_event([one, other]) == ("two_patients", "events[1].patient")
+    assert refused_event([other], patient="one") == ("two_patients", "events[0].patient")
+    assert with_events([one, LACTATE], patient="one").values["lactate_max_24h"] == 2.5
+
+
+def test_a_refusal_names_neither_the_patient_nor_a_text_that_was_sent():
+    with pytest.raises(RecordError) as refused:
+        with_events([{**LACTATE, "patient": "Jane Doe"}], patient="John Doe")
+    assert "Doe" not in str(refused.value)
+
+
+def test_a_column_of_events_cannot_be_sent_and_is_said_to_be_computed():
+    with pytest.raises(RecordError) as refused:
+        check_record(OF_EVENTS, {"age_years": 61, "lactate_max_24h": 2.5}, Reducer(OF_EVENTS, EVENTS), AT)
+    assert (refused.value.code, refused.value.field) == ("unknown_field", "lactate_max_24h")
+    assert str(refused.value) == "lactate_max_24h: is computed from `events`. Known: age_years."
+
+
+def test_events_of_a_model_that_reads_none_are_refused():
+    columns = {"age_years": OF_EVENTS["age_years"]}
+    for reducer in (None, Reducer(columns, {})):
+        with pytest.raises(RecordError, match="this model reads no events"):
+            check_record(columns, {"age_years": 61, "events": [LACTATE]}, reducer)
+
+
+def test_events_need_a_time_of_prediction():
+    with pytest.raises(RecordError) as refused:
+        check_record(OF_EVENTS, {"age_years": 61, "events": [LACTATE]}, Reducer(OF_EVENTS, EVENTS))
+    assert (refused.value.code, refused.value.field) == ("missing_field", "at")
+
+
+def test_an_event_is_read_in_its_own_unit_and_as_of_the_records_own_time():
+    hdl = {"time": "2025-01-01T00:00:00+01:00", "code": "2085-9", "value": 1.5, "unit": "mmol/L"}
+    then = with_events([LACTATE, hdl, {"time": "2026-03-01T12:00:00Z", "code": "fall"}])
+    assert then.values == {"age_years": 61, "lactate_max_24h": 2.5, "hdl_last": pytest.approx(58, abs=0.1), "falls": 1}
+    earlier = with_events([LACTATE, hdl], at="2026-03-03T08:00:00Z")
+    assert math.isnan(earlier.values["lactate_max_24h"]) and earlier.values["falls"] == 0
+    assert earlier.told.ignored == {"at or after the time of prediction": 1}
+
+
+def test_no_events_told_is_unknown_and_an_empty_list_says_that_there_were_none():
+    for nothing in ({}, {"events": None}):
+        record = check_record(OF_EVENTS, {"age_years": 61, **nothing}, Reducer(OF_EVENTS, EVENTS), AT)
+        assert record.told is None and math.isnan(record.values["falls"])
+    assert with_events([]).values["falls"] == 0
+
+
+def test_a_plain_ratio_needs_no_unit():
+    ratio = {"time": "2026-03-03T08:00:00Z", "code": "7459-8", "value": 2}
+    assert with_events([ratio]).told.value == with_events([{**ratio, "unit": "1"}]).told.value == [2.0]

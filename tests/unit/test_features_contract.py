@@ -16,6 +16,7 @@ from configs.spec import Column, Detection, from_document
 from features import synthetic
 from features.columns import check_record
 from features.contract import Contract
+from features.events import Reducer
 from ledger.predictions import records_of
 from serving.bodies import JSON, decoder, read
 
@@ -108,10 +109,10 @@ def body_of(records):
     return json.dumps({"records": records}, ensure_ascii=False).replace("Infinity", "1e999").encode()
 
 
-def judged(columns, record):
+def judged(columns, record, events=None):
     """What the judge of values says: floats and identifiers, or the error."""
     try:
-        found = check_record(columns, record)
+        found = check_record(columns, record, Reducer(columns, events or {}), NINE)
     except RecordError as exc:
         return exc.code, exc.field, str(exc)
     values = np.hstack(list(found.values.values()))
@@ -144,10 +145,10 @@ def columns(toy_document):
     return from_document(toy_document, "toy.yaml").columns
 
 
-def same_as_the_judge(columns, sent):
-    contract = Contract(columns)
+def same_as_the_judge(columns, sent, events=None):
+    contract = Contract(columns, events)
     typed, plain = decoded(contract, sent)
-    expected = [judged(columns, record) for record in plain]
+    expected = [judged(columns, record, events) for record in plain]
 
     assert compiled(contract, plain) == expected
     assert compiled(contract, typed) == expected
@@ -253,6 +254,146 @@ def test_many_at_once_are_judged_as_each_alone_or_not_at_all(columns, data):
     else:
         assert whole.values.tobytes() == b"".join(one.values.tobytes() for one in alone)
         assert [whole.errors, *whole.cells] == [{}, *(cells for one in alone for cells in one.cells)]
+
+
+# --- events
+
+
+CODES_OF = {
+    "2524-7": Column(type="number", unit="mmol/L", accepts=("mg/dL",), range=(0, 40), loinc="2524-7"),
+    "2085-9": Column(
+        type="number", unit="mg/dL", accepts=("mmol/L",), range=(5, 200), loinc="2085-9", missing_if=(-9,)
+    ),
+    "ph": Column(type="number", unit="1", range=(6.5, 8)),
+    "fall": Column(type="boolean"),
+}
+WITH_EVENTS = {
+    "lactate_max_24h": Column.model_validate({"event": "2524-7", "reduce": "max", "unit": "mmol/L", "window": "24h"}),
+    "age_years": Column(type="number", unit="a", range=(18, 120), required=True),
+    "hdl_last": Column.model_validate({"event": "2085-9", "reduce": "last", "unit": "mg/dL"}),
+    "pain": Column(type="category", values=("none", "rest")),
+    "ph_slope": Column.model_validate({"event": "ph", "reduce": "slope", "unit": "1/d"}),
+    "falls_5a": Column.model_validate({"event": "fall", "reduce": "count", "unit": "1", "window": "5a"}),
+}
+MOMENTS = (
+    *("2026-03-03T08:59:59Z", "2026-03-03T09:59:59+01:00", "2026-03-03T09:00:00Z", "2026-03-04T00:00:00Z"),
+    *(
+        "2026-03-02T09:00:00Z",
+        "2026-03-02T08:59:59.999999Z",
+        "2019-02-28T12:00:00.5-05:00",
+        "2020-03-29T03:30:00+02:00",
+    ),
+)
+
+
+@st.composite
+def told_events(draw):
+    """A list of events, some of which are odd, late, twice, or of codes that nobody reads."""
+    events = [
+        draw(
+            st.one_of(
+                st.fixed_dictionaries(
+                    {"time": st.sampled_from(MOMENTS), "code": st.just("2524-7"), "unit": st.just("mmol/L")},
+                    optional={"value": st.sampled_from([0.0, -0.0, 2.2, 3, 40]), "patient": st.just(WHO)},
+                ),
+                st.fixed_dictionaries(
+                    {"time": st.sampled_from(MOMENTS), "code": st.just("2085-9")}
+                    | {"value": st.sampled_from([60, 1.5, -9, None]), "unit": st.sampled_from(["mg/dL", "mmol/L"])}
+                ),
+                st.fixed_dictionaries(
+                    {"time": st.sampled_from(MOMENTS), "code": st.sampled_from(["ph", "fall", "8310-5"])},
+                    optional={
+                        "value": st.sampled_from([7.4, 7, True, False, None]),
+                        "unit": st.sampled_from(["1", None]),
+                    },
+                ),
+            )
+        )
+        for _ in range(draw(st.integers(0, 6)))
+    ]
+    events += draw(st.lists(st.sampled_from(events), max_size=2)) if events else []
+    for _ in range(draw(st.sampled_from([0, 0, 0, 1])) if events else 0):
+        odd = dict(draw(st.sampled_from(events)))
+        odd[draw(st.sampled_from(["time", "code", "value", "unit", "patient", "where"]))] = draw(
+            st.sampled_from([*ODD, "2026-03-03T08:00:00", "yesterday"])
+        )
+        events.insert(draw(st.integers(0, len(events))), odd)
+    return draw(st.sampled_from([events] * 12 + [None, 61, "events", [61], {"time": MOMENTS[0]}]))
+
+
+@st.composite
+def histories(draw):
+    (record,) = synthetic.draw(WITH_EVENTS, 1, draw(st.integers(0, 2**32 - 1)))
+    record |= {"events": draw(told_events())} if draw(st.integers(0, 5)) else {}
+    record |= {"patient": WHO} if draw(st.booleans()) else {}
+    return record | ({"at": draw(st.sampled_from(TIMES[:4]))} if draw(st.integers(0, 3)) == 0 else {})
+
+
+@settings(max_examples=200)
+@given(st.lists(histories(), min_size=1, max_size=4))
+def test_events_are_judged_alike_both_ways_to_the_bit_and_to_the_letter(sent):
+    same_as_the_judge(WITH_EVENTS, sent, CODES_OF)
+
+
+@settings(max_examples=100)
+@given(st.lists(histories(), min_size=1, max_size=4))
+def test_both_ways_keep_the_same_events_and_ignore_the_same(sent):
+    contract = Contract(WITH_EVENTS, CODES_OF)
+    typed, plain = (contract.check(decoding, NINE) for decoding in decoded(contract, sent))
+    whole = contract.quick(decoded(contract, sent)[0], NINE)
+
+    for other in (plain, whole or plain):
+        assert typed.ignored == other.ignored
+        assert on_record(contract, typed)[0] == on_record(contract, other)[0]
+
+
+@settings(max_examples=100)
+@given(st.lists(histories(), min_size=1, max_size=4))
+def test_the_ledger_gives_back_the_events_that_count_and_nobodys_name(sent):
+    contract = Contract(WITH_EVENTS, CODES_OF)
+    for decoding in decoded(contract, sent):
+        checked = contract.check(decoding, NINE)
+
+        back, kept = on_record(contract, checked)
+
+        for again, values, at in zip(back, checked.values, checked.at, strict=True):
+            assert judged(WITH_EVENTS, again, CODES_OF)[:2] == (values.tobytes(), at)
+            assert contract.check([again], NINE).ignored == [{}]
+        assert WHO.encode() not in kept and b"patient" not in kept
+
+
+def test_a_contract_without_events_keeps_its_rows_as_they_were(columns):
+    (good,) = synthetic.draw(columns, 1, seed=3)
+    contract = Contract(columns)
+    head, _, _ = contract.table(contract.check([good], NINE).cells).partition(b',"rows"')
+    assert json.loads(head + b"}")["fields"] == [*columns, "at"]
+
+
+def test_what_did_not_count_is_told_by_its_reason():
+    contract = Contract(WITH_EVENTS, CODES_OF)
+    lactate = {"time": "2026-03-03T08:00:00Z", "code": "2524-7", "value": 2.0, "unit": "mmol/L"}
+    events = [
+        lactate,
+        {**lactate, "time": "2026-03-03T09:00:00+01:00"},  # the same moment, written elsewhere
+        {**lactate, "time": "2026-03-03T09:00:00Z"},
+        {**lactate, "time": "2031-01-01T00:00:00Z"},
+        {**lactate, "code": "8310-5", "unit": "a unit of its own"},
+        {**lactate, "value": None},
+    ]
+    checked = contract.check([{"age_years": 61, "events": events}, {"age_years": 61}], NINE)
+
+    assert checked.errors == {}
+    assert checked.ignored == [
+        {
+            "twice": 1,
+            "at or after the time of prediction": 2,
+            "a code that the model does not read": 1,
+            "without a value": 1,
+        },
+        {},
+    ]
+    assert checked.values[0, contract.starts["lactate_max_24h"]] == 2
+    assert [*map(len, checked.cells[0][2:3])] == [1]
 
 
 # --- on to the features

@@ -187,6 +187,15 @@ def predictor(trained: Bundle) -> Predictor:
 
 
 @pytest.fixture(scope="session")
+def predictor_of_classes(disease_of_classes: Disease, tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    """The disease with three classes, trained. Copy its bundle's folder before you change it."""
+    from models.training import train
+
+    disease = disease_of_classes
+    return Predictor(train(disease.spec, disease.plan, disease.cohort, tmp_path_factory.mktemp("classes") / "angina"))
+
+
+@pytest.fixture(scope="session")
 def reseal() -> Callable[[Path], None]:
     """`reseal(folder)`: a manifest that agrees with the folder's files as they are now: what a forger would do."""
 

@@ -505,3 +505,126 @@ def test_the_reasons_stand_in_the_order_of_the_steps_and_survive_the_file(follow
     first = ["the outcome before the time of prediction", "no record after the time of prediction"]
     assert list(found.dropped)[:2] == first
     assert list(cohort.load(tmp_path / "toy.parquet").dropped.items()) == list(found.dropped.items())
+
+
+@pytest.fixture
+def by_kind(toy_document, toy_table):
+    """Rows of a disease of three kinds, of which these many patients have each, and their Spec."""
+
+    def make(none=200, mild=120, severe=80, **changed):
+        kinds = [*["none"] * none, *["mild"] * mild, *["severe"] * severe]
+        table = toy_table(len(kinds), 1) | {"kind": kinds}
+        classes = {"none": ["none"], "mild": ["mild"], "severe": ["severe"]}
+        toy_document["outcome"] = {"column": "kind", "classes": classes, "positive": ["mild", "severe"], **changed}
+        spec = from_document(
+            {**toy_document, "split": {"test_fraction": 0.25, "seed": 17}, "external": None}, "toy.yaml"
+        )
+        return spec, check_table(spec, table, translate_table(spec, table))[0]
+
+    return make
+
+
+def prepared_by_kind(spec, records):
+    return cohort.prepare(spec, plan(spec), records, {})
+
+
+def test_a_class_is_known_beside_the_event_that_it_belongs_to(by_kind):
+    found = prepared_by_kind(*by_kind())
+
+    assert_array_equal(found.y, found.label > 0)
+    assert_array_equal(found.target, found.label)
+    assert_array_equal(found.where(found.label == 2).label, np.full(80, 2.0))
+
+
+def test_test_patients_are_drawn_within_every_site_and_class_alike(by_kind):
+    found = prepared_by_kind(*by_kind())
+
+    for site in ("north", "south", "east"):
+        for kind in (0, 1, 2):
+            rows = (found.attributes["site"] == site) & (found.label == kind)
+            assert (found.part[rows] == "test").sum() == round(0.25 * rows.sum()), (site, kind)
+
+
+def test_the_order_of_the_rows_changes_neither_counts_nor_classes(by_kind):
+    spec, records = by_kind()
+    shuffled = records.take(np.random.default_rng(0).permutation(len(records)))
+
+    one, other = prepared_by_kind(spec, records), prepared_by_kind(spec, shuffled)
+
+    assert cohort.class_counts(spec.outcome, one.only("train")) == cohort.class_counts(
+        spec.outcome, other.only("train")
+    )
+    assert dict(zip(one.patient.tolist(), one.label.tolist(), strict=True)) == dict(
+        zip(other.patient.tolist(), other.label.tolist(), strict=True)
+    )
+
+
+def test_a_class_of_too_few_patients_is_refused_by_name_with_all_the_counts(by_kind):
+    said = r"has 6 patients of the class severe, and at least 10 .*; bring more .*: none 150, mild 90, severe 6\."
+    with pytest.raises(CohortError, match=said):
+        prepared_by_kind(*by_kind(severe=8))
+
+
+def test_a_class_that_never_occurs_is_refused_by_name_and_says_what_to_do(by_kind):
+    with pytest.raises(
+        CohortError, match=r"none of severe: correct its codes in `outcome\.classes` or take it out; none"
+    ):
+        prepared_by_kind(*by_kind(severe=0))
+
+
+def test_a_class_that_no_test_patient_has_stops_nobody(by_kind):
+    spec, records = by_kind(severe=12)
+    spec = spec.model_copy(update={"split": Split(test_fraction=0.02, seed=17)})
+
+    found = prepared_by_kind(spec, records)
+
+    counts = cohort.class_counts(spec.outcome, found.only("test"))
+    assert counts["severe"] == 0 and counts["mild"] > 0
+
+
+@pytest.mark.parametrize(("second", "dropped"), [(251, 1), (350, 0)], ids=["mild as well", "severe"])
+def test_rows_alike_are_one_patient_only_if_their_class_is_the_same(by_kind, second, dropped):
+    spec, records = by_kind()
+    like_the_first = np.arange(len(records)) == second
+    values = {name: np.where(like_the_first, array[250], array) for name, array in records.values.items()}
+
+    found = prepared_by_kind(spec, replace(records, values=values))
+
+    assert found.dropped.get("the same as an earlier row", 0) == dropped
+
+
+def test_classes_and_stages_come_back_from_the_cohorts_file_and_are_in_its_fingerprint(by_kind, tmp_path):
+    spec, records = by_kind()
+    records = replace(records, stage=np.array(["", "I", "II"] * 133 + ["IV"]))
+    found = prepared_by_kind(spec, records)
+    cohort.save(found, tmp_path / "toy.parquet")
+
+    again = cohort.load(tmp_path / "toy.parquet")
+
+    assert_array_equal(again.label, found.label)
+    assert_array_equal(again.stage, found.stage)
+    fingerprints = {
+        found.fingerprint,
+        replace(found, label=None).fingerprint,
+        replace(found, stage=None).fingerprint,
+        replace(found, label=np.where(found.label == 2, 1, found.label)).fingerprint,
+        replace(found, stage=np.where(found.stage == "IV", "III", found.stage)).fingerprint,
+    }
+    assert len(fingerprints) == 5
+
+
+def test_a_retraining_learns_the_confirmed_classes_beside_the_old_ones(disease_of_classes) -> None:
+    spec, old = disease_of_classes.spec, disease_of_classes.cohort
+    values = {name: np.full(4, np.nan) for name in spec.columns} | {"age_years": np.array([50.0, 60, 70, 80])}
+    label = np.array([0.0, 1, 2, 0])
+    confirmed = Records(values, (label > 0) * 1.0, np.array(list("abcd")), np.full(4, NAN), label=label)
+
+    found = cohort.retrained(
+        spec, disease_of_classes.plan, old, confirmed, np.array(["train", "train", "test", "test"])
+    )
+
+    assert_array_equal(found.label[-4:], label)
+    assert_array_equal(found.y[-4:], [0, 1, 1, 0])
+    assert_array_equal(found.stage[-4:], [""] * 4)
+    with pytest.raises(CohortError, match="class is known, of the others not"):
+        cohort.retrained(spec, disease_of_classes.plan, old, replace(confirmed, label=None), np.array(["train"] * 4))

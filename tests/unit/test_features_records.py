@@ -160,3 +160,20 @@ def test_an_array_comes_back_to_the_bit_and_a_missing_one_as_missing(spec, tmp_p
     assert_same(again, found)
     assert pq.read_table(tmp_path / "bins.parquet")["bins"].to_pylist()[1] is None
     assert again.take(np.array([2])).values["bins"].shape == (1, 3)
+
+
+def test_classes_and_stages_come_back_as_they_went(toy_document, toy_table, tmp_path):
+    kinds = {"classes": {"none": [0], "some": [1], "much": [2]}, "positive": ["some", "much"], "stage": "stage"}
+    toy_document["outcome"] = {"column": "kind", "missing_if": [9], **kinds}
+    spec = from_document(toy_document, "toy.yaml")
+    table = toy_table(60, 2) | {"kind": [0, 1, 2, 9] * 15, "stage": [None, "II", 3.0, ""] * 15}
+    found = check_table(spec, table, translate_table(spec, table))[0]
+    records.save(found, spec, {}, tmp_path / "toy.parquet")
+
+    again, _ = records.load(spec, tmp_path / "toy.parquet")
+
+    assert_array_equal(again.label, [0, 1, 2, np.nan] * 15)
+    assert_array_equal(again.outcome, [0, 1, 1, np.nan] * 15)
+    assert_array_equal(again.stage, ["", "II", "3", ""] * 15)
+    assert_array_equal(again.take(np.array([5, 2])).label, [1, 2])
+    assert_array_equal(again.take(np.array([5, 2])).stage, ["II", "3"])

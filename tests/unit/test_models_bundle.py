@@ -330,3 +330,33 @@ def test_an_export_that_fails_leaves_nothing_behind(trained, tmp_path):
     with pytest.raises(RuntimeError):
         write(tmp_path / "angina", documents_of(trained), export)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("calibration.json", lambda found: found["intercepts"].pop("stable")),
+        ("calibration.json", lambda found: found["intercepts"].update(more=0.0)),
+        ("calibration.json", lambda found: found["intercepts"].update(none="0")),
+        ("calibration.json", lambda found: found.pop("slope")),
+        ("calibration.json", lambda found: found.update(slope=float("nan"))),
+        ("calibration.json", lambda found: found.update(intercept=1.0)),
+        ("conformal.json", lambda found: found["least"].pop("stable")),
+        ("conformal.json", lambda found: found["least"].update(stable=1.1)),
+        ("conformal.json", lambda found: found["least"].update(stable=None)),
+        ("conformal.json", lambda found: found.update(least=0.2)),
+        ("conformal.json", lambda found: found.update(negative=0.2)),
+        ("conformal.json", lambda found: found.update(coverage=0.9)),
+    ],
+)
+def test_what_does_not_say_something_of_each_class_is_refused_by_the_files_name(
+    predictor_of_classes, reseal, tmp_path, name, change
+):
+    folder = Path(shutil.copytree(predictor_of_classes.bundle.folder, tmp_path / "angina"))
+    document = json.loads((folder / name).read_text())
+    change(document)
+    (folder / name).write_text(json.dumps(document))
+    reseal(folder)
+
+    with pytest.raises(BundleError, match=name):
+        load(folder)

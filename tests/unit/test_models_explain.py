@@ -356,3 +356,87 @@ print(json.dumps([base, found.tolist(), sorted(heavy & set(sys.modules))]))
     assert imported == []
     assert_array_equal(np.array(found), here[1])
     assert base == here[0]
+
+
+@pytest.fixture(scope="module")
+def of_classes(disease_of_classes, tmp_path_factory):
+    """Each family's fitted model of three classes, its ONNX session, and what explains it."""
+    made, patients = {}, disease_of_classes.cohort.only("train")
+    for name in EXPLAINED:
+        fitted = family(name).fit(patients.X, patients.label, disease_of_classes.plan.features, 17)
+        path = tmp_path_factory.mktemp("of classes") / "model.onnx"
+        fitted.export(path)
+        made[name] = fitted, Session(path), explain.explainer(path, disease_of_classes.plan.features), path
+    return made
+
+
+@pytest.mark.parametrize("name", EXPLAINED)
+def test_each_classs_contributions_sum_to_its_own_log_odds(of_classes, disease_of_classes, name):
+    _, session, explainer, _ = of_classes[name]
+    X = disease_of_classes.cohort.X.copy()
+    X[np.random.default_rng(5).random(X.shape) < 0.2] = np.nan
+
+    told = explainer.by_output(X)
+
+    assert len(told) == 3
+    for (base, contributions), said in zip(told, session.log_odds(X).T, strict=True):
+        assert contributions.shape == X.shape
+        explained = base + contributions.sum(axis=1)
+        assert (np.abs(explained - said) <= 2e-6 * np.maximum(1, np.abs(said))).all()
+
+
+@pytest.mark.parametrize("name", EXPLAINED)
+def test_pain_at_rest_speaks_for_the_unstable_kind_more_than_for_the_stable_one(
+    of_classes, disease_of_classes, place, name
+):
+    *_, explainer, _ = of_classes[name]
+    patients = disease_of_classes.cohort.only("train")
+    at_rest = patients.X[patients.X[:, place["pain"]] == 2]
+
+    none, stable, unstable = (found[:, place["pain"]] for _, found in explainer.by_output(at_rest))
+
+    assert (unstable > stable).all() and (unstable > none).all()
+
+
+@pytest.mark.parametrize("name", EXPLAINED)
+def test_a_model_of_classes_has_no_one_explanation(of_classes, patients, name):
+    *_, explainer, _ = of_classes[name]
+
+    with pytest.raises(BundleError, match="3 classes explains each class by itself"):
+        explainer.contributions(patients.X)
+
+
+def test_of_one_event_the_only_output_is_the_event(models, patients):
+    *_, explainer = models["logistic"]
+
+    ((base, contributions),) = explainer.by_output(patients.X)
+
+    assert base == explainer.contributions(patients.X)[0]
+    assert_array_equal(contributions, explainer.contributions(patients.X)[1])
+
+
+def test_the_trees_of_a_class_are_explained_as_shap_itself_explains_them(of_classes, disease_of_classes):
+    fitted, _, explainer, _ = of_classes["boosted"]
+    encoded = fitted.layout.apply(disease_of_classes.cohort.X[:100])
+    ours = [of_columns(encoded) for of_columns in explainer.of_columns]
+
+    import shap
+
+    public = shap.TreeExplainer(fitted.model, feature_perturbation="tree_path_dependent")
+
+    assert_allclose(np.stack(ours, axis=-1), public.shap_values(encoded), rtol=0, atol=1e-7)
+    assert_allclose(explainer.bases, public.expected_value, rtol=0, atol=1e-7)
+
+
+def test_trees_that_are_not_the_classes_in_turn_are_refused(of_classes, disease_of_classes, tmp_path):
+    import onnx
+
+    model = onnx.load(of_classes["boosted"][3])
+    (node,) = (node for node in model.graph.node if node.op_type == "TreeEnsembleRegressor")
+    (found,) = (kept for kept in node.attribute if kept.name == "target_ids")
+    turned = [(number + 1) % 3 for number in onnx.helper.get_attribute_value(found)]
+    found.CopyFrom(onnx.helper.make_attribute("target_ids", turned))
+    onnx.save(model, tmp_path / "model.onnx")
+
+    with pytest.raises(BundleError, match=r"model\.onnx"):
+        explain.explainer(tmp_path / "model.onnx", disease_of_classes.plan.features)

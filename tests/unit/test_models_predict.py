@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,8 @@ PATIENT = {"age_years": 61, "max_heart_rate_bpm": 140, "cholesterol_mg_dl": 232.
 def forge(trained, reseal, tmp_path):
     """`forge(name, change)`: the trained bundle with one JSON changed and every hash made to agree again."""
 
-    def make(name, change):
-        folder = Path(shutil.copytree(trained.folder, tmp_path / "forged"))
+    def make(name, change, bundle=trained):
+        folder = Path(shutil.copytree(bundle.folder, tmp_path / "forged"))
         document = json.loads((folder / name).read_text())
         changed = change(document)
         (folder / name).write_text(json.dumps(document if changed is None else changed))
@@ -212,3 +213,106 @@ def test_the_band_is_the_highest_point_reached(predictor):
 
     assert predictor.bands(risks, None) == [None, None, lowest, lowest, highest, highest]
     assert predictor.bands(risks, [None, None, None, None, "silent", None])[-2:] == [None, highest]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 16, 17, 64])
+def test_the_risks_of_classes_in_batches_equal_one_by_one_to_the_bit(predictor_of_classes, size):
+    checked = records(predictor_of_classes)
+    X = predictor_of_classes.features(checked)
+    one_by_one = np.concatenate([predictor_of_classes.risks(X[[row]]) for row in range(len(X))])
+
+    assert_array_equal(
+        np.concatenate([predictor_of_classes.risks(X[start : start + size]) for start in range(0, len(X), size)]),
+        one_by_one,
+    )
+
+
+def test_the_risk_of_a_model_of_classes_is_that_of_the_events_classes(predictor_of_classes):
+    X = predictor_of_classes.features(records(predictor_of_classes))
+
+    risks = predictor_of_classes.risks(X)
+
+    assert risks.shape == (len(X), 3)
+    assert np.abs(risks.sum(axis=1) - 1).max() <= 1e-12
+    assert np.abs(risks[:, 1] + risks[:, 2] - predictor_of_classes.risk(X)).max() <= 1e-12
+    assert_array_equal(predictor_of_classes.positive(risks), predictor_of_classes.risk(X))
+    assert predictor_of_classes.risks(np.empty((0, 6), np.float32)).shape == (0, 3)
+    assert predictor_of_classes.risk(np.empty((0, 6), np.float32)).shape == (0,)
+
+
+def test_a_model_of_one_event_says_the_same_in_risks_and_risk(predictor):
+    X = predictor.features(records(predictor))
+
+    assert predictor.classes == ()
+    assert_array_equal(predictor.risks(X), predictor.risk(X))
+
+
+def test_an_answer_names_the_class_of_least_cost_and_each_ones_risk(predictor_of_classes):
+    """A missed unstable angina costs 20 or 10, a false alarm 1 or 2: it is said long before it is the likeliest."""
+    spec = predictor_of_classes.spec
+    lax = replace(predictor_of_classes.bundle, spec=spec.model_copy(update={"uncertainty": None}), conformal=None)
+    record = predictor_of_classes.check({**PATIENT, "age_years": 53, "pain": "exertion"})
+    free = Predictor(lax)
+    risks = free.risks(free.features([record]))
+
+    (answer,) = free.predictions([record], risks)
+
+    assert answer.risks == dict(zip(("none", "stable", "unstable"), risks[0].tolist(), strict=True))
+    assert risks[0].argmax() == 1
+    assert (answer.label, answer.set, answer.abstained) == ("unstable", None, None)
+
+
+def test_where_the_rule_asks_for_one_label_no_class_is_named_of_several_and_the_band_stays(predictor_of_classes):
+    checked = records(predictor_of_classes, 400)
+    risks = predictor_of_classes.risks(predictor_of_classes.features(checked))
+
+    answers = predictor_of_classes.predictions(checked, risks)
+
+    told = [answer for answer in answers if answer.abstained is None]
+    several = [answer for answer in told if answer.set == ["stable", "unstable"]]
+    assert several and all(answer.label is None for answer in several)
+    assert any(answer.band == "alert" for answer in several)
+    assert all(answer.label is not None for answer in told if len(answer.set) == 1)
+    silent = [answer for answer in answers if answer.abstained]
+    assert silent and all((answer.band, answer.label) == (None, None) for answer in silent)
+    assert any(answer.set == ["none", "stable"] for answer in silent)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda case: case.update(risks=[case["risks"][0], case["risks"][2], case["risks"][1]]),
+        lambda case: case["risks"].__setitem__(1, case["risks"][1] + 1e-5),
+        lambda case: case["risks"].pop(),
+        lambda case: case.pop("risks"),
+        lambda case: case.update(risks=None),
+    ],
+    ids=["two classes exchanged", "a class's risk changed", "a class short", "no risks", "null"],
+)
+def test_a_self_test_of_other_risks_of_the_classes_is_refused(forge, predictor_of_classes, change):
+    def all_cases(selftest):
+        for case in selftest["cases"]:
+            change(case)
+
+    with pytest.raises(BundleError, match="self-test"):
+        Predictor(forge("selftest.json", all_cases, predictor_of_classes.bundle))
+
+
+def test_risks_of_classes_in_the_self_test_of_one_event_are_refused(forge):
+    def all_cases(selftest):
+        for case in selftest["cases"]:
+            case["risks"] = [1 - case["risk"], case["risk"]]
+
+    with pytest.raises(BundleError, match="self-test: its cases have risks of other classes"):
+        Predictor(forge("selftest.json", all_cases))
+
+
+def test_classes_in_another_order_than_the_model_has_are_refused(forge, predictor_of_classes):
+    def turned(spec):
+        classes = spec["outcome"]["classes"]
+        spec["outcome"]["classes"] = dict(reversed(classes.items()))
+
+    with pytest.raises(
+        BundleError, match=r"calibration\.json is not a slope and the intercepts of unstable, stable, none"
+    ):
+        forge("spec.json", turned, predictor_of_classes.bundle)

@@ -223,3 +223,101 @@ def test_the_exported_model_is_the_one_that_was_fitted(trained, disease):
 
     assert gap.max() < 1e-5
     assert trained.training["parity"] < 1e-6
+
+
+@pytest.fixture(scope="module")
+def linear_of_classes(disease_of, document_of_classes):
+    """The patients with three classes, and one candidate: trained in no time."""
+    return disease_of({**document_of_classes, "candidates": ["logistic"]}, 700, 1)
+
+
+def test_classes_outside_the_training_part_are_not_read_and_the_same_ones_give_the_same_bundle(
+    linear_of_classes, tmp_path
+):
+    spec, plan, patients = (getattr(linear_of_classes, name) for name in ("spec", "plan", "cohort"))
+    outside = patients.part != "train"
+    label = np.where(outside, 2 - patients.label, patients.label)
+    once, again, other = (
+        train(spec, plan, cohort, tmp_path / name)
+        for name, cohort in (
+            ("once", patients),
+            ("again", patients),
+            ("other", dataclasses.replace(patients, label=label, y=(label > 0) * 1.0)),
+        )
+    )
+
+    assert again.digest == once.digest
+    for path in once.folder.iterdir():
+        if path.name not in ("training.json", "MANIFEST.json"):
+            assert (other.folder / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_candidates_are_compared_by_the_log_loss_of_all_classes(linear_of_classes, tmp_path):
+    from sklearn.metrics import log_loss, roc_auc_score
+
+    spec, plan, patients = linear_of_classes.spec, linear_of_classes.plan, linear_of_classes.cohort.only("train")
+
+    bundle = train(spec, plan, linear_of_classes.cohort, tmp_path / "angina")
+
+    log_odds = out_of_fold("logistic", plan, patients, spec.split.seed)
+    shares = np.exp(log_odds) / np.exp(log_odds).sum(axis=1, keepdims=True)
+    compared = bundle.training["candidates"]["logistic"]
+    assert compared["log_loss"] == pytest.approx(log_loss(patients.label, bundle.calibration.risks(log_odds)))
+    assert compared["auroc"] == pytest.approx(roc_auc_score(patients.y, shares[:, 1] + shares[:, 2]))
+
+
+def test_an_operating_point_is_reached_by_the_risk_of_all_the_events_classes(linear_of_classes, tmp_path):
+    spec, plan, patients = linear_of_classes.spec, linear_of_classes.plan, linear_of_classes.cohort.only("train")
+
+    bundle = train(spec, plan, linear_of_classes.cohort, tmp_path / "angina")
+
+    risk = bundle.calibration.risk(out_of_fold("logistic", plan, patients, spec.split.seed))
+    assert (risk[patients.y == 1] >= bundle.thresholds["rule_out"]).mean() >= 0.95
+    assert (risk[patients.y == 0] < bundle.thresholds["alert"]).mean() >= 0.9
+
+
+def test_the_reference_has_each_classs_patients_and_a_histogram_of_its_risks(predictor_of_classes, disease_of_classes):
+    patients = disease_of_classes.cohort.only("train")
+
+    classes = predictor_of_classes.bundle.reference["classes"]
+
+    assert list(classes) == ["none", "stable", "unstable"]
+    for place, name in enumerate(classes):
+        share = (patients.label == place).mean()
+        assert classes[name]["n"] == (patients.label == place).sum()
+        assert sum(classes[name]["score"]["counts"]) == len(patients)
+        assert classes[name]["score"]["mean"] == pytest.approx(share)  # calibrated on these very patients
+
+
+def test_an_export_that_says_something_else_of_one_class_is_refused(linear_of_classes, tmp_path, monkeypatch):
+    out = training.out_of_fold("logistic", linear_of_classes.plan, linear_of_classes.cohort.only("train"), 17)
+    real = training.fit_family
+
+    def shifted(name, plan, patients, seed):
+        fitted = real(name, plan, patients, seed)
+        return SimpleNamespace(export=fitted.export, log_odds=lambda X: fitted.log_odds(X) + np.array([0, 0, 1e-4]))
+
+    monkeypatch.setattr(training, "fit_family", shifted)
+    monkeypatch.setattr(training, "out_of_fold", lambda *_: out)
+
+    with pytest.raises(TrainingError, match=r"as ONNX gives risks .* from its own"):
+        train(linear_of_classes.spec, linear_of_classes.plan, linear_of_classes.cohort, tmp_path / "angina")
+
+
+def test_classes_that_mean_nothing_give_no_model_or_one_like_chance(linear_of_classes, tmp_path):
+    patients = linear_of_classes.cohort
+    label = np.random.default_rng(3).permutation(patients.label)
+    noise = dataclasses.replace(patients, label=label, y=(label > 0) * 1.0)
+    try:
+        bundle = train(linear_of_classes.spec, linear_of_classes.plan, noise, tmp_path / "angina")
+    except TrainingError:
+        return
+    assert 0.4 < bundle.training["candidates"]["logistic"]["auroc"] < 0.6
+
+
+def test_a_class_that_is_one_patients_rows_cannot_be_cross_validated(linear_of_classes):
+    patients = linear_of_classes.cohort.only("train")
+    one = dataclasses.replace(patients, patient=np.where(patients.label == 2, "P", patients.patient))
+
+    with pytest.raises(TrainingError, match="class 2 is that of too few different patients"):
+        out_of_fold("logistic", linear_of_classes.plan, one, 17)

@@ -35,61 +35,65 @@ AS_IT_IS = Conversion(1.0, 0.0)
 
 @dataclass(frozen=True)
 class Analyte:
-    """A substance that laboratories tell by mass or by amount: `g_mol` grams a mole, `eq_mol` equivalents a mole."""
+    """A substance that laboratories tell by mass or by amount, under LOINC codes of its own for each: `g_mol` grams a
+    mole, `eq_mol` equivalents a mole."""
 
     name: str
-    loinc: tuple[str, ...]
+    by_mass: tuple[str, ...]
+    by_amount: tuple[str, ...]
     g_mol: str
     source: str
     eq_mol: int | None = None
 
+    @property
+    def loinc(self) -> tuple[str, ...]:
+        return self.by_mass + self.by_amount
 
-# Codes of the same analyte by mass and by amount, in serum, plasma, blood or urine. A molar mass does not mind which.
+
+# Concentrations in serum, plasma, blood or urine: a molar mass does not mind which.
+IUPAC = "IUPAC abridged standard atomic weight"
 ANALYTES = (
     Analyte(
         "cholesterol",  # total, HDL, LDL (measured, calculated, direct) and non-HDL: each is told as cholesterol
-        (
-            *("2093-3", "14647-2", "2085-9", "14646-4", "2089-1", "13457-7", "18262-6", "22748-8", "39469-2"),
-            *("43396-1", "70204-3"),
-        ),
+        ("2093-3", "2085-9", "2089-1", "13457-7", "18262-6", "43396-1"),
+        ("14647-2", "14646-4", "22748-8", "39469-2", "70204-3"),
         "386.65",
         "C27H46O; PubChem CID 5997",
     ),
     Analyte(
         "glucose",
-        ("2345-7", "14749-6", "2339-0", "15074-8", "1558-6", "14771-0", "2340-8", "41653-7"),
+        ("2345-7", "2339-0", "1558-6", "2340-8", "41653-7"),
+        ("14749-6", "15074-8", "14771-0"),
         "180.16",
         "C6H12O6; PubChem CID 5793",
     ),
     Analyte(
         "creatinine",
-        ("2160-0", "14682-9", "38483-4", "59826-8", "2161-8", "14683-7"),
+        ("2160-0", "38483-4", "2161-8"),
+        ("14682-9", "59826-8", "14683-7"),
         "113.12",
         "C4H7N3O; PubChem CID 588",
     ),
     Analyte(
         "bilirubin",  # total, direct, indirect: direct bilirubin, though conjugated, is told as bilirubin
-        ("1975-2", "14631-6", "1968-7", "14629-0", "1971-1", "14630-8"),
+        ("1975-2", "1968-7", "1971-1"),
+        ("14631-6", "14629-0", "14630-8"),
         "584.7",
         "C33H36N4O6; PubChem CID 5280352",
     ),
-    Analyte("urea", ("3091-6", "22664-7"), "60.056", "CH4N2O; PubChem CID 1176"),
-    Analyte(
-        "urea nitrogen",  # by mass the nitrogen alone is weighed, by amount the urea is counted: two N a molecule
-        ("3094-0", "14937-7"),
-        "28.014",
-        "N, 14.007, twice; IUPAC abridged standard atomic weights",
-    ),
-    Analyte("urate", ("3084-1", "14933-6"), "168.11", "C5H4N4O3; PubChem CID 1175"),
-    Analyte("lactate", ("2524-7", "14118-4"), "90.08", "told as lactic acid, C3H6O3; PubChem CID 612"),
-    Analyte("calcium", ("17861-6", "2000-8"), "40.078", "Ca; IUPAC abridged standard atomic weights", 2),
-    Analyte("magnesium", ("19123-9", "2601-3"), "24.305", "Mg; IUPAC abridged standard atomic weights", 2),
-    Analyte("phosphate", ("2777-1", "14879-1"), "30.974", "told as phosphorus, P; IUPAC abridged standard weights"),
-    Analyte("iron", ("2498-4", "14798-3"), "55.845", "Fe; IUPAC abridged standard atomic weights"),
-    Analyte("sodium", ("2951-2",), "22.990", "Na; IUPAC abridged standard atomic weights", 1),
-    Analyte("potassium", ("2823-3",), "39.098", "K; IUPAC abridged standard atomic weights", 1),
-    Analyte("chloride", ("2075-0",), "35.45", "Cl; IUPAC abridged standard atomic weights", 1),
-    Analyte("bicarbonate", ("1963-8",), "61.017", "CHO3-; PubChem CID 769", 1),
+    Analyte("urea", ("3091-6",), ("22664-7",), "60.056", "CH4N2O; PubChem CID 1176"),
+    # By mass the nitrogen alone is weighed, by amount the urea is counted, which holds two of it.
+    Analyte("urea nitrogen", ("3094-0",), ("14937-7",), "28.014", f"N twice; {IUPAC}"),
+    Analyte("urate", ("3084-1",), ("14933-6",), "168.11", "C5H4N4O3; PubChem CID 1175"),
+    Analyte("lactate", ("14118-4",), ("2524-7",), "90.08", "told as lactic acid, C3H6O3; PubChem CID 612"),
+    Analyte("calcium", ("17861-6",), ("2000-8",), "40.078", f"Ca; {IUPAC}", 2),
+    Analyte("magnesium", ("19123-9",), ("2601-3",), "24.305", f"Mg; {IUPAC}", 2),
+    Analyte("phosphate", ("2777-1",), ("14879-1",), "30.974", f"told as phosphorus, P; {IUPAC}"),
+    Analyte("iron", ("2498-4",), ("14798-3",), "55.845", f"Fe; {IUPAC}"),
+    Analyte("sodium", (), ("2951-2",), "22.990", f"Na; {IUPAC}", 1),
+    Analyte("potassium", (), ("2823-3",), "39.098", f"K; {IUPAC}", 1),
+    Analyte("chloride", (), ("2075-0",), "35.45", f"Cl; {IUPAC}", 1),
+    Analyte("bicarbonate", (), ("1963-8",), "61.017", "CHO3-; PubChem CID 769", 1),
 )
 NO_MOLAR_MASS = {
     **dict.fromkeys(("2571-8", "14927-8"), "triglycerides are a mixture, and have no molar mass of their own"),
@@ -264,6 +268,20 @@ def impossible(unit: str, to: str, loinc: str | None) -> str | None:
         asked = f"LOINC {loinc} is none of an analyte" if loinc else "write the `loinc` code of an analyte"
         return f"{said} without a molar mass: {asked} that features/units.py knows ({known})."
     return f"{said}: they measure different things."
+
+
+def unfit(unit: str, loinc: str | None) -> str | None:
+    """Why a column in `unit` is not what this code of an analyte stands for; None if it is, or nothing is known."""
+    analyte = _BY_LOINC.get(loinc or "")
+    if analyte is None:
+        return None
+    mass = loinc in analyte.by_mass
+    if any(conversion(unit, one, None) for one in (("g/L",) if mass else ("mol/L", "eq/L"))):
+        return None
+    kinds = (("mass", analyte.by_mass), ("amount of substance", analyte.by_amount))
+    (here, _), (there, others) = kinds if mass else reversed(kinds)
+    said = f"LOINC {loinc} is {analyte.name} by {here}, which {unit!r} does not tell"
+    return f"{said}; by {there} it is {' or '.join(others)}." if others else f"{said}."
 
 
 class _UnreadableError(Exception):

@@ -25,11 +25,14 @@ def check(name: str, settings: Settings) -> Spec:
 
 
 def _check_units(where: str, column: Column) -> None:
-    """Raises SpecError for a unit that cannot be read, or that cannot be converted to the column's own."""
+    """Raises SpecError for a unit that cannot be read, that is not what the code stands for, or that cannot be
+    converted to the column's own."""
     if column.unit is None:
         return
     if (why := units.unreadable(column.unit)) is not None:
         raise SpecError(f"{where}.unit: {why}")
+    if (why := units.unfit(column.unit, column.loinc)) is not None:
+        raise SpecError(f"{where}.loinc: {why}")
     for unit in column.accepts:
         if (why := units.impossible(unit, column.unit, column.loinc)) is not None:
             raise SpecError(f"{where}.accepts: {why}")

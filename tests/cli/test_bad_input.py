@@ -93,6 +93,11 @@ def test_a_table_with_one_class(table, medimind, refused):
         ("unit", "mmHg", "columns.cholesterol_mg_dl.unit: 'mmHg' is no unit of UCUM"),
         ("accepts", ["mmol/l", "milligrams"], "columns.cholesterol_mg_dl.accepts: 'milligrams' is no unit of UCUM"),
         ("accepts", ["kPa"], "columns.cholesterol_mg_dl.accepts: 'kPa' cannot be converted to 'mg/dL'"),
+        (
+            "loinc",
+            "14647-2",
+            "LOINC 14647-2 is cholesterol by amount of substance, which 'mg/dL' does not tell; by mass it is",
+        ),
         ("loinc", None, "'mmol/L' cannot be converted to 'mg/dL' without a molar mass: write the `loinc` code"),
         ("loinc", "2571-8", "'mmol/L' cannot be converted to 'mg/dL': triglycerides are a mixture"),
     ],

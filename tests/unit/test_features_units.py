@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features import units
-from features.units import ANALYTES, AS_IT_IS, MET, NO_MOLAR_MASS, beside, conversion, impossible, unreadable
+from features.units import ANALYTES, AS_IT_IS, MET, NO_MOLAR_MASS, beside, conversion, impossible, unfit, unreadable
 
 BY_MASS = ("mg/dL", "g/L", "g/dL", "mg/L", "ug/mL", "ng/L")
 BY_AMOUNT = ("mmol/L", "umol/L", "nmol/mL")
@@ -196,6 +196,35 @@ def test_every_code_of_an_analyte_weighs_its_mole(analyte):
     for code in analyte.loinc:
         assert conversion("mol/L", "g/L", code).scale == float(analyte.g_mol)
         assert conversion("g/L", "mol/L", code)(float(analyte.g_mol)) == pytest.approx(1, rel=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("unit", "loinc", "why"),
+    [
+        *(("mg/dL", "2345-7", None), ("ng/mL", "2345-7", None), ("mmol/L", "14749-6", None), ("meq/L", "2951-2", None)),
+        *(("banana", None, None), ("/min", "8867-4", None)),
+        (
+            "mmol/L",
+            "3084-1",
+            "LOINC 3084-1 is urate by mass, which 'mmol/L' does not tell; by amount of substance it is 14933-6.",
+        ),
+        (
+            "mg/dL",
+            "2524-7",
+            "LOINC 2524-7 is lactate by amount of substance, which 'mg/dL' does not tell; by mass it is 14118-4.",
+        ),
+        ("mg/dL", "2951-2", "LOINC 2951-2 is sodium by amount of substance, which 'mg/dL' does not tell."),
+        (
+            "g/kg",
+            "2345-7",
+            "LOINC 2345-7 is glucose by mass, which 'g/kg' does not tell; by amount of substance it is 14749-6 or",
+        ),
+    ],
+)
+def test_a_code_by_mass_is_not_one_by_amount(unit, loinc, why):
+    found = unfit(unit, loinc)
+
+    assert found is None if why is None else found.startswith(why)
 
 
 def test_a_code_is_of_one_analyte():

@@ -16,7 +16,7 @@ export GX_ANALYTICS_ENABLED := false
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup lock data demo up down serve bench bench-monitoring check test test-faults tools clean
+.PHONY: help setup lock data demo up down serve bench bench-monitoring bench-cfdna check test test-faults tools clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
@@ -69,6 +69,9 @@ bench: setup ## ours and the peer servers side by side, driven by wrk (about 40 
 
 bench-monitoring: setup ## a run of the monitor in a ledger of ten million predictions (about 5 min, 14 GB of /tmp)
 	@$(BIN)/python -m bench.monitoring $(ARGS)
+
+bench-cfdna: setup ## how much tumour has to be in simulated blood before it is found (about a minute)
+	@$(BIN)/python -m bench.cfdna $(ARGS)
 
 test: check data ## all the tests, with the line coverage of the packages
 	@rm -f .coverage .coverage.*

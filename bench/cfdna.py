@@ -35,14 +35,14 @@ DETECTED = 0.95
 Source: CLSI EP17-A2, Evaluation of detection capability for clinical laboratory measurement procedures, 2012.
 """
 SEED = 20261128
-KINDS = {
-    "chromosome arms": "dashed",
-    "fragmentation profile": "dotted",
-    "share below 150 bp": "dotted",
-    "cells of origin": "dashed",
-    "variants": "dashed",
-    "all of it, by the model": "line",
-}
+KINDS = (
+    "chromosome arms",
+    "fragmentation profile",
+    "share below 150 bp",
+    "cells of origin",
+    "variants",
+    "all of it, by the model",
+)
 
 
 @dataclass(frozen=True)
@@ -126,34 +126,26 @@ def rows(found: Sequence[Curve], false_alarms: dict[str, float]) -> list[list[st
                 f"{rate:.2f} ({low:.2f} to {high:.2f})"
                 for rate, (low, high) in zip(curve.rates, curve.intervals, strict=True)
             ),
-            f"{curve.limit:.2%}" if curve.limit is not None else f"above {FRACTIONS[-1]:.0%}",
-            f"{false_alarms[curve.kind]:.1%}",
+            f"{100 * curve.limit:.1f} %" if curve.limit is not None else f"above {100 * FRACTIONS[-1]:g} %",
+            f"{100 * false_alarms[curve.kind]:.1f} %",
         ]
         for curve in found
     ]
 
 
-HEADS = ("evidence", *(f"{fraction:.2%}" for fraction in FRACTIONS), "limit of detection", "false alarms")
+HEADS = ("evidence", *(f"{100 * fraction:g} %" for fraction in FRACTIONS), "limit of detection", "false alarms")
 
 
 def drawn(found: Sequence[Curve], held: list[list[str]]) -> str:
     """The curves as one HTML page."""
     title = "Simulated: detection of cancer from blood by tumour fraction"
     said = (
-        f"Simulated people alone: {SICK} samples at each tumour fraction, a third of each origin, at the threshold that "
-        f"{SPECIFICITY:.0%} of {HEALTHY} healthy ones stay below. The limit of detection is where {DETECTED:.0%} are "
-        "found. It says how the methods work on planted truth, and nothing about any real test."
+        f"Simulated people alone: {SICK} samples at each tumour fraction, a third of each origin, at the threshold "
+        f"that {SPECIFICITY:.0%} of {HEALTHY} healthy ones stay below. The limit of detection is where {DETECTED:.0%} "
+        "are found. It says how the methods work on planted truth, and nothing about any real test."
     )
     x = [float(np.log10(100 * fraction)) for fraction in FRACTIONS]
-    lines = [
-        svg.Line(
-            curve.kind,
-            list(zip(x, curve.rates, strict=True)),
-            KINDS[curve.kind],
-            band=curve.intervals if KINDS[curve.kind] == "line" else (),
-        )
-        for curve in found
-    ]
+    lines = [svg.Line(curve.kind, list(zip(x, curve.rates, strict=True)), band=curve.intervals) for curve in found]
     axes = (svg.Axis("tumour fraction, log10 of %", x[0], x[-1]), svg.Axis("detected", 0, 1, percent=True))
     pictures = "".join(
         f"<h2>{line.label}</h2><figure>{svg.lines(f'curve-{place}', (line.label, said), axes, [line])}</figure>"

@@ -2,6 +2,7 @@
 
 from client.answers import (
     Answer,
+    Event,
     Explanation,
     ModelState,
     Outcome,
@@ -18,6 +19,7 @@ __all__ = [
     "Answer",
     "Client",
     "ClientError",
+    "Event",
     "Explanation",
     "ModelState",
     "Outcome",

@@ -16,11 +16,25 @@ class Explanation:
 
 
 @dataclass(frozen=True)
+class Event:
+    """Something that happened to a patient, or was measured, for a record's `events`; `time` has its offset.
+
+    Without a value it just happened; a number needs its `unit`, in UCUM.
+    """
+
+    time: datetime
+    code: str
+    value: float | bool | str | None = attribute(default=None, repr=False)
+    unit: str | None = None
+
+
+@dataclass(frozen=True)
 class Prediction:
     """One record's risk, 0 to 1. `band` is the highest operating point reached, None below all of them.
 
     `version` is the version that computed it, which under canary or A/B traffic may not be the champion. `set` are the
     outcomes that cannot be ruled out, None where the model has no sets; `abstained` says why there is no band.
+    `ignored` says how many of the record's events did not count, by reason.
 
     Of several classes `risks` are each one's, `label` is the class of least expected cost, None where it is in doubt,
     and `explanations` has one of each; None of a model without.
@@ -37,6 +51,7 @@ class Prediction:
     risks: dict[str, float] | None = None
     label: str | None = None
     explanations: dict[str, Explanation] | None = None
+    ignored: dict[str, int] = attribute(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -142,6 +157,7 @@ def _prediction(said: Mapping[str, Any], version: int) -> Prediction:
         risks=said.get("risks"),
         label=said.get("class"),
         explanations={name: _explanation(why) for name, why in each.items()} if each else None,
+        ignored=said.get("ignored", {}),
     )
 
 

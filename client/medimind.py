@@ -13,7 +13,7 @@ from uuid import uuid4
 import httpx
 
 from client import answers
-from client.answers import Answer, ModelState, Outcome, OutcomeRecorded, PredictionOnRecord, RecordRefused
+from client.answers import Answer, Event, ModelState, Outcome, OutcomeRecorded, PredictionOnRecord, RecordRefused
 from client.errors import ClientError, Refused, Unanswered
 
 FIRST_WAIT_S = 0.1
@@ -60,7 +60,8 @@ class Client:
         deadline_ms: int | None = None,
         tag: str | None = None,
     ) -> Answer:
-        """The risk of each record. A `deadline_ms` holds for each try; `tag` names a side of an A/B comparison."""
+        """The risk of each record, whose `events` may be Events. A `deadline_ms` holds for each try; `tag` names a side
+        of an A/B comparison."""
         return self._predict(model, {"records": list(records)}, explain, deadline_ms, tag)
 
     def columns(
@@ -151,9 +152,17 @@ class Client:
 
 def _encoded(body: Any) -> bytes:
     try:
-        return json.dumps(body, allow_nan=False, separators=(",", ":")).encode()
+        return json.dumps(body, allow_nan=False, separators=(",", ":"), default=_event).encode()
     except (TypeError, ValueError) as exc:
         raise ClientError(f"what is to be sent is no JSON: {exc}. None is missing; NaN is no number.") from None
+
+
+def _event(value: Any) -> dict[str, Any]:
+    """An Event as it is sent."""
+    if not isinstance(value, Event):
+        raise TypeError(f"a {type(value).__name__} cannot be written")
+    told = {"value": value.value, "unit": value.unit}
+    return {"time": value.time.isoformat(), "code": value.code} | {k: v for k, v in told.items() if v is not None}
 
 
 def _answer(read: Callable[[Any], T], response: httpx.Response) -> T:

@@ -141,6 +141,8 @@ def is_snomed(code: str) -> bool:
 VERHOEFF = (1, 5, 7, 6, 2, 8, 3, 0, 9, 4)
 """The permutation that a digit goes through once for each place from the right."""
 Reduction = Literal["last", "first", "min", "max", "mean", "count", "slope", "time_since"]
+OF_THE_VALUES = ("last", "first", "min", "max", "mean")
+"""The reductions whose result is a value such as the events have, in their unit and range."""
 
 
 class Column(Frozen):
@@ -706,6 +708,16 @@ class Spec(Frozen):
     def fields(self) -> dict[str, Column]:
         """The columns that a record holds itself; the others are computed from its events."""
         return {name: column for name, column in self.columns.items() if column.event is None}
+
+    def contract_of(self, name: str) -> Column | None:
+        """The contract that a feature's values keep: its column's own, or its events' where it is a value of theirs.
+
+        None for what has no such contract: a count, a slope, a length of time, and what is no column.
+        """
+        column = self.columns.get(name)
+        if column is None or column.event is None:
+            return column
+        return self.events[column.event] if column.reduce in OF_THE_VALUES else None
 
     @property
     def digest(self) -> str:

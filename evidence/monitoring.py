@@ -272,7 +272,7 @@ def _units(bundle: Bundle, X: NDArray[np.float32], alpha: float) -> list[Finding
     """MW014: each number that has drifted, and not or far less if values are taken to be in another unit."""
     findings = []
     for position, (name, known) in enumerate(bundle.reference["features"].items()):
-        column = bundle.spec.columns.get(name)
+        column = bundle.spec.contract_of(name)
         if column is None or column.unit is None or "edges" not in known:
             continue
         present = X[:, position].astype(np.float64)

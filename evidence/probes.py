@@ -96,7 +96,7 @@ def unit_slip(predictor: Predictor, cohort: Cohort) -> list[Change]:
     test = cohort.only("test")
     spoilt = []
     for position, feature in enumerate(predictor.plan.features):
-        if (column := predictor.spec.columns.get(feature.name)) is None:
+        if (column := predictor.spec.contract_of(feature.name)) is None:
             continue
         for unit, written in _other_units(column):
             X = test.X.copy()
@@ -117,7 +117,7 @@ def noise(predictor: Predictor, cohort: Cohort) -> Change:
     numbers = {
         position: column.range
         for position, feature in enumerate(predictor.plan.features)
-        if (column := predictor.spec.columns.get(feature.name)) and column.range is not None
+        if (column := predictor.spec.contract_of(feature.name)) and column.range is not None
     }
     found = []
     for _ in range(NOISY_REPEATS):

@@ -84,14 +84,15 @@ class Facts:
 
     @property
     def columns(self) -> str:
+        spec = self.bundle.spec
         told = []
-        for name, column in self.bundle.spec.columns.items():
-            kind = (
-                f"{column.type}{f' of {column.length}' if column.length else ''} in {column.unit}, "
-                f"{column.range[0]:g} to {column.range[1]:g}"
-                if column.range
-                else column.type
-            )
+        for name, column in (*spec.columns.items(), *((f"event {code}", event) for code, event in spec.events.items())):
+            kind: str = column.type
+            if column.range:
+                length = f" of {column.length}" if column.length else ""
+                kind = f"{kind}{length} in {column.unit}, {column.range[0]:g} to {column.range[1]:g}"
+            elif column.event is not None:
+                kind = f"{column.reduce} of {column.event} over {column.window or 'all time'}, in {column.unit}"
             said = [kind]
             said += [f"LOINC {column.loinc}"] if column.loinc else []
             said += [f"SNOMED CT {column.snomed}"] if column.snomed else []

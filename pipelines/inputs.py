@@ -1,12 +1,11 @@
 """A file of records as a request would send them: JSON, JSON lines, or a table of the contract's columns."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from configs.errors import ContractError, SourceError
-from configs.spec import Column
+from configs.spec import Spec
 from features.columns import translate
 from pipelines import sources
 
@@ -17,9 +16,9 @@ TABLES = (".csv", ".parquet")
 LINES = (".jsonl", ".ndjson")
 
 
-def read(path: Path, columns: Mapping[str, Column]) -> list[Any]:
+def read(path: Path, spec: Spec) -> list[Any]:
     """The records of a file, by its suffix. Raises SourceError or ContractError; no record is checked yet."""
-    return from_table(read_table(path), columns, path) if path.suffix in TABLES else read_json(path)
+    return from_table(read_table(path), spec, path) if path.suffix in TABLES else read_json(path)
 
 
 def read_json(path: Path) -> list[Any]:
@@ -57,18 +56,52 @@ def read_table(path: Path) -> "pd.DataFrame":
     return frame
 
 
-def from_table(frame: "pd.DataFrame", columns: Mapping[str, Column], path: Path) -> list[dict[str, Any]]:
+def from_table(frame: "pd.DataFrame", spec: Spec, path: Path) -> list[dict[str, Any]]:
     """One record a row, of the contract's columns under its names or the source's; what is missing is None.
 
-    Raises ContractError if the table has none of them.
+    Of a disease with events `at` and `events` are read too: a list of events a cell, as Parquet holds it, or as JSON.
+    Raises ContractError if the table has none of the columns.
     """
-    import pandas as pd
-
     cells = {}
-    for name, column in columns.items():
+    for name, column in spec.fields.items():
         found = name if name in frame else column.from_ or name
         if found in frame:
-            cells[name] = [translate(column, None if pd.isna(cell) else cell) for cell in frame[found].tolist()]
+            cells[name] = [translate(column, _present(cell)) for cell in frame[found].tolist()]
+    if spec.events and "events" in frame:
+        cells["events"] = [_events(cell, f"{path}, row {row + 1}") for row, cell in enumerate(frame["events"].tolist())]
     if not cells:
-        raise ContractError(f"{path}: has none of the contract's columns: {', '.join(columns)}.")
+        raise ContractError(f"{path}: has none of the contract's columns: {', '.join(spec.fields)}.")
+    if spec.events and "at" in frame:
+        cells["at"] = [_written(cell) for cell in frame["at"].tolist()]
     return [dict(zip(cells, row, strict=True)) for row in zip(*cells.values(), strict=True)]
+
+
+def _present(cell: Any) -> Any:
+    """A table's cell; None where it is empty."""
+    import pandas as pd
+
+    return cell if pd.api.types.is_list_like(cell) or not pd.isna(cell) else None
+
+
+def _events(cell: Any, where: str) -> Any:
+    """A cell's list of events as a request holds it: what an event does not have is not there."""
+    if isinstance(cell, str):
+        try:
+            return json.loads(cell, parse_constant=_no_number)
+        except ValueError as exc:
+            raise SourceError(f"{where}: `events` is no JSON ({exc}).") from exc
+    found = cell.tolist() if hasattr(cell, "tolist") else _present(cell)
+    if not isinstance(found, list):
+        return found
+    return [
+        {key: told for key, value in event.items() if (told := _written(value)) is not None}
+        if isinstance(event, dict)
+        else event
+        for event in found
+    ]
+
+
+def _written(value: Any) -> Any:
+    """A time as ISO 8601, anything else as it is; None where it is missing."""
+    present = _present(value)
+    return present.isoformat() if hasattr(present, "isoformat") else present

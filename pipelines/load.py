@@ -81,7 +81,7 @@ def load(name: str, path: Path, url: str, plan: Plan, settings: Settings) -> Loa
     Raises ServiceError if nobody answers there, the model is not served, or `url` is another machine's.
     """
     base = _on_this_machine(url)
-    records = inputs.read(path, load_spec(name, settings.configs).columns)
+    records = inputs.read(path, load_spec(name, settings.configs))
     if not records:
         raise SourceError(f"{path}: holds no record.")
     return asyncio.run(_replay(name, base, _encoded(records, path), plan))

@@ -38,6 +38,7 @@ def _answer(predictor: Predictor, record: Any) -> dict[str, Any]:
     told = {"risk": prediction.risk, "band": prediction.band, "missing": prediction.missing}
     certain = {"set": prediction.set, "abstained": prediction.abstained}
     told |= {name: value for name, value in certain.items() if value is not None}
+    told |= {"ignored": checked.told.ignored} if checked.told and checked.told.ignored else {}
     return told if prediction.risks is None else told | {"risks": prediction.risks, "class": prediction.label}
 
 
@@ -53,7 +54,7 @@ def score(name: str, source: Path, target: Path, settings: Settings) -> tuple[in
         raise SourceError(f"{target}: is the same file as the input, which stays as it is; name another output.")
     frame = inputs.read_table(source)
     predictor, _ = champion(name, settings)
-    answers = [_answer(predictor, record) for record in inputs.from_table(frame, predictor.spec.columns, source)]
+    answers = [_answer(predictor, record) for record in inputs.from_table(frame, predictor.spec, source)]
     rows = [
         {
             "row": row + 1,

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -15,6 +15,7 @@ import pytest
 from client import (
     Client,
     ClientError,
+    Event,
     ModelState,
     Outcome,
     OutcomeRecorded,
@@ -122,6 +123,23 @@ def test_what_is_asked_goes_out_as_the_contract_names_it(service):
     assert (headers["x-deadline-ms"], headers["x-traffic-tag"]) == ("250", "ward b")
     assert json.loads(columns) == {"columns": {"age_years": [61, 40], "sex": ["female", None]}, "explain": False}
     assert "x-deadline-ms" not in plain and "x-traffic-tag" not in plain
+
+
+def test_an_event_goes_out_as_json_and_what_did_not_count_comes_back(service):
+    heard = {**GOOD, "predictions": [{**GOOD["predictions"][0], "ignored": {"twice": 1}}, GOOD["predictions"][0]]}
+    served = service((200, {}, heard))
+    moment = datetime(2026, 3, 3, 9, tzinfo=timezone(timedelta(hours=1)))
+    events = [Event(moment, "2524-7", 2.5, "mmol/L"), Event(moment, "fall")]
+    with Client(served.url) as client:
+        answer = client.predict("toy", [{**RECORD, "events": events}])
+
+    when = "2026-03-03T09:00:00+01:00"
+    assert json.loads(served.asked[0][3])["records"][0]["events"] == [
+        {"time": when, "code": "2524-7", "value": 2.5, "unit": "mmol/L"},
+        {"time": when, "code": "fall"},
+    ]
+    assert [said.ignored for said in answer.predictions] == [{"twice": 1}, {}]
+    assert "2.5" not in repr(events)
 
 
 @pytest.mark.parametrize(

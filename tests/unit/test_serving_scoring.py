@@ -8,9 +8,13 @@ from datetime import UTC, datetime, timedelta
 from time import monotonic
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from configs.spec import from_document
+from evidence import probes
 from features import build, cohort, histories
 from features.columns import check_table, translate_table, whose_and_when
 from features.synthetic import draw, edges
@@ -23,6 +27,7 @@ from models import bundle as bundles
 from models.predict import Predictor
 from models.training import train
 from pipelines import candidate
+from pipelines import score as scoring
 from serving import schemas
 from serving.bodies import JSON
 from serving.runtime import Counters, Runtime
@@ -267,6 +272,38 @@ def test_the_schema_tells_the_codes_and_its_examples_are_answered(ask, ward):
     assert any(example.get("events") for example in schema["examples"])
     (answer,) = ask({"records": schema["examples"]})
     assert all("risk" in said for said in answer["predictions"])
+
+
+def test_a_table_of_events_is_scored_as_the_cohort_is(ward, sepsis, home, tmp_path, monkeypatch):
+    monkeypatch.setattr(scoring, "champion", lambda name, settings: (sepsis, 1))
+    _, risk = in_cohort(ward, sepsis)
+    rows = []
+    for row in range(20):
+        record = as_sent(ward, row)
+        events = [
+            {**event, "time": pd.Timestamp(event["time"]), "value": None if event["code"] == "fall" else event["value"]}
+            for event in record["events"]
+        ]
+        rows.append({"age_years": record["age_years"], "at": pd.Timestamp(record["at"]), "events": events})
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "ward.parquet")
+    text = [{**as_sent(ward, row), "events": json.dumps(as_sent(ward, row)["events"])} for row in range(20)]
+    pd.DataFrame(text).to_csv(tmp_path / "ward.csv", index=False)
+    (tmp_path / "ward.json").write_text(json.dumps([as_sent(ward, row) for row in range(20)]))
+
+    for source in ("ward.parquet", "ward.csv"):
+        assert scoring.score("sepsis", tmp_path / source, tmp_path / "out.csv", home) == (20, 0)
+        assert pd.read_csv(tmp_path / "out.csv", float_precision="round_trip").risk.tolist() == risk[:20].tolist()
+    told = scoring.predict("sepsis", tmp_path / "ward.json", home)["predictions"]
+    assert [said["risk"] for said in told] == risk[:20].tolist()
+    assert any("at or after the time of prediction" in said.get("ignored", {}) for said in told)
+
+
+def test_a_unit_slip_of_what_is_taken_of_events_is_probed_in_their_units(ward, sepsis):
+    found = cohort.prepare(ward.spec, ward.plan, ward.records, {})
+    slips = {change.name for change in probes.unit_slip(sepsis, found)}
+    assert any(name.startswith("creatinine_last (") for name in slips)
+    assert not any(name.startswith(("falls", "creatinine_since", "lactate_slope")) for name in slips)
+    assert np.isfinite(probes.noise(sepsis, found).change)
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 16])

@@ -35,7 +35,7 @@ def _answer(predictor: Predictor, record: Any) -> dict[str, Any]:
         return {"error": {"code": exc.code, "message": str(exc), "field": exc.field}}
     risks = predictor.risks(predictor.features([checked]))
     (prediction,) = predictor.predictions([checked], risks)
-    told = {"risk": prediction.risk, "band": prediction.band, "missing": prediction.missing}
+    told: dict[str, Any] = {"risk": prediction.risk, "band": prediction.band, "missing": prediction.missing}
     certain = {"set": prediction.set, "abstained": prediction.abstained}
     told |= {name: value for name, value in certain.items() if value is not None}
     told |= {"ignored": checked.told.ignored} if checked.told and checked.told.ignored else {}

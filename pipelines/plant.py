@@ -11,6 +11,7 @@ import numpy as np
 
 from configs.errors import PromotionError, TooFewError
 from configs.settings import Settings
+from configs.spec import Outcome
 from evidence import retraining
 from features.cohort import Cohort
 from ledger import confirmed, promotions, retrainings
@@ -65,7 +66,7 @@ class Plant:
             found = candidate.gather(engine, present, outcomes_to, learned_to, settings)
         except TooFewError:
             return []
-        made = candidate.make(engine, champion, reversed_outcomes(found.patients), settings)
+        made = candidate.make(engine, champion, reversed_outcomes(present.spec.outcome, found.patients), settings)
         assert made is not None  # other outcomes give another bundle
         evidence = {
             "outcomes_to": outcomes_to,
@@ -115,6 +116,17 @@ class Plant:
         promotions.promote(engine, made.version.number, forged, settings.actor, FORCED, promotions.Grounds(champion))
 
 
-def reversed_outcomes(patients: Cohort) -> Cohort:
-    """The same patients; of those who are learned from, events are non-events."""
-    return replace(patients, y=np.where(patients.part == "train", 1 - patients.y, patients.y))
+def reversed_outcomes(outcome: Outcome, patients: Cohort) -> Cohort:
+    """The same patients; of those who are learned from, events are non-events. Of several classes each side has its
+    own in turn."""
+    learned = patients.part == "train"
+    y = np.where(learned, 1 - patients.y, patients.y)
+    if patients.label is None or outcome.classes is None:
+        return replace(patients, y=y)
+    sides: tuple[list[int], list[int]] = ([], [])
+    for place, name in enumerate(outcome.classes):
+        sides[name in outcome.positive].append(place)
+    turn = np.arange(len(patients))
+    without, event = (np.array(places)[turn % len(places)] for places in sides)
+    label = np.where(learned, np.where(y == 1, event, without), patients.label)
+    return replace(patients, y=y, label=label.astype(np.float64))

@@ -14,7 +14,7 @@ from features.columns import translate_table
 from ledger import outcomes, predictions, promotions, tables, traffic
 from ledger.database import Engine, connect, now, writing
 from ledger.outcomes import Outcome
-from ledger.predictions import Answered, hash_patients, patient_key, prediction_id
+from ledger.predictions import Answered, by_class, hash_patients, patient_key, prediction_id
 from ledger.promotions import Promotion
 from ledger.traffic import side
 from models import bundle as bundles
@@ -81,13 +81,20 @@ class Clinic:
             1 - value if flip and value == wrong else value for value, flip in zip(table["sick"], flipped, strict=True)
         ]
         spec = self.predictor(self.champion.bundle).spec
+        told: list[int | str] = [int(value) for value in sick]
+        if spec.outcome.classes is not None:
+            names = {code: name for name, codes in spec.outcome.classes.items() for code in codes}
+            told = [
+                names[code] if not flip or value != wrong else ["none", "lung"][1 - value]
+                for code, value, flip in zip(table["origin"], table["sick"], flipped, strict=True)
+            ]
         cells = translate_table(spec, table)
         records = [
             {name: cells[name][row] for name in spec.columns if cells[name][row] is not None} for row in range(n)
         ]
         lanes = traffic.find(self.engine, "toy")
-        names = [f"{self.asked}-{row}" for row in range(n - len(again))] + list(again)
-        whose = [each or "" for each in hash_patients(patient_key(self.home.home), names)]
+        patients = [f"{self.asked}-{row}" for row in range(n - len(again))] + list(again)
+        whose = [each or "" for each in hash_patients(patient_key(self.home.home), patients)]
         canary = lanes.canary
         aside = [row for row in range(n) if canary is not None and side(whose[row], canary)]
         stay = [row for row in range(n) if row not in set(aside)]
@@ -96,7 +103,7 @@ class Clinic:
             *([(aside, canary.version, canary.bundle, canary.id)] if canary is not None else []),
         ):
             if rows:
-                self._answer(rows, records, whose, sick, version, bundle, lane, lanes.shadow)
+                self._answer(rows, records, whose, told, version, bundle, lane, lanes.shadow)
         return self
 
     def _answer(
@@ -104,7 +111,7 @@ class Clinic:
         rows: list[int],
         records: list[dict[str, Any]],
         whose: list[str],
-        sick: list[int],
+        told: list[int | str],
         version: int,
         bundle: str,
         lane: int | None,
@@ -112,6 +119,7 @@ class Clinic:
     ) -> None:
         some, predictor = [records[row] for row in rows], self.predictor(bundle)
         features = predictor.features([predictor.check(record) for record in some])
+        risks = predictor.risks(features)
         answered = Answered(
             "toy",
             version,
@@ -121,9 +129,10 @@ class Clinic:
             [None] * len(rows),
             [whose[row] for row in rows],
             features,
-            predictor.risk(features),
+            predictor.positive(risks),
             [None] * len(rows),
             lane,
+            by_class(predictor, risks, None),
         )
         with writing(self.engine) as connection:
             ((number,),) = predictions.keep_all(connection, [predictions.Entry([answered], None, lambda _: b"")])
@@ -132,6 +141,4 @@ class Clinic:
                 row = {"request": number, "version": shadow.version, "bundle": shadow.bundle}
                 connection.execute(tables.shadows.insert().values(**row, risks=risks, at=now()))
             for position, row in enumerate(rows):
-                outcomes.record(
-                    connection, Outcome(prediction_id(number, position), None, "toy", int(sick[row]), now())
-                )
+                outcomes.record(connection, Outcome(prediction_id(number, position), None, "toy", told[row], now()))

@@ -430,6 +430,23 @@ def clinic_of(medimind_home: Settings, toy_table: Callable[..., Table]) -> Calla
 
 
 @pytest.fixture
+def clinic_of_classes(
+    medimind_home: Settings, classes_document: dict[str, Any], classes_table: Callable[..., Table]
+) -> Callable[..., Any]:
+    """`clinic_of_classes(canary=…)`: the same where the disease's origin is told, by a model of three classes."""
+    from tests.clinic import with_a_champion
+
+    table = classes_table(600, 1)
+    with open(medimind_home.data / "raw" / "toy.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([table, *zip(*table.values(), strict=True)])
+    source = {"csv": str(medimind_home.data / "raw" / "toy.csv")}
+    document = {**classes_document, "source": source, "candidates": ["logistic"]}
+    path = medimind_home.configs / "diseases" / "toy.yaml"
+    path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    return lambda **retrain: with_a_champion(medimind_home, classes_table, **retrain)
+
+
+@pytest.fixture
 def windows_shown() -> Any:
     """Invented windows of two versions: the first version's last two drift and fail; the last has few outcomes."""
     from datetime import UTC, datetime, timedelta

@@ -1,5 +1,6 @@
 """A retraining goes as far as its evidence carries it, leaves each step on record, and may be killed between two."""
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 
@@ -8,7 +9,8 @@ from features import cohort
 from ledger import alerts, confirmed, locks, promotions, registry, retrainings, stops, tables, traffic
 from ledger.chain import check
 from ledger.database import now, writing
-from ledger.predictions import hash_patients, patient_key, purge
+from ledger.outcomes import Outcome, record
+from ledger.predictions import hash_patients, patient_key, prediction_id, purge
 from pipelines import candidate
 from pipelines import retrain as retraining
 from pipelines.promote import promote
@@ -284,3 +286,44 @@ def test_killed_between_any_two_effects_it_goes_on_and_comes_to_the_same(clinic_
     assert [version.number for version in registry.versions(clinic.home, "toy")] == [1, 2]
     assert clinic.champion.version == 2 and traffic.find(clinic.engine, "toy").lanes == {}
     assert not check(clinic.engine).problems
+
+
+# --- several classes
+
+
+def test_a_model_of_several_classes_goes_the_whole_way(clinic_of_classes):
+    clinic = clinic_of_classes(canary={"share": 0.5, "outcomes": 20})
+    home = clinic.home
+
+    clinic.see(200, more_events=0.6)
+    assert [step.step for step in retrain("toy", home).steps] == ["begun", "trial"]
+    clinic.see(140, more_events=0.6)
+    assert [step.step for step in retrain("toy", home).steps] == ["canary"]
+    clinic.see(80, more_events=0.6)
+    assert [step.step for step in retrain("toy", home).steps] == ["promoted"]
+    clinic.see(100, more_events=0.6)
+    assert [step.step for step in retrain("toy", home).steps] == ["kept"]
+
+    present = clinic.predictor(clinic.champion.bundle)
+    learned = present.bundle.training["patients"]["train"]["classes"]
+    assert clinic.champion.version == 2
+    assert list(learned) == ["none", "colon", "lung"] and sum(learned.values()) > 400
+    assert not check(clinic.engine).problems
+
+
+def test_an_outcome_whose_class_nobody_told_is_not_learned_from_and_counted(clinic_of_classes):
+    clinic = clinic_of_classes().see(200, more_events=0.6)
+    engine, bundle = clinic.engine, clinic.predictor(clinic.champion.bundle).bundle
+    known = confirmed.confirmed(engine, "toy", confirmed.newest_outcome(engine))
+    events = [place for place, outcome in zip(known.places, known.outcomes, strict=True) if outcome == 1][:7]
+    with writing(engine) as connection:
+        for place in events:
+            record(connection, Outcome(prediction_id(*place), None, "toy", 1, now()))
+
+    found = candidate.gather(engine, bundle, confirmed.newest_outcome(engine), (0, 0), clinic.home)
+
+    assert found.counts["left_out"]["of an unknown class"] == 7
+    assert found.counts["confirmed"] == 200
+    patients = found.patients
+    assert np.isfinite(patients.label).all()
+    assert ((patients.label > 0) == (patients.y == 1)).all(), "the event is one of its classes"

@@ -69,7 +69,7 @@ def case(
         "operating_points": figures.operating_points(bundle, test.y, risk),
         "subgroups": figures.groups(groups),
         "conformal": checks.coverage(predictor, test, risks),
-        **({} if test.label is None else classes.drawn(spec, test.label, risks, sets)),
+        **({} if test.label is None else classes.drawn(spec, test.label, risks, sets, bundle.thresholds)),
         **screening.drawn(spec, test.y, risk, test.stage, bundle.thresholds),
         "importance": importance.drawn(predictor, test, seed),
         "robustness": figures.robustness(spoilt),

@@ -29,7 +29,7 @@ from evidence.metrics import (
     wilson,
 )
 from evidence.report import Finding
-from evidence.subgroups import SMALLEST_CELL, UNTOLD, told
+from evidence.subgroups import FEWEST_PATIENTS, SMALLEST_CELL, UNTOLD, told
 from models import decision
 
 Places = NDArray[np.int64]
@@ -69,6 +69,18 @@ class Costs:
     same: int
     difference: float
     interval: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How often the class of patients `of` the positives is among the first so many guesses; None of fewer than 10."""
+
+    of: str
+    guesses: int
+    n: int | None
+    right: float | None
+    low: float | None
+    high: float | None
 
 
 def one_against_rest(names: Sequence[str], label: Array, risks: Array, seed: int) -> list[OneClass]:
@@ -143,19 +155,48 @@ def cost_of(label: Array, said: Places, costs: Array, seed: int) -> Costs:
     return Costs(float(model.mean()), float(of_patient[:, same].mean()), same, float(difference.mean()), spread)
 
 
-def confusion(label: Array, said: Places, classes: int) -> list[list[int | None]]:
-    """How many patients of each class (rows) each class was said of (columns); None where it may not be told."""
-    counts = np.zeros((classes, classes), np.int64)
+def confusion(names: Sequence[str], label: Array, said: Places) -> list[list[int | None]]:
+    """Of how many patients of each class (rows) each class was named (columns), to the nearest ten.
+
+    None under 10, and in the row of a class of fewer than 30 patients or whose number may not be told. To the ten, for
+    the number of a class, the share named right and the mean cost together would tell the small counts otherwise.
+    """
+    counts = np.zeros((len(names), len(names)), np.int64)
     np.add.at(counts, (label.astype(np.int64), said), 1)
-    whole = told(counts.sum(axis=1).tolist())
-    nobody: list[int | None] = [None] * classes
-    return [nobody if n is None else told(row) for n, row in zip(whole, counts.tolist(), strict=True)]
+    rounded = [
+        [None if count < SMALLEST_CELL else round(count / SMALLEST_CELL) * SMALLEST_CELL for count in row]
+        for row in counts.tolist()
+    ]
+    nobody: list[int | None] = [None] * len(names)
+    known = _counted(names, label)
+    return [row if (n or 0) >= FEWEST_PATIENTS else nobody for (_, n, _), row in zip(known, rounded, strict=True)]
 
 
 def named_right(label: Array, risks: Array, among: Sequence[int], guesses: int) -> NDArray[np.bool_]:
     """For each patient (n,) whether its class is one of the likeliest so many of the classes `among`."""
     order = np.argsort(-risks[:, list(among)], axis=1, kind="stable")[:, :guesses]
     return np.asarray((np.asarray(among)[order] == label[:, None]).any(axis=1))
+
+
+def named_among_positives(spec: Spec, label: Array, risks: Array, thresholds: Mapping[str, float]) -> Iterator[Origin]:
+    """Of the patients with a positive class, all and those found at each point: whose class is the likeliest of these.
+
+    Nothing with one positive class. The first two guesses are looked at where there are three positive classes or more.
+    """
+    names = list(spec.outcome.classes or ())
+    positive = [names.index(name) for name in spec.outcome.positive]
+    if len(positive) < 2:
+        return
+    is_positive, risk = np.isin(label, positive), risks[:, positive].sum(axis=1)
+    found = {f"those found at {point}": is_positive & (risk >= cut) for point, cut in thresholds.items()}
+    for guesses in (1, 2) if len(positive) > 2 else (1,):
+        right = named_right(label, risks, positive, guesses)
+        for who, rows in {"all": is_positive, **found}.items():
+            n, hits = int(rows.sum()), int(right[rows].sum())
+            if n < SMALLEST_CELL:
+                yield Origin(who, guesses, None, None, None, None)
+            else:
+                yield Origin(who, guesses, n, hits / n, *(wilson(hits, n) or (None, None)))
 
 
 def judged(
@@ -184,8 +225,14 @@ def judged(
     ]
 
 
-def drawn(spec: Spec, label: Array, risks: Array, sets: NDArray[np.bool_] | None) -> dict[str, Any]:
-    """What the review page draws of several classes: each against the rest, the table of confusion, and the sets."""
+def drawn(
+    spec: Spec,
+    label: Array,
+    risks: Array,
+    sets: NDArray[np.bool_] | None,
+    thresholds: Mapping[str, float],
+) -> dict[str, Any]:
+    """What the review page draws of several classes; arguments as of `judged`."""
     names, seed = list(spec.outcome.classes or ()), spec.split.seed
     classes = one_against_rest(names, label, risks, seed)
     curves = {
@@ -196,7 +243,8 @@ def drawn(spec: Spec, label: Array, risks: Array, sets: NDArray[np.bool_] | None
     said = decision.said(risks, decision.costs(spec.outcome))
     return {
         "classes": [asdict(one) for one in classes],
-        "confusion": {"classes": names, "rows": confusion(label, said, len(names))},
+        "confusion": {"classes": names, "rows": confusion(names, label, said)},
+        "origins": [asdict(one) for one in named_among_positives(spec, label, risks, thresholds)],
         "class_calibration": {name: curve for name, curve in curves.items() if curve},
         "class_sets": [] if sets is None else list(_sets_by_class(names, label, sets)),
     }
@@ -292,25 +340,15 @@ def _costs(names: Sequence[str], cost: Costs, alike: bool) -> Finding:
 
 
 def _among_positives(spec: Spec, label: Array, risks: Array, thresholds: Mapping[str, float]) -> Iterator[Finding]:
-    """MM048: of the patients with a positive class, all and those found, whose is the likeliest positive class."""
-    names = list(spec.outcome.classes or ())
-    positive = [names.index(name) for name in spec.outcome.positive]
-    if len(positive) < 2:
-        return
-    is_positive, risk = np.isin(label, positive), risks[:, positive].sum(axis=1)
-    whose = {"all": is_positive} | {
-        f"those found at {point}": is_positive & (risk >= cut) for point, cut in thresholds.items()
-    }
-    for guesses in (1, 2) if len(positive) > 2 else (1,):
-        guess = "first guess" if guesses == 1 else "first two guesses"
-        right = named_right(label, risks, positive, guesses)
-        for who, rows in whose.items():
-            title, n = f"right class of the positives, {guess}, of {who}", int(rows.sum())
-            if n < SMALLEST_CELL:
-                yield Finding("MM048", title, "not applicable", None, None, f"{UNTOLD} patients")
-                continue
-            about = f"{n} patients; the likeliest of {', '.join(spec.outcome.positive)}, whatever the other risks"
-            yield gated("MM048", title, float(right[rows].mean()), wilson(int(right[rows].sum()), n), None, about)
+    """MM048: whose positive class is named right."""
+    for one in named_among_positives(spec, label, risks, thresholds):
+        guess = "first guess" if one.guesses == 1 else "first two guesses"
+        title = f"right class of the positives, {guess}, of {one.of}"
+        if one.right is None or one.low is None or one.high is None:
+            yield Finding("MM048", title, "not applicable", None, None, f"{UNTOLD} patients")
+            continue
+        about = f"{one.n} patients; the likeliest of {', '.join(spec.outcome.positive)}, whatever the other risks"
+        yield gated("MM048", title, one.right, (one.low, one.high), None, about)
 
 
 def _sizes(sets: NDArray[np.bool_] | None) -> list[Finding]:
@@ -331,10 +369,10 @@ def _sizes(sets: NDArray[np.bool_] | None) -> list[Finding]:
 
 
 def _sets_by_class(names: Sequence[str], label: Array, sets: NDArray[np.bool_]) -> Iterator[dict[str, Any]]:
-    """For each class with figures: the sets' mean size, and the shares that name one class, and the right one alone."""
+    """For each class of 30 patients and more: the sets' mean size, and the shares with one class, and the right one."""
     size = sets.sum(axis=1)
     for place, (name, n, why) in enumerate(_counted(names, label)):
-        if why is None and n is not None:
+        if why is None and n is not None and n >= FEWEST_PATIENTS:
             rows = label == place
             alone = (size == 1) & sets[np.arange(len(sets)), label.astype(np.int64)]
             yield {

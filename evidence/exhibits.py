@@ -43,7 +43,9 @@ def uncertainty(figures: Figures, promised: bool) -> str:
 def classes(figures: Figures) -> str:
     """Nothing where the outcome has no classes."""
     beside = _held(figures, {"classes": _classes, "confusion": _confusion})
-    return beside + _held(figures, {"class_sets": _class_sets, "class_calibration": _class_calibration}, plain=True)
+    return beside + _held(
+        figures, {"origins": _origins, "class_sets": _class_sets, "class_calibration": _class_calibration}, plain=True
+    )
 
 
 def screening(figures: Figures) -> str:
@@ -78,6 +80,7 @@ TITLES = {
 OF_SOME = {
     "classes": "Each class against the rest",
     "confusion": "Classes named",
+    "origins": "Right class of the positives",
     "class_calibration": "Observed against predicted, by class",
     "class_sets": "Prediction sets by class",
     "stages": "Sensitivity by stage",
@@ -125,8 +128,8 @@ def number(value: float | None, digits: int = 3) -> str:
     """With so many decimals, a true minus, and a dash where there is none."""
     if value is None:
         return "–"
-    text = f"{value:.{digits}f}"
-    return text.replace("-", "−") if float(text) else text.lstrip("-")
+    text = f"{value:.{digits}f}" if abs(value) < 10_000 else f"{value:,.{digits}f}"
+    return text.replace("-", "−") if float(text.replace(",", "")) else text.lstrip("-")
 
 
 def spread(value: float | None, low: float | None, high: float | None, digits: int = 3) -> str:
@@ -203,17 +206,17 @@ def _precision_recall(curve: Figures) -> str:
 
 
 def _calibration(curve: Figures) -> str:
-    return _calibration_of("calibration", TITLES["calibration"], curve, "predicted risk")
+    return _calibration_of("calibration", TITLES["calibration"], curve, "predicted risk", "have the event")
 
 
-def _calibration_of(name: str, title: str, curve: Figures, predicted: str) -> str:
+def _calibration_of(name: str, title: str, curve: Figures, predicted: str, have: str) -> str:
     kept = [
         (risk, observed, low, high)
         for risk, observed, low, high in zip(curve["risk"], curve["observed"], curve["low"], curve["high"], strict=True)
         if None not in (risk, observed, low, high)
     ]
     said = (
-        "Where the curve lies on the dashed line, as many patients have the event as were predicted to; "
+        f"Where the curve lies on the dashed line, as many patients {have} as were predicted to; "
         "the shade is its 95 % interval, the bars are the patients at each risk."
     )
     histogram = curve.get("histogram")
@@ -468,23 +471,37 @@ def _classes(found: Sequence[Figures]) -> str:
 
 def _confusion(held: Figures) -> str:
     rows = [
-        [name, *("not told" if count is None else str(count) for count in row)]
+        [name, *("not told" if count is None else f"about {count}" for count in row)]
         for name, row in zip(held["classes"], held["rows"], strict=True)
     ]
     said = (
-        "Of how many patients of each class (rows) each class was named (columns): that of least expected cost. A "
-        "count under 10, and one that would tell such a count, is not told."
+        "Of how many patients of each class (rows) each class was named (columns): that of least expected cost. To the "
+        "nearest ten; what is not told is a count under 10, or one of too few patients."
     )
     heads = ("of class", *(f"said {name}" for name in held["classes"]))
     return f"<p>{said}</p>" + table(OF_SOME["confusion"], heads, rows)
 
 
-def _class_calibration(curves: Figures) -> str:
-    drawn = [
-        _calibration_of(f"calibration-{place}", f"{name}: {TITLES['calibration'].lower()}", curve, f"predicted {name}")
-        for place, (name, curve) in enumerate(curves.items())
+def _origins(rows: Sequence[Figures]) -> str:
+    listed = [
+        [
+            f"{row['of']}, {'first guess' if row['guesses'] == 1 else 'first two guesses'}",
+            _count(row["n"]),
+            spread(row["right"], row["low"], row["high"]),
+        ]
+        for row in rows
     ]
-    return f'<div class="exhibits">{"".join(f"<div>{one}</div>" for one in drawn)}</div>'
+    caption = "Of the patients with a positive class, how often it is the likeliest positive one"
+    return table(caption, ("of", "patients", "right (95 %)"), listed)
+
+
+def _class_calibration(curves: Figures) -> str:
+    drawn = []
+    for place, (name, curve) in enumerate(curves.items()):
+        title = f"{name}: {TITLES['calibration'].lower()}"
+        plot = _calibration_of(f"calibration-{place}", title, curve, f"predicted {name}", "are of the class")
+        drawn.append(f"<div><h4>{escape(name)}</h4>{plot}</div>")
+    return f'<div class="exhibits">{"".join(drawn)}</div>'
 
 
 def _class_sets(rows: Sequence[Figures]) -> str:
@@ -554,7 +571,7 @@ def _screening(held: Figures) -> str:
     heads = ("point", "PPV", "PPV in the study", "NPV", "alerts of 100,000", "of whom with the disease")
     said = (
         f"Where {100 * held['prevalence']:.3g} % have the disease ({held['source']}); in the study "
-        f"{100 * held['study_prevalence']:.3g} % have it. As if sensitivity and specificity were the study's there."
+        f"{100 * held['study_prevalence']:.3g} % have it. It holds if sensitivity and specificity are the study's."
     )
     return f"<p>{escape(said)}</p>" + table("What screening 100,000 people comes to, with 95 % intervals", heads, rows)
 

@@ -144,7 +144,22 @@ class Facts:
             for name, point in points.items()
         }
         told = "; ".join(f"{name} from risk {self.bundle.thresholds[name]:.3f}, for {asked[name]}" for name in points)
-        return f"a risk between 0 and 1, and the highest operating point reached: {told}"
+        return f"a risk between 0 and 1, and the highest operating point reached: {told}{self.classes}"
+
+    @property
+    def classes(self) -> str:
+        """What is said of several classes; empty where there is one event alone."""
+        outcome = self.bundle.spec.outcome
+        if outcome.classes is None:
+            return ""
+        rule = "the likeliest is named"
+        if outcome.costs is not None:
+            costs = "; ".join(
+                f"of {true}, {', '.join(f'{said} {cost:g}' for said, cost in of_true.items())}"
+                for true, of_true in outcome.costs.items()
+            )
+            rule = f"the one of least expected cost is named, where it costs to say {costs}"
+        return f"; the risk is of {' or '.join(outcome.positive)}; each of {', '.join(outcome.classes)} has its own, and {rule}"
 
     @property
     def gates(self) -> str:
@@ -158,7 +173,8 @@ class Facts:
     @property
     def performance(self) -> str | None:
         spread = ("MM017", "MM018", "MM019", "MM020", "MM021")
-        return self.findings(*(f"MM00{place}" for place in range(1, 8)), *spread, "MM012", "MM022", "MM023")
+        further = ("MM012", "MM022", "MM023", *(f"MM0{place}" for place in range(39, 54)))
+        return self.findings(*(f"MM00{place}" for place in range(1, 8)), *spread, *further)
 
     @property
     def fairness(self) -> str | None:

@@ -142,12 +142,13 @@ def squared_error(label: Array, risks: Array) -> float:
     return float(np.mean((risks**2).sum(axis=1) - 2 * _own(label, risks) + 1))
 
 
-def cost_of(label: Array, said: Places, costs: Array, seed: int) -> Costs:
+def cost_of(label: Array, said: Places, costs: Array, seed: int, weight: Array | None = None) -> Costs:
     """What the model's choices cost beside the better of saying one class of everybody; `costs[true, said]` (K, K).
 
-    The one class is the cheapest on these very patients, which favours it.
+    The one class is the cheapest on these very patients, which favours it. `weight` (n,), of mean 1: how many people
+    each patient stands for.
     """
-    of_patient = costs[label.astype(np.int64)]
+    of_patient = costs[label.astype(np.int64)] * (1.0 if weight is None else weight[:, None])
     same = int(of_patient.mean(axis=0).argmin())
     model = of_patient[np.arange(len(label)), said]
     difference = model - of_patient[:, same]
@@ -206,7 +207,7 @@ def judged(
     sets: NDArray[np.bool_] | None,
     thresholds: Mapping[str, float],
 ) -> list[Finding]:
-    """MM039 to MM048: what a version with several classes is worth on its test patients. `sets` (n, K), if it has any.
+    """MM039 to MM049 and MM054: what a version is worth at several classes, on its test patients; `sets` (n, K) or none.
 
     A class of fewer than 10 test patients, or of none, is named and has no figure; the others are judged without it.
     """
@@ -219,7 +220,7 @@ def judged(
         _worst(classes, spec.gates.worst_class_auroc),
         *_of_all(spec, classes, label, risks),
         _accuracy(label, said, "least expected cost" if costs is not None else "the highest risk"),
-        _costs(names, cost_of(label, said, 1 - np.eye(len(names)) if costs is None else costs, seed), costs is None),
+        *_costs(spec, label, said, costs),
         *_among_positives(spec, label, risks, thresholds),
         *_sizes(sets),
     ]
@@ -326,17 +327,37 @@ def _accuracy(label: Array, said: Places, rule: str) -> Finding:
     )
 
 
-def _costs(names: Sequence[str], cost: Costs, alike: bool) -> Finding:
-    """MM047 fails where the choices surely cost more than naming one class for all."""
-    unit = "every wrong class costs 1" if alike else "by the spec's `outcome.costs`"
-    about = (
-        f"a patient costs {cost.model:.3f} by the model's choices, {cost.same_for_all:.3f} if {names[cost.same]} is "
-        f"said of everybody, the cheapest on these patients; {unit}"
+def _costs(spec: Spec, label: Array, said: Places, costs: Array | None) -> Iterator[Finding]:
+    """MM047 fails where the choices surely cost more than naming one class for all; MM054 tells it where people are
+    screened, whose classes have other shares than the risks were learned from."""
+    names, seed = list(spec.outcome.classes or ()), spec.split.seed
+    unit = "every wrong class costs 1" if costs is None else "by the spec's `outcome.costs`"
+    matrix = 1 - np.eye(len(names)) if costs is None else costs
+
+    def told(cost: Costs) -> str:
+        return (
+            f"a patient costs {cost.model:.3f} by the model's choices, {cost.same_for_all:.3f} if {names[cost.same]} "
+            f"is said of everybody, the cheapest on these patients; {unit}"
+        )
+
+    title, never_more = (
+        "cost of the classes named, less the cheapest for all",
+        Bound(low=None, high=0.0, by_interval=True),
     )
-    bound = Bound(low=None, high=0.0, by_interval=True)
-    return gated(
-        "MM047", "cost of the classes named, less the cheapest for all", cost.difference, cost.interval, bound, about
-    )
+    cost = cost_of(label, said, matrix, seed)
+    yield gated("MM047", title, cost.difference, cost.interval, never_more, told(cost))
+    if spec.screening is None:
+        return
+    title = f"{title}, where {100 * spec.screening.prevalence:.3g} % have the disease"
+    positive = np.isin(label, [names.index(name) for name in spec.outcome.positive])
+    if min(positive.sum(), (~positive).sum()) < SMALLEST_CELL:
+        yield Finding("MM054", title, "not applicable", None, None, f"{UNTOLD} patients with the event, or without")
+        return
+    share, there = positive.mean(), spec.screening.prevalence
+    weight = np.where(positive, there / share, (1 - there) / (1 - share))
+    cost = cost_of(label, said, matrix, seed, weight)
+    about = f"{told(cost)}; the risks are those of the study, where {share:.1%} have it"
+    yield gated("MM054", title, cost.difference, cost.interval, None, about)
 
 
 def _among_positives(spec: Spec, label: Array, risks: Array, thresholds: Mapping[str, float]) -> Iterator[Finding]:

@@ -475,8 +475,8 @@ def _confusion(held: Figures) -> str:
         for name, row in zip(held["classes"], held["rows"], strict=True)
     ]
     said = (
-        "Of how many patients of each class (rows) each class was named (columns): that of least expected cost. To the "
-        "nearest ten; what is not told is a count under 10, or one of too few patients."
+        "Of how many patients of each class (rows) the model names each class (columns), to the nearest ten. What is "
+        "not told is a count under 10, or one of too few patients."
     )
     heads = ("of class", *(f"said {name}" for name in held["classes"]))
     return f"<p>{said}</p>" + table(OF_SOME["confusion"], heads, rows)
@@ -571,7 +571,8 @@ def _screening(held: Figures) -> str:
     heads = ("point", "PPV", "PPV in the study", "NPV", "alerts of 100,000", "of whom with the disease")
     said = (
         f"Where {100 * held['prevalence']:.3g} % have the disease ({held['source']}); in the study "
-        f"{100 * held['study_prevalence']:.3g} % have it. It holds if sensitivity and specificity are the study's."
+        f"{100 * held['study_prevalence']:.3g} % have it. It holds if sensitivity and specificity are the "
+        "study's. The risk that an answer tells is the study's as well, and is not made for another prevalence."
     )
     return f"<p>{escape(said)}</p>" + table("What screening 100,000 people comes to, with 95 % intervals", heads, rows)
 

@@ -159,7 +159,8 @@ class Facts:
                 for true, of_true in outcome.costs.items()
             )
             rule = f"the one of least expected cost is named, where it costs to say {costs}"
-        return f"; the risk is of {' or '.join(outcome.positive)}; each of {', '.join(outcome.classes)} has its own, and {rule}"
+        of, each = " or ".join(outcome.positive), ", ".join(outcome.classes)
+        return f"; the risk is of {of}; each of {each} has its own, and {rule}"
 
     @property
     def gates(self) -> str:
@@ -173,7 +174,7 @@ class Facts:
     @property
     def performance(self) -> str | None:
         spread = ("MM017", "MM018", "MM019", "MM020", "MM021")
-        further = ("MM012", "MM022", "MM023", *(f"MM0{place}" for place in range(39, 54)))
+        further = ("MM012", "MM022", "MM023", *(f"MM0{place}" for place in range(39, 55)))
         return self.findings(*(f"MM00{place}" for place in range(1, 8)), *spread, *further)
 
     @property

@@ -7,11 +7,13 @@ import random
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import hypothesis
+import numpy as np
 import pytest
 import yaml
 
@@ -363,6 +365,35 @@ def full_report() -> Any:
         "sample_size": [{"criterion": "events per parameter", "needed": 410, "have": 450}],
     }
     return Report("toy", "validation", "b" * 64, "d" * 64, findings, figures)
+
+
+@pytest.fixture
+def of_classes(invented_bundle: Callable[..., Any], full_report: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A bundle that tells three classes apart and its report, with the figures of invented patients."""
+    from evidence import calibration, classes, metrics, screening
+
+    monkeypatch.setattr(metrics, "RESAMPLES", 40)
+    monkeypatch.setattr(calibration, "RESAMPLES", 5)
+    outcome = {
+        "column": "origin",
+        "classes": {"none": ["no"], "colon": ["crc"], "lung": ["lung"]},
+        "positive": ["colon", "lung"],
+        "stage": "stage",
+    }
+    where = {"prevalence": 0.01, "source": "<a programme>"}
+    bundle = invented_bundle(outcome=outcome, screening=where)
+    dice = np.random.default_rng(0)
+    label = np.repeat([0.0, 1.0, 2.0], [200, 80, 60])
+    scores = dice.normal(size=(340, 3)) + 1.5 * np.eye(3)[label.astype(int)]
+    risks = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    y, risk = (label > 0).astype(float), risks[:, 1:].sum(axis=1)
+    stage = np.where(y == 1, np.where(np.arange(340) % 40 < 3, "I", "II"), "")
+    figures = {
+        **full_report.figures,
+        **classes.drawn(bundle.spec, label, risks, risks > 0.2, bundle.thresholds),
+        **screening.drawn(bundle.spec, y, risk, stage, bundle.thresholds),
+    }
+    return bundle, replace(full_report, figures=figures)
 
 
 @pytest.fixture(scope="session")

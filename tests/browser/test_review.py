@@ -58,11 +58,12 @@ def _tools():
 
 
 @pytest.fixture
-def pages(invented_bundle, full_report, windows_shown):
+def pages(invented_bundle, full_report, of_classes, windows_shown):
     before = invented_bundle("a" * 64, {"family": "logistic", "data": "f" * 64}, gates={"auroc": ">= 0.55"})
     theirs = replace(full_report, bundle="a" * 64, data="f" * 64)
     return {
         "full": review.html(invented_bundle(), full_report, 3, (2, before, theirs)),
+        "classes": review.html(*of_classes, 3, None),
         "bare": review.html(invented_bundle(), replace(full_report, figures={}), None, None),
         "time line": timeline.html("toy: time line", windows_shown, MARKS, ["The data are replayed."]),
         "window": window.html(windows_shown[2].report, "toy@1: window 3", ["A note."]),
@@ -97,6 +98,8 @@ def reading(folder, page, width, scheme):
         ("full", 375, "light"),
         ("full", 1280, "dark"),
         ("full", 375, "dark"),
+        ("classes", 1280, "dark"),
+        ("classes", 375, "light"),
         ("bare", 375, "light"),
         ("time line", 1280, "light"),
         ("time line", 375, "dark"),

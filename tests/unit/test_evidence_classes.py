@@ -33,13 +33,13 @@ def patients(n=600, shares=(0.5, 0.2, 0.2, 0.1), tells=1.5, seed=0):
 
 @pytest.fixture
 def spec_of(document):
-    """`spec_of(gates=…, costs=…)`: the invented disease as a cancer of four classes, three of them positive."""
+    """`spec_of(gates=…, costs=…, positive=…, **changed)`: the invented disease as a cancer of four classes."""
 
-    def make(gates=None, costs=None, names=tuple(NAMES), positive=("colon", "lung", "breast")):
-        outcome = {"column": "origin", "classes": {name: [name] for name in names}, "positive": list(positive)}
+    def make(gates=None, costs=None, positive=("colon", "lung", "breast"), **changed):
+        outcome = {"column": "origin", "classes": {name: [name] for name in NAMES}, "positive": list(positive)}
         if costs is not None:
             outcome["costs"] = costs
-        changed = {**document, "outcome": outcome, "gates": gates or {"auroc": ">= 0.6"}}
+        changed = {**document, "outcome": outcome, "gates": gates or {"auroc": ">= 0.6"}, **changed}
         return from_document(json.loads(json.dumps(changed)), "cancer.yaml")
 
     return make
@@ -131,6 +131,23 @@ def test_the_cost_is_counted_by_hand_and_held_against_the_cheapest_class_for_all
     assert cost.model == (0 + 0 + 1 + 20) / 4
     assert (cost.same, cost.same_for_all) == (1, 3 / 4)  # said of everybody, `colon` costs 1 for each without
     assert cost.difference == pytest.approx(cost.model - cost.same_for_all)
+
+
+def test_where_few_have_the_disease_each_patient_counts_as_many_as_there_are(spec_of):
+    # of 100 without 20 are said to have colon, all 100 with colon are found: 20 cost 1 in the study, where half have it
+    label = np.repeat([0.0, 1.0], 100)
+    risks = np.repeat([[0.9, 0.1, 0, 0], [0.1, 0.9, 0, 0]], [80, 120], axis=0)
+    spec = spec_of(screening={"prevalence": 0.01, "source": "invented"})
+
+    findings = classes.judged(spec, label, risks, None, {})
+
+    assert found(findings, "MM047").value == pytest.approx(20 / 200 - 100 / 200)
+    there = found(findings, "MM054")
+    assert there.value == pytest.approx(0.99 * 0.2 - 0.01)
+    assert (there.verdict, there.limit) == ("not applicable", None)
+    assert "where 50.0% have it" in there.explanation
+    none_of_them = classes.judged(spec, np.zeros(200), risks, None, {})
+    assert found(none_of_them, "MM054").value is None
 
 
 def test_the_confusion_is_counted_to_the_ten_and_not_under_10():

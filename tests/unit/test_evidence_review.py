@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from evidence import review
-from evidence.exhibits import TITLES, attrition
+from evidence.exhibits import OF_SOME, TITLES, attrition
 from evidence.report import Finding
 
 
@@ -208,3 +208,23 @@ def test_invented_data_are_called_invented(invented_bundle, full_report):
 
     assert "The data are synthetic" in review.html(invented_bundle(), replace(full_report, figures=held), 3, None)
     assert "synthetic" not in review.html(invented_bundle(), full_report, 3, None)
+
+
+def test_several_classes_and_screening_have_sections_of_their_own_where_a_spec_asks_for_them(of_classes):
+    text = review.html(*of_classes, 3, None)
+    page = Page(text)
+
+    assert "An event is any of colon, lung" in text
+    shown = between(text, "classes", "use") + between(text, "screening", "fairness")
+    assert all(f"<h3>{title}</h3>" in shown for title in OF_SOME.values())
+    assert "n 80 ·" in shown and "&lt;a programme&gt;" in shown and "where 1 % have" in shown.lower()
+    assert len(page.ids) == len(set(page.ids))
+    assert all(after - before <= 1 for before, after in zip(page.headings, page.headings[1:], strict=False))
+    assert {held["href"][1:] for tag, held in page.tags if tag == "a"} <= set(page.ids)
+
+
+def test_a_page_without_classes_or_screening_does_not_speak_of_them(invented_bundle, full_report):
+    text = review.html(invented_bundle(), full_report, 3, None)
+
+    assert 'href="#classes"' not in text and 'href="#screening"' not in text
+    assert not any(title in text for title in OF_SOME.values())

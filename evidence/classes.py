@@ -207,7 +207,7 @@ def judged(
     sets: NDArray[np.bool_] | None,
     thresholds: Mapping[str, float],
 ) -> list[Finding]:
-    """MM039 to MM049 and MM054: what a version is worth at several classes, on its test patients; `sets` (n, K) or none.
+    """MM039 to MM049 and MM054: several classes of a version's test patients. `sets` (n, K), or none.
 
     A class of fewer than 10 test patients, or of none, is named and has no figure; the others are judged without it.
     """
@@ -243,7 +243,10 @@ def drawn(
     }
     said = decision.said(risks, decision.costs(spec.outcome))
     return {
-        "classes": [asdict(one) for one in classes],
+        "classes": [
+            {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(one).items()}
+            for one in classes
+        ],
         "confusion": {"classes": names, "rows": confusion(names, label, said)},
         "origins": [asdict(one) for one in named_among_positives(spec, label, risks, thresholds)],
         "class_calibration": {name: curve for name, curve in curves.items() if curve},

@@ -16,7 +16,8 @@ export GX_ANALYTICS_ENABLED := false
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup lock data demo up down serve bench bench-monitoring bench-cfdna check test test-faults tools clean
+.PHONY: help setup lock data demo up down serve bench bench-clinical bench-monitoring bench-cfdna check test \
+  test-faults tools clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
@@ -41,8 +42,8 @@ lock: ## make requirements.lock anew from pyproject.toml, keeping the pins that 
 	rm -f $(STAMP)
 	$(MAKE) setup
 
-data: setup ## fetch and check the released diseases' data
-	@for name in heart_disease breast_cancer; do $(BIN)/medimind ingest $$name; done
+data: setup ## fetch and check the data of the released diseases, and of those whose figures the tests hold
+	@for name in heart_disease breast_cancer hospital_mortality cognitive_impairment; do $(BIN)/medimind ingest $$name; done
 
 demo: setup ## the main job on real patients, told as a story
 	@$(BIN)/python -m pipelines.demo
@@ -66,6 +67,9 @@ check: setup ## style, types, layers, lock: what the pre-commit hook runs
 bench: setup ## ours and the peer servers side by side, driven by wrk (about 40 min); make bench ARGS=--quick tries it
 	@command -v wrk >/dev/null || { echo "make bench: wrk is not here; make tools installs it" >&2; exit 1; }
 	$(BIN)/python -m bench.serving $(ARGS)
+
+bench-clinical: setup ## each disease's figures on patients it never saw, beside untuned models (about 5 min)
+	@$(BIN)/python -m bench.clinical $(ARGS)
 
 bench-monitoring: setup ## a run of the monitor in a ledger of ten million predictions (about 5 min, 14 GB of /tmp)
 	@$(BIN)/python -m bench.monitoring $(ARGS)

@@ -398,8 +398,12 @@ def _answers(predicted: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
         ),
         "column": _object(
             {
-                "type": {**text, "enum": ["number", "category", "boolean"]},
+                "type": {**text, "enum": ["number", "category", "boolean", "array"]},
+                "length": {"type": ["integer", "null"], "description": "Of an array."},
                 "description": text_or_null,
+                "event": {**text_or_null, "description": "The code of the events that it is computed from."},
+                "window": {**text_or_null, "description": "How long before the time of prediction they may lie."},
+                "reduce": {**text_or_null, "description": "What is computed of them."},
                 "unit": text_or_null,
                 "accepts": _list(text),
                 "range": {"type": ["array", "null"], "items": number, "minItems": 2, "maxItems": 2},

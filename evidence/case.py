@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evidence import calibration, checks, classes, figures, importance, probes, screening, utility
 from evidence.metrics import Array
-from evidence.report import Report
+from evidence.report import Finding, Report
 from evidence.subgroups import subgroups
 from features.cohort import Cohort
 from models.family import Fitted
@@ -55,10 +56,7 @@ def case(
         checks.sizes(bundle, cohort),
         *checks.left_out(sites),
     ]
-    sets = predictor.sets(risks)
-    if test.label is not None:
-        further += classes.judged(spec, test.label, risks, sets, bundle.thresholds)
-    further += screening.judged(spec, test.y, risk, test.stage, bundle.thresholds)
+    further += classes_and_screening(predictor, test.y, test.label, test.stage, risks)
     report = checks.judge(bundle, cohort, risk, elsewhere, yardsticks, further)
     groups = subgroups(test.attributes, test.y, risk, seed, bundle.thresholds)
     drawn = {
@@ -69,7 +67,11 @@ def case(
         "operating_points": figures.operating_points(bundle, test.y, risk),
         "subgroups": figures.groups(groups),
         "conformal": checks.coverage(predictor, test, risks),
-        **({} if test.label is None else classes.drawn(spec, test.label, risks, sets, bundle.thresholds)),
+        **(
+            {}
+            if test.label is None
+            else classes.drawn(spec, test.label, risks, predictor.sets(risks), bundle.thresholds)
+        ),
         **screening.drawn(spec, test.y, risk, test.stage, bundle.thresholds),
         "importance": importance.drawn(predictor, test, seed),
         "robustness": figures.robustness(spoilt),
@@ -83,6 +85,15 @@ def case(
         "lineage": {**lineage, "data": cohort.fingerprint, "spec": spec.digest, "code": bundle.training["code"]},
     }
     return replace(report, figures={key: value for key, value in drawn.items() if value})
+
+
+def classes_and_screening(
+    predictor: Predictor, y: Array, label: Array | None, stage: NDArray[np.str_] | None, risks: Array
+) -> list[Finding]:
+    """What the spec asks for of MM039 to MM054, from outcomes, classes and stages, all (n,), and their `risks`."""
+    spec, cuts = predictor.spec, predictor.bundle.thresholds
+    found = [] if label is None else classes.judged(spec, label, risks, predictor.sets(risks), cuts)
+    return [*found, *screening.judged(spec, y, predictor.positive(risks), stage, cuts)]
 
 
 def by_site(patients: Cohort, risk: Array) -> dict[str, tuple[Array, Array]]:

@@ -94,10 +94,11 @@ def judge_elsewhere(
     risk: Array,
     attributes: Mapping[str, NDArray[np.str_]],
     learned_from: int | None,
+    further: Sequence[Finding] = (),
 ) -> Report:
     """What the bundle's risks (n,) are worth for patients of somewhere else, by the same gates; `data` names them.
 
-    `learned_from`: how many of them the bundle learned from; None where that cannot be known.
+    `learned_from`: how many of them the bundle learned from; None where that cannot be known. `further` as of `judge`.
     """
     spec = bundle.spec
     findings = [_metric(spec, name, y, risk) for name in METRICS]
@@ -111,6 +112,7 @@ def judge_elsewhere(
     findings += calibrated(spec, y, risk)
     findings += useful(bundle, y, risk)
     findings.append(equal_odds(spec, groups, bundle.thresholds))
+    findings += further
     findings.append(_gates_judged(findings))
     return Report(spec.name, "external validation", bundle.digest, data, tuple(findings))
 

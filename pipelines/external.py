@@ -8,7 +8,7 @@ import numpy as np
 from configs.errors import CohortError, LedgerError, SourceError
 from configs.settings import Settings
 from configs.spec import Source, Spec, load_spec
-from evidence import checks, page
+from evidence import case, checks, page
 from evidence.checks import FEWEST_ELSEWHERE
 from evidence.metrics import Array
 from evidence.report import Report
@@ -48,8 +48,15 @@ def validate_on(name: str, number: int, where: str, settings: Settings) -> Exter
     X = build.build(predictor.plan, records.values, records.at)
     attributes = build.attributes(predictor.plan, records.values, records.at)
     fingerprint = cohort.fingerprint_of(predictor.plan.names, X, y, attributes)
+    risks = predictor.risks(X)
     report = checks.judge_elsewhere(
-        bundle, fingerprint, y, predictor.risk(X), attributes, _learned_from(bundle, X, y, settings)
+        bundle,
+        fingerprint,
+        y,
+        predictor.positive(risks),
+        attributes,
+        _learned_from(bundle, X, y, settings),
+        case.classes_and_screening(predictor, y, records.label, records.stage, risks),
     )
 
     out = settings.private(settings.reports / name) / f"external-{number}-{now():%Y%m%dT%H%M%S}.html"

@@ -7,7 +7,7 @@ import pytest
 
 from configs.spec import Bound, Gates, from_document
 from evidence import metrics
-from evidence.checks import METRIC_CODES, gated, judge, worst_subgroup
+from evidence.checks import METRIC_CODES, gated, judge, judge_elsewhere, worst_subgroup
 from evidence.metrics import METRICS
 from evidence.report import Report
 from evidence.subgroups import Subgroup
@@ -249,3 +249,13 @@ def test_without_external_patients_there_is_no_such_finding(disease, trained, te
 
 def test_no_patient_stands_in_a_report(judged, marker):
     assert marker not in judged().to_json()
+
+
+def test_elsewhere_a_further_finding_is_told_and_counts_among_the_gates(trained, tests, predictor):
+    risk = predictor.risk(tests.X)
+    gate = gated("MM043", "macro AUROC", 0.4, None, Bound(low=0.8, high=None), "invented")
+
+    report, without = (judge_elsewhere(trained, "f" * 64, tests.y, risk, {}, None, further) for further in ([gate], []))
+
+    assert report.finding("MM043") in report.failed
+    assert report.finding("MM014").value == without.finding("MM014").value + 1

@@ -228,3 +228,12 @@ def test_a_page_without_classes_or_screening_does_not_speak_of_them(invented_bun
 
     assert 'href="#classes"' not in text and 'href="#screening"' not in text
     assert not any(title in text for title in OF_SOME.values())
+
+
+def test_a_large_figure_is_told_in_thousands(invented_bundle, full_report):
+    alerts = Finding(
+        "MM053", "alerts of 100,000 screened", "not applicable", 55658.6, None, "shown", (49498.2, 61792.7)
+    )
+    text = review.html(invented_bundle(), replace(full_report, findings=(*full_report.findings, alerts)), 3, None)
+
+    assert "55,659 (49,498 to 61,793)" in text

@@ -91,17 +91,24 @@ def unit_slip(predictor: Predictor, cohort: Cohort) -> list[Change]:
     """Each number as if it had been written in another unit that we know, and been read in its own; `name (unit)`.
 
     Only a column that is a feature itself can be spoilt. A definition that reads it is computed anew if the cohort
-    holds all that it reads, and otherwise keeps its value.
+    holds all that it reads, and otherwise keeps its value. Of an event all columns of its values are spoilt at once,
+    `code (unit)`, and their slopes keep their value.
     """
-    test = cohort.only("test")
-    spoilt = []
+    test, spec = cohort.only("test"), predictor.spec
+    read: dict[str, tuple[Column, list[int]]] = {}
     for position, feature in enumerate(predictor.plan.features):
-        if (column := predictor.spec.contract_of(feature.name)) is None:
-            continue
+        column = spec.contract_of(feature.name)
+        if column is not None:
+            read.setdefault(spec.columns[feature.name].event or feature.name, (column, []))[1].append(position)
+    spoilt = []
+    for name, (column, positions) in read.items():
         for unit, written in _other_units(column):
-            X = test.X.copy()
-            X[:, position], refused = _written_in(column, written(X[:, position]))
-            spoilt.append((f"{feature.name} ({unit})", _rebuilt(predictor.plan, X, test, {feature.name}), refused))
+            X, shares = test.X.copy(), []
+            for position in positions:
+                X[:, position], refused = _written_in(column, written(X[:, position]))
+                shares.append(refused)
+            names = {predictor.plan.names[position] for position in positions}
+            spoilt.append((f"{name} ({unit})", _rebuilt(predictor.plan, X, test, names), max(shares)))
     return _changes(predictor, test, spoilt)
 
 

@@ -306,6 +306,23 @@ def test_as_many_rows_are_alike_by_chance_as_the_probe_expects():
     assert_allclose(np.mean(expected), np.mean(alike), rtol=0.03)
 
 
+def test_patients_without_a_history_are_alike_by_chance_and_those_with_one_are_not():
+    dice, nan = np.random.default_rng(9), np.nan
+    parts = ["train", "test"] * 200
+    history = dice.normal(size=(400, 6))
+    X = np.column_stack([dice.integers(20, 40, 400), dice.integers(0, 2, 400), dice.integers(0, 5, 400), history])
+    bare = X.copy()
+    bare[:200, 3:] = nan  # whoever has no history misses all of it
+
+    told = np.nan_to_num(bare, nan=-1.0)
+    apart = np.array(parts)[:, None] != np.array(parts)[None]
+    pairs = ((told[:, None] == told[None]).all(axis=2) & apart).sum() / 2
+
+    assert probes.shared_by_chance(of(parts, X)) < 1e-6
+    assert pairs > 30
+    assert probes.shared_by_chance(of(parts, bare)) == pytest.approx(pairs, rel=0.3)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_permuted_labels_teach_nothing(disease, seed):
     found = probes.label_permutation(disease.cohort, lambda part: fit_family("logistic", disease.plan, part, 17), seed)

@@ -1,8 +1,8 @@
 """What a history adds: a disease's model with its columns of events, and without, on the same patients.
 
-`python -m bench.history [NAME …]` takes each disease that reads events from its source to its cohort, in a temporary
-folder, trains it twice on the same training part, once with the features of its spec and once with those alone that
-read no event, and compares the two on the same test patients, who saw neither. Nothing is registered.
+`python -m bench.history [NAME …]`, after `medimind prepare NAME`, takes each disease that reads events, trains it twice
+on the same training part, once with the features of its spec and once with those alone that read no event, and compares
+the two on the same test patients, whom neither saw. Nothing is registered.
 """
 
 import argparse
@@ -10,8 +10,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from bench.clinical import machine_of
-from configs.settings import ROOT
+from configs.settings import Settings
 from configs.spec import Spec, diseases, from_document, load_spec
 from evidence.comparison import figures
 from features import build, cohort
@@ -19,25 +18,21 @@ from features.cohort import Cohort
 from models.bundle import Bundle
 from models.predict import Predictor
 from models.training import train
-from pipelines.ingest import ingest
-from pipelines.prepare import prepare
 
 
 def main() -> None:
+    settings = Settings()
     parser = argparse.ArgumentParser(description=__doc__)
-    specs = {name: load_spec(name, ROOT / "configs") for name in diseases(ROOT / "configs")}
+    specs = {name: load_spec(name, settings.configs) for name in diseases(settings.configs)}
     parser.add_argument("names", nargs="*", default=[name for name, spec in specs.items() if spec.events])
     for name in parser.parse_args().names:
+        patients = cohort.load(settings.data / "cohorts" / f"{name}.parquet")
         with tempfile.TemporaryDirectory(prefix="medimind-bench-") as folder:
-            compare(specs[name], Path(folder))
+            compare(specs[name], patients, Path(folder))
 
 
-def compare(spec: Spec, folder: Path) -> None:
+def compare(spec: Spec, patients: Cohort, folder: Path) -> None:
     """Print the paired figures of the spec's model and of one without a history."""
-    machine = machine_of(spec.name, ROOT / "configs", folder)
-    ingest(spec.name, machine)
-    prepare(spec.name, machine)
-    patients = cohort.load(machine.data / "cohorts" / f"{spec.name}.parquet")
     bare = without_history(spec)
     whole, part = trained(spec, patients, folder / "whole"), trained(bare, narrowed(patients, bare), folder / "bare")
     test = patients.only("test")

@@ -36,12 +36,12 @@ def compare(spec: Spec, patients: Cohort, folder: Path) -> None:
     bare = without_history(spec)
     whole, part = trained(spec, patients, folder / "whole"), trained(bare, narrowed(patients, bare), folder / "bare")
     test = patients.only("test")
-    risks = [Predictor(bundle).risk(of.X) for bundle, of in ((whole, test), (part, narrowed(test, bare)))]
+    with_history, without = Predictor(whole).risk(test.X), Predictor(part).risk(narrowed(test, bare).X)
     family = [bundle.training["family"] for bundle in (whole, part)]
     print(f"{spec.name}: {len(test)} test patients, {int(test.y.sum())} events; {len(spec.features)} features "
           f"({family[0]}) beside {len(bare.features)} ({family[1]})")  # fmt: skip
     print("| figure | with the history | without | gain (95 %) | p |\n|---|---|---|---|---|")
-    for title, paired in figures(test.y, *risks, spec.split.seed).items():
+    for title, paired in figures(test.y, with_history, without, spec.split.seed).items():
         low, high = (0.0 if end is None else end for end in (paired.low, paired.high))
         spread = f"{paired.difference:+.4f} ({low:+.4f} to {high:+.4f})"
         p = "" if paired.p is None else f"{paired.p:.2g}"

@@ -13,18 +13,19 @@ from configs.errors import RecordError, SpecError
 from configs.settings import ROOT
 from configs.spec import diseases, from_document, load_spec
 from features.build import AT, Feature, Plan, attributes, build, plan
-from features.columns import check_record
+from features.columns import as_arrays, check_record, times
+from features.events import Reducer
 from features.synthetic import draw, edges
 
 HEART = load_spec("heart_disease", ROOT / "configs")
 NAN = float("nan")
 
 
-def arrays(columns, records):
-    """Requests as the arrays that `build` takes, and their times: none was said."""
-    checked = [check_record(columns, record).values for record in records]
-    values = {name: np.array([row[name] for row in checked], dtype=np.float64) for name in columns}
-    return values, np.full(len(checked), NAN)
+def arrays(spec, records):
+    """Requests as the arrays that `build` takes, and their times."""
+    reducer = Reducer(spec.columns, spec.events)
+    checked = [check_record(spec.columns, record, reducer) for record in records]
+    return as_arrays(spec.columns, checked), times(checked)
 
 
 def rows_of(values, at, rows):
@@ -47,7 +48,7 @@ def test_a_batch_is_its_rows_one_by_one_to_the_bit_in_any_order(name, n, seed, d
     door = plan(spec)
     if any(column.length for column in spec.columns.values()):
         n = min(n, 6)  # a sample of hundreds of numbers takes its time
-    values, at = arrays(spec.columns, draw(spec.columns, n, seed) + edges(spec.columns))
+    values, at = arrays(spec, draw(spec.columns, n, seed, spec.events) + edges(spec.columns, spec.events))
     order = list(range(len(at)))
     dice.shuffle(order)
 
@@ -61,7 +62,7 @@ def test_a_batch_is_its_rows_one_by_one_to_the_bit_in_any_order(name, n, seed, d
 @given(st.integers(min_value=0, max_value=2**32))
 def test_attributes_of_a_batch_are_those_of_its_rows(seed):
     door = plan(HEART)
-    values, at = arrays(HEART.columns, draw(HEART.columns, 7, seed))
+    values, at = arrays(HEART, draw(HEART.columns, 7, seed))
 
     together = attributes(door, values, at)
 
@@ -73,7 +74,7 @@ def test_attributes_of_a_batch_are_those_of_its_rows(seed):
 
 
 def test_the_matrix_is_float32_with_the_plans_columns(toy):
-    values, at = arrays(toy.columns, [{"age_years": 60, "sex": "male", "max_heart_rate_bpm": 120, "pain": "rest"}])
+    values, at = arrays(toy, [{"age_years": 60, "sex": "male", "max_heart_rate_bpm": 120, "pain": "rest"}])
 
     X = build(plan(toy), values, at)
 
@@ -83,13 +84,13 @@ def test_the_matrix_is_float32_with_the_plans_columns(toy):
 
 
 def test_no_rows_give_an_empty_matrix_of_the_right_width(toy):
-    X = build(plan(toy), *arrays(toy.columns, []))
+    X = build(plan(toy), *arrays(toy, []))
 
     assert (X.dtype, X.shape) == (np.float32, (0, 7))
 
 
 def test_building_changes_nothing_it_was_given(toy):
-    values, at = arrays(toy.columns, draw(toy.columns, 5, 1))
+    values, at = arrays(toy, draw(toy.columns, 5, 1))
     before = copy.deepcopy(values)
 
     build(plan(toy), values, at)
@@ -148,7 +149,7 @@ def test_attributes_read_as_people_say_them(toy):
         {"age_years": 44, "sex": "female"},
     ]
 
-    found = attributes(plan(toy), *arrays(toy.columns, records))
+    found = attributes(plan(toy), *arrays(toy, records))
 
     assert {name: labels.tolist() for name, labels in found.items()} == {
         "sex": ["male", "female"],
@@ -163,7 +164,7 @@ def test_mmol_and_mg_build_the_same_features(toy):
         for value in (200, {"value": 5.1726, "unit": "mmol/L"})
     )
 
-    X = build(plan(toy), *arrays(toy.columns, [mg, mmol]))
+    X = build(plan(toy), *arrays(toy, [mg, mmol]))
 
     assert X[0, 1] == pytest.approx(X[1, 1], rel=1e-5)
     assert_array_equal(np.delete(X, 1, axis=1)[0], np.delete(X, 1, axis=1)[1])
@@ -229,7 +230,7 @@ def test_a_definition_of_several_numbers_is_a_feature_for_each_and_is_computed_o
         else each
         for each in door.features
     )
-    values, at = arrays(load_spec("cancer_origin_simulated", ROOT / "configs").columns, [{**RECORD}] * 2)
+    values, at = arrays(load_spec("cancer_origin_simulated", ROOT / "configs"), [{**RECORD}] * 2)
 
     X = build(Plan(counted, ()), values, at)
 

@@ -1,4 +1,4 @@
-"""A window of predictions against what the model was trained on, as findings MW001 to MW023; and what makes it due.
+"""A window of predictions against what the model was trained on, as findings MW001 to MW025; and what makes it due.
 
 Every test of the inputs and of the score has its share of one chance in a hundred: so often, and no oftener, does a
 window of patients who have not changed raise any of their alarms.
@@ -81,7 +81,8 @@ class Seen:
     `X` (n, d) are their features, `risk` (n,), `outcomes` (n,) 0, 1 or NaN where not yet known, `attributes[name]` (n,)
     their labels, `received` (n,) when each came and `now` when they are looked at, in seconds since 1970. Of `sampled`
     predictions whose features were computed again, `skewed` came out otherwise. `refused` counts the records that the
-    contract refused in the same time, by code and field ("" where it names none).
+    contract refused in the same time, by code and field ("" where it names none). Of several classes `risks` (n, K) are
+    each one's, and `label` (n,) is the number of the one that came true, NaN where that is not known.
     """
 
     X: NDArray[np.float32]
@@ -93,6 +94,8 @@ class Seen:
     skewed: int
     sampled: int
     refused: Mapping[tuple[str, str], int]
+    risks: NDArray[np.float64] | None = None
+    label: Array | None = None
 
     def __len__(self) -> int:
         return len(self.risk)
@@ -110,9 +113,11 @@ def judge(bundle: Bundle, window: str, seen: Seen) -> Report:
     known = int((~np.isnan(seen.outcomes)).sum())
     figures: dict[str, Any] = {"n": len(seen), "outcomes": None if 0 < known < SMALLEST_CELL else known}
     if len(seen):
-        alpha = FALSE_ALARMS / (2 * len(bundle.reference["features"]) + 1)
+        classes = bundle.reference.get("classes", {}) if seen.risks is not None else {}
+        alpha = FALSE_ALARMS / (2 * len(bundle.reference["features"]) + 1 + len(classes))
         inputs, figures["drift"], figures["missing"] = _inputs(bundle, seen, alpha)
-        findings += [*inputs, _score(bundle, seen.risk, alpha), _skew(seen.skewed, seen.sampled)]
+        findings += [*inputs, _score(bundle, seen.risk, alpha), *_class_scores(classes, seen.risks, alpha)]
+        findings.append(_skew(seen.skewed, seen.sampled))
         findings += _units(bundle, seen.X, alpha)
         figures["mean_risk"] = float(seen.risk.mean())
         figures["estimate"] = estimate.estimate(seen.risk, bundle.thresholds, bundle.spec.split.seed)
@@ -247,6 +252,18 @@ def _score(bundle: Bundle, risk: Array, alpha: float) -> Finding:
     about = "; ".join([f"mean risk {risk.mean():.2f}, in training {known['mean']:.2f}", *alerts])
     p = p_value(known["counts"], histogram(risk, known["edges"]), alpha)
     return _tested("MW004", "drift: risk", p, alpha, about)
+
+
+def _class_scores(
+    classes: Mapping[str, Mapping[str, Any]], risks: NDArray[np.float64] | None, alpha: float
+) -> Iterator[Finding]:
+    """MW024: the risk of each class, whose means are the mix of classes that is expected."""
+    for place, (name, known) in enumerate(classes.items()):
+        assert risks is not None
+        risk, before = risks[:, place], known["score"]
+        about = f"mean risk {risk.mean():.2f}, in training {before['mean']:.2f}"
+        p = p_value(before["counts"], histogram(risk, before["edges"]), alpha)
+        yield _tested("MW024", f"drift: risk of {name}", p, alpha, about)
 
 
 def _share_above(known: Mapping[str, Any], threshold: float) -> float:
@@ -398,7 +415,10 @@ def _performance(bundle: Bundle, seen: Seen) -> tuple[list[Finding], dict[str, A
     figures = realized(y, risk, bundle.thresholds, spec.split.seed)
     half = 2 * len(y) >= len(seen)
     series = cusum.chart(y, risk, spec.split.seed) if half else {}
-    coverage = _coverage(bundle, y, risk, attributes)
+    classes = tuple(spec.outcome.classes or ())
+    risks, label = (None if of_each is None else of_each[known] for of_each in (seen.risks, seen.label))
+    held = _in_sets(bundle, y, risk, risks, label)
+    coverage = _coverage(bundle, held, attributes)
     groups = _groups(y, risk, attributes)
     few = min(y.sum(), len(y) - y.sum()) < SMALLEST_CELL
     events = f"fewer than {SMALLEST_CELL} events or non-events" if few else f"{int(y.sum())} events"
@@ -420,9 +440,11 @@ def _performance(bundle: Bundle, seen: Seen) -> tuple[list[Finding], dict[str, A
     findings += _alerted(bundle, len(y), figures.get("ppv", {}))
     findings += [
         _cusum(series, counted) if half else waits["MW011"],
-        _covered(bundle, y, risk),
+        _covered(bundle, held, fewest),
         _gap(spec, figures, groups),
     ]
+    if risks is not None and label is not None:
+        findings += _class_totals(classes, risks, label, spec.split.seed)
     more: dict[str, Any] = {"realized": figures, "cusum": series, "coverage": coverage, "subgroups": groups}
     more["few"] = bool(few)
     return findings, {key: value for key, value in more.items() if value}
@@ -527,20 +549,64 @@ def _cusum(series: Mapping[str, Any], counted: str) -> Finding:
     return gated("MW011", OF_OUTCOMES["MW011"], series["highest"], None, limit, about)
 
 
+@dataclass(frozen=True)
+class _InSets:
+    """Whether the sets held what happened (m,), and its name (m,), of the `rows` (n,) of which it is known."""
+
+    rows: NDArray[np.bool_]
+    held: NDArray[np.bool_]
+    happened: NDArray[np.str_]
+
+
+def _in_sets(
+    bundle: Bundle, y: Array, risk: Array, risks: NDArray[np.float64] | None, label: Array | None
+) -> _InSets | None:
+    """None without sets."""
+    sets = bundle.conformal
+    if bundle.spec.uncertainty is None or sets is None:
+        return None
+    if isinstance(sets, Conformal):
+        held = np.where(y == 1, risk >= sets.positive, risk <= sets.negative)
+        return _InSets(np.ones(len(y), bool), held, np.where(y == 1, "event", "no event"))
+    assert risks is not None and label is not None  # the bundle has several classes
+    rows = ~np.isnan(label)
+    places = label[rows].astype(np.int64)
+    names = np.array(list(bundle.spec.outcome.classes or ()))
+    return _InSets(rows, sets.sets(risks[rows])[np.arange(len(places)), places], names[places])
+
+
+def _class_totals(classes: Sequence[str], risks: NDArray[np.float64], label: Array, seed: int) -> Iterator[Finding]:
+    """MW025: of each class, patients who have it for each that was expected, where the class that came true is known.
+
+    Told of a class that 10 patients have, and 10 do not, and whose number no other class's number tells.
+    """
+    rows = ~np.isnan(label)
+    counts = [int((label[rows] == place).sum()) for place in range(len(classes))]
+    for place, (name, n) in enumerate(zip(classes, told(counts), strict=True)):
+        title = f"observed / expected patients: {name}"
+        if n is None or rows.sum() - n < SMALLEST_CELL:
+            why = f"fewer than {SMALLEST_CELL} patients of the class, or of another one"
+            yield Finding("MW025", title, "not applicable", None, None, why)
+            continue
+        figures = realized((label[rows] == place).astype(np.float64), risks[rows, place], {}, seed)
+        about = f"{rows.sum()} patients whose class is known, {n} of {name}"
+        yield _realized("MW025", title, figures.get("observed_over_expected"), None, about)
+
+
 def _coverage(
-    bundle: Bundle, y: Array, risk: Array, attributes: Mapping[str, NDArray[np.str_]]
+    bundle: Bundle, known: _InSets | None, attributes: Mapping[str, NDArray[np.str_]]
 ) -> list[dict[str, Any]]:
-    """How often the sets held what happened: of all, by outcome, by group.
+    """How often the sets held what happened: of all, by outcome or class, by group.
 
     Told only where at least 10 were held and 10 were not, and where no other group's can be found by subtraction.
     """
     rule = bundle.spec.uncertainty
-    if rule is None or not isinstance(bundle.conformal, Conformal):
+    if rule is None or known is None:
         return []
-    held = np.where(y == 1, risk >= bundle.conformal.positive, risk <= bundle.conformal.negative)
+    held, everybody = known.held, np.full(len(known.held), "")
     found = []
-    happened = np.where(y == 1, "event", "no event")
-    for name, labels in {"all": np.full(len(y), ""), "outcome": happened, **attributes}.items():
+    groups = {name: labels[known.rows] for name, labels in attributes.items()}
+    for name, labels in {"all": everybody, "outcome": known.happened, **groups}.items():
         names = sorted(set(labels.tolist()))
         cells = [[int((held[labels == label] == inside).sum()) for label in names] for inside in (True, False)]
         for label, covered, missed in zip(names, *map(told, cells), strict=True):
@@ -554,15 +620,15 @@ def _coverage(
     return found
 
 
-def _covered(bundle: Bundle, y: Array, risk: Array) -> Finding:
+def _covered(bundle: Bundle, known: _InSets | None, fewest: int) -> Finding:
     """MW012: fails below what chance explains where the sets keep their promise, as MM025 does."""
-    title, rule, sets = OF_OUTCOMES["MW012"], bundle.spec.uncertainty, bundle.conformal
-    if rule is None or sets is None:
+    title, rule = OF_OUTCOMES["MW012"], bundle.spec.uncertainty
+    if rule is None or known is None:
         return Finding("MW012", title, "not applicable", None, None, "the model has no prediction sets")
-    if not isinstance(sets, Conformal):
-        why = "of several classes the window holds the risk of the event alone, and the sets need each one's"
+    n, covered = len(known.held), int(known.held.sum())
+    if n < fewest:
+        why = f"the class of {_counted(n)} patients is known, {fewest} are needed"
         return Finding("MW012", title, "not applicable", None, None, why)
-    n, covered = len(y), int(np.where(y == 1, risk >= sets.positive, risk <= sets.negative).sum())
     limit = Bound(low=least_covered(bundle, title, n, rule.coverage), high=None)
     about = f"{n} outcomes; class-conditional sets for {rule.coverage:.0%}"
     finding = gated("MW012", title, covered / n, wilson(covered, n), limit, about)

@@ -230,6 +230,8 @@ def judge_window(predictor: Predictor, named: str, window: Window, refused: Mapp
         skewed=_skewed(predictor, window, values, at, sampled),
         sampled=len(sampled),
         refused=refused,
+        risks=window.by_class.risks if window.by_class else None,
+        label=_label(predictor, window),
     )
     report = monitoring.judge(predictor.bundle, named, seen)
     if window.purged and not len(window):
@@ -242,6 +244,14 @@ def judge_window(predictor: Predictor, named: str, window: Window, refused: Mapp
     )
     found = Finding(BROKEN, "records that keep the contract", "failed", 1 - broken / len(window), "= 1", why)
     return replace(report, findings=(*report.findings, found))
+
+
+def _label(predictor: Predictor, window: Window) -> Array | None:
+    """The number of the class that came true, (n,), NaN where it is not known; None of a model without several."""
+    if window.by_class is None:
+        return None
+    number = {name: float(place) for place, name in enumerate(predictor.classes)}
+    return np.array([number[name] if name else np.nan for name in window.happened], np.float64)
 
 
 def _purged(finding: Finding, n: int) -> Finding:
@@ -272,7 +282,10 @@ def _skewed(
         return 0
     X = build.build(predictor.plan, {name: column[sampled] for name, column in values.items()}, at[sampled])
     same = np.array([feature_digest(row) == window.digests[place] for row, place in zip(X, sampled, strict=True)])
-    close = np.abs(predictor.risk(X) - window.risks[sampled]) <= TOLERANCE
+    risks = predictor.risks(X)
+    close = np.abs(predictor.positive(risks) - window.risks[sampled]) <= TOLERANCE
+    if window.by_class is not None:
+        close &= np.abs(risks - window.by_class.risks[sampled]).max(axis=1) <= TOLERANCE
     return int((~(same & close)).sum())
 
 

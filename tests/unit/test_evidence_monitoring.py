@@ -14,6 +14,8 @@ from evidence import monitoring, page
 from evidence.card import card
 from evidence.report import Report
 from models.conformal import Conformal
+from models.predict import Predictor
+from models.training import train
 
 WINDOW = 150
 NOW = 1.8e9
@@ -402,7 +404,7 @@ def certain_of(trained):
 @pytest.mark.parametrize(("held", "verdict"), [(90, "passed"), (70, "failed"), (97, "passed")])
 def test_coverage_fails_below_what_chance_explains(held, verdict, certain_of):
     bundle, y, risk = certain_of(held, 100)
-    finding = monitoring._covered(bundle, y, risk)
+    finding = monitoring._covered(bundle, monitoring._in_sets(bundle, y, risk, None, None), 20)
     assert finding.verdict == verdict
     assert (finding.value, finding.interval is None) == ((None, True) if held == 97 else (held / 100, False))
     assert "97" not in finding.explanation
@@ -415,7 +417,8 @@ def test_no_groups_coverage_is_of_fewer_than_ten_nor_can_be_found_by_subtraction
     bundle, _, _ = certain_of(0, 10)
     groups, events, inside = (np.array(column) for column in zip(*labels, strict=True))
     y = events.astype(float)
-    rows = monitoring._coverage(bundle, y, np.where(events == inside, 1.0, 0.0), {"ward": groups})
+    known = monitoring._in_sets(bundle, y, np.where(events == inside, 1.0, 0.0), None, None)
+    rows = monitoring._coverage(bundle, known, {"ward": groups})
     outcome = np.where(events, "event", "no event")
     for name, of in {"all": np.full(len(y), ""), "outcome": outcome, "ward": groups}.items():
         told = [row for row in rows if row["attribute"] == name and row["n"] is not None]
@@ -500,3 +503,98 @@ def test_a_window_of_many_patients_needs_no_more_memory_than_one_of_few():
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 150e6
+
+
+# --- several classes
+
+
+@pytest.fixture(scope="module")
+def of_classes(disease_of_classes, disease_of, document_of_classes, tmp_path_factory):
+    """A predictor of three classes, and many more patients of the same kind as it learned from."""
+    spec = disease_of_classes.spec
+    folder = tmp_path_factory.mktemp("classes") / "angina"
+    predictor = Predictor(train(spec, disease_of_classes.plan, disease_of_classes.cohort, folder))
+    many = disease_of(document_of_classes, 6000, seed=99).cohort
+    return predictor, many.where(many.part != "external")
+
+
+def judged_by_class(of_classes, rows, label=None):
+    """The report of a window of these patients, in which `label` came true."""
+    predictor, patients = of_classes
+    X = patients.X[rows]
+    risks, n = predictor.risks(X), len(X)
+    label = np.full(n, np.nan) if label is None else label
+    seen = monitoring.Seen(
+        X=X,
+        risk=predictor.positive(risks),
+        outcomes=patients.y[rows],
+        attributes={"site": np.full(n, "north")},
+        received=NOW - np.arange(n, 0, -1.0),
+        now=NOW,
+        skewed=0,
+        sampled=n,
+        refused={},
+        risks=risks,
+        label=label,
+    )
+    return monitoring.judge(predictor.bundle, f"{n} predictions", seen)
+
+
+def test_a_window_of_the_same_patients_has_each_class_as_often_as_expected(of_classes):
+    rows = np.arange(400)
+
+    report = judged_by_class(of_classes, rows, of_classes[1].label[rows])
+
+    assert [found.title for found in by_code(report, "MW024")] == [
+        f"drift: risk of {name}" for name in ("none", "stable", "unstable")
+    ]
+    assert {found.verdict for found in by_code(report, "MW024")} == {"passed"}
+    totals = by_code(report, "MW025")
+    assert [found.title.rpartition(" ")[2] for found in totals] == ["none", "stable", "unstable"]
+    for found in totals:
+        low, high = found.interval
+        assert low < 1 < high and found.verdict == "not applicable"
+    coverage = report.finding("MW012")
+    assert coverage.verdict == "passed" and 0.7 < coverage.value < 0.95
+    groups = {row["label"] for row in report.figures["coverage"] if row["attribute"] == "outcome"}
+    assert groups == {"none", "stable", "unstable"}
+
+
+def test_more_of_one_class_than_the_model_expects_is_drift_of_its_risk_and_is_counted(of_classes):
+    patients = of_classes[1]
+    unstable, others = np.flatnonzero(patients.label == 2)[:150], np.flatnonzero(patients.label != 2)[:150]
+    rows = np.concatenate([unstable, others])
+
+    report = judged_by_class(of_classes, rows, patients.label[rows])
+
+    drifted = {found.title for found in by_code(report, "MW024") if found.verdict == "failed"}
+    assert "drift: risk of unstable" in drifted
+    (found,) = (found for found in by_code(report, "MW025") if found.title.endswith("unstable"))
+    assert found.interval[0] > 1
+
+
+def test_where_the_class_is_not_known_the_event_is_judged_and_the_classes_are_not(of_classes):
+    rows = np.arange(200)
+
+    report = judged_by_class(of_classes, rows)
+
+    assert report.finding("MW007").value is not None
+    assert {found.value for found in by_code(report, "MW025")} == {None}
+    assert report.finding("MW012").verdict == "not applicable"
+    assert "the class of 0 patients is known, 20 are needed" in report.finding("MW012").explanation
+
+
+def test_a_class_of_fewer_than_ten_is_told_by_no_figure_nor_by_subtraction(of_classes):
+    patients = of_classes[1]
+    rows = np.concatenate([np.flatnonzero(patients.label == place)[:n] for place, n in enumerate((90, 7, 60))])
+
+    report = judged_by_class(of_classes, rows, patients.label[rows])
+
+    told = {found.title.rpartition(" ")[2]: found.value for found in by_code(report, "MW025")}
+    assert told["stable"] is None
+    assert [told["none"], told["unstable"]].count(None) == 1, "of the other two one is hidden, or 7 is what is left"
+
+
+def test_a_window_of_a_model_without_classes_has_nothing_of_them(patients, judged):
+    report = judged(patients.X[:WINDOW], patients.y[:WINDOW])
+    assert not {"MW024", "MW025"} & {finding.code for finding in report.findings}

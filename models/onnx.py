@@ -159,11 +159,13 @@ class Trees:
 def write_trees(
     encoding: Encoding, width: int, trees: Sequence[Tree], baseline: NDArray[np.float64], path: Path
 ) -> None:
-    """`Trees` as model.onnx, in float32."""
+    """`Trees` as model.onnx: in float32, of several classes in float64, since risks hang on their sums' differences."""
     _save(_trees(Trees(encoding, width, tuple(trees), baseline)), path)
 
 
 def _trees(ensemble: Trees) -> Any:
+    from onnx import TensorProto
+
     outputs = len(ensemble.baseline)
     graph = Graph(ensemble.width, outputs)
     nodes: dict[str, list[Any]] = {
@@ -185,20 +187,22 @@ def _trees(ensemble: Trees) -> Any:
         leaves["tree"] += [number] * int(tree.leaf.sum())
         leaves["id"] += np.flatnonzero(tree.leaf).tolist()
         leaves["output"] += [number % outputs] * int(tree.leaf.sum())
-        leaves["weight"] += tree.value[tree.leaf].astype(np.float32).tolist()
+        leaves["weight"] += tree.value[tree.leaf].tolist()
+    encoded, numbers = graph.encode(ensemble.encoding), _of_trees(nodes["value"], leaves["weight"], ensemble.baseline)
+    if outputs > 1:
+        encoded = graph.node("Cast", [encoded], to=TensorProto.DOUBLE)
     output = graph.node(
         "TreeEnsembleRegressor",
-        [graph.encode(ensemble.encoding)],
+        [encoded],
         domain="ai.onnx.ml",
         n_targets=outputs,
         aggregate_function="SUM",
         post_transform="NONE",
-        base_values=ensemble.baseline.astype(np.float32).tolist(),
+        **numbers,
         nodes_treeids=nodes["tree"],
         nodes_nodeids=nodes["id"],
         nodes_modes=nodes["mode"],
         nodes_featureids=nodes["feature"],
-        nodes_values=nodes["value"],
         nodes_truenodeids=nodes["true"],
         nodes_falsenodeids=nodes["false"],
         nodes_missing_value_tracks_true=nodes["missing"],
@@ -206,9 +210,21 @@ def _trees(ensemble: Trees) -> Any:
         target_treeids=leaves["tree"],
         target_nodeids=leaves["id"],
         target_ids=leaves["output"],
-        target_weights=leaves["weight"],
     )
     return graph.model(output, double=False)
+
+
+def _of_trees(thresholds: list[float], weights: list[float], baseline: NDArray[np.float64]) -> dict[str, Any]:
+    """The ensemble's numbers as attributes: float32, or of several outputs float64, which only a tensor can be."""
+    from onnx import numpy_helper
+
+    numbers = {"nodes_values": thresholds, "target_weights": weights, "base_values": baseline}
+    if len(baseline) == 1:
+        return {name: np.array(values, np.float32).tolist() for name, values in numbers.items()}
+    return {
+        f"{name}_as_tensor": numpy_helper.from_array(np.array(values, np.float64), name)
+        for name, values in numbers.items()
+    }
 
 
 def round_down(values: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -262,7 +278,7 @@ def _read_linear(graph: Any) -> Linear:
 
 
 def _read_trees(graph: Any) -> Trees:
-    from onnx import helper
+    from onnx import helper, numpy_helper
 
     layout = _read_encoding(graph)
     (node,) = _nodes(graph, "TreeEnsembleRegressor")
@@ -272,6 +288,9 @@ def _read_trees(graph: Any) -> Trees:
             "model.onnx: its trees do not say how many training patients passed each node, so it was written by an "
             "earlier release. Train again to have its predictions explained."
         )
+    for name in ("nodes_values", "target_weights", "base_values"):
+        if (tensor := said.get(f"{name}_as_tensor")) is not None:
+            said[name] = numpy_helper.to_array(tensor)
     leaf = np.array([mode == b"LEAF" for mode in said["nodes_modes"]])
     value = np.zeros(len(leaf))
     value[leaf] = said["target_weights"]

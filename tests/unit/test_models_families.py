@@ -145,6 +145,20 @@ def test_the_order_of_the_patients_changes_nothing_that_is_said(name, fitted, pa
     assert_allclose(risk(again.log_odds(patients.X)), risk(fitted.log_odds(patients.X)), rtol=0, atol=1e-6)
 
 
+def test_the_sums_of_trees_of_several_classes_lose_nothing_but_the_last_rounding(disease_of_classes, tmp_path):
+    """In float32 they would be ten times as far away, and a risk of classes hangs on several of them."""
+    patients = disease_of_classes.cohort.only("train")
+    fitted = family("boosted").fit(patients.X, patients.target, disease_of_classes.plan.features, 17)
+    fitted.export(tmp_path / "model.onnx")
+
+    own = fitted.log_odds(patients.X)
+
+    assert (
+        np.abs(Session(tmp_path / "model.onnx").log_odds(patients.X) - own)
+        <= np.spacing(np.abs(own).astype(np.float32))
+    ).all()
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 16, 64])
 def test_one_row_equals_a_batch_to_the_bit(session, invented, patients, size):
     X = np.concatenate([patients.X, random_rows(invented.plan, 200, 5)])

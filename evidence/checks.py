@@ -317,7 +317,7 @@ def _spoilt(code: str, title: str, spec: Spec, changes: Sequence[Change], how: s
 
 
 def leaks(bundle: Bundle, cohort: Cohort, fit: Callable[[Cohort], Fitted]) -> list[Finding]:
-    """MM032 to MM036: whether the model knows the answer by a door that should be shut."""
+    """MM032 to MM036, and MM055: whether the model knows the answer by a door that should be shut."""
     spec = bundle.spec
     none, inside = Bound(low=None, high=0.0), cohort.where(cohort.part != "external")
     name, alone = max(probes.single_feature(build.plan(spec), cohort), key=lambda found: found[1])
@@ -339,7 +339,17 @@ def leaks(bundle: Bundle, cohort: Cohort, fit: Callable[[Cohort], Fitted]) -> li
     by_chance = chance_pairs >= 0.5  # coarse features: two patients may agree in all of them
     found.append(_figure("MM035", "rows alike in more than one part", alike, None if by_chance else none, about_rows))
     about = f"{bundle.training['family']}, fitted on permuted labels {probes.PERMUTATIONS} times: 0.5 is chance"
-    return [*found, _figure("MM036", "AUROC of permuted labels", permuted.auroc, chance, about)]
+    found.append(_figure("MM036", "AUROC of permuted labels", permuted.auroc, chance, about))
+    return [*found, _absence(bundle, inside, fit)]
+
+
+def _absence(bundle: Bundle, cohort: Cohort, fit: Callable[[Cohort], Fitted]) -> Finding:
+    title, told = "AUROC of what is missing alone", probes.absence(cohort, fit)
+    if told is None:
+        return Finding("MM055", title, "not applicable", None, None, "nothing is missing")
+    value, ends = told
+    about = f"{bundle.training['family']}, fitted on which features are missing, without a value"
+    return _figure("MM055", title, value, None, about, ends)
 
 
 def sizes(bundle: Bundle, cohort: Cohort) -> Finding:

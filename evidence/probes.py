@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.spec import Column
-from evidence.comparison import paired_interval
+from evidence.comparison import delong_interval, paired_interval
 from evidence.metrics import Z95, auroc
 from features import units
 from features.build import AT, Plan
@@ -240,6 +240,23 @@ def label_permutation(cohort: Cohort, fit: Callable[[Cohort], Fitted], seed: int
     pairs = events * (len(test) - events)
     half = Z95 * math.sqrt((len(test) + 1) / (12 * pairs)) if pairs else math.nan
     return Permuted(float(np.mean(found)), 0.5 - half, 0.5 + half)
+
+
+def absence(cohort: Cohort, fit: Callable[[Cohort], Fitted]) -> tuple[float, tuple[float, float] | None] | None:
+    """The test AUROC, and its 95 % interval, of a model that sees which features are missing, and not one value.
+
+    None where nothing is missing. `fit` is training's own; of several classes the event alone is learned. Which tests
+    were asked for tells something of a patient. Where it tells the most of all, the model has learned how the study was
+    run: in one table of ovarian tumours it reaches 0.84 (2026-11, docs/benchmarks.md).
+    """
+    if not np.isnan(cohort.X).any():
+        return None
+    train, test = (
+        replace(part, X=np.isnan(part.X).astype(np.float32), label=None)
+        for part in (cohort.only("train"), cohort.only("test"))
+    )
+    told = fit(train).log_odds(test.X)
+    return auroc(test.y, told), delong_interval(test.y, told)
 
 
 def _changes(predictor: Predictor, test: Cohort, spoilt: Sequence[tuple[str, Matrix, float]]) -> list[Change]:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -321,6 +322,27 @@ def test_patients_without_a_history_are_alike_by_chance_and_those_with_one_are_n
     assert probes.shared_by_chance(of(parts, X)) < 1e-6
     assert pairs > 30
     assert probes.shared_by_chance(of(parts, bare)) == pytest.approx(pairs, rel=0.3)
+
+
+def test_a_value_that_is_missing_for_one_class_alone_is_found_without_any_value(disease):
+    """As in a table whose benign tumours had one test less."""
+    fit = partial(fit_family, "boosted", disease.plan, seed=17)
+    X = disease.cohort.X.copy()
+    X[disease.cohort.y == 0, disease.plan.names.index("cholesterol_mg_dl")] = np.nan
+
+    value, ends = probes.absence(replace(disease.cohort, X=X), fit)
+    by_chance, around = probes.absence(disease.cohort, fit)
+
+    assert value > 0.95
+    assert ends is None or ends[0] > 0.9
+    assert around[0] < 0.5 < around[1]
+    assert by_chance < 0.65
+
+
+def test_where_nothing_is_missing_absence_tells_nothing(disease):
+    full = replace(disease.cohort, X=np.nan_to_num(disease.cohort.X))
+
+    assert probes.absence(full, partial(fit_family, "logistic", disease.plan, seed=17)) is None
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -606,6 +606,17 @@ def test_a_column_of_events_is_a_number_that_no_caller_sends(toy_document):
     assert set(spec.fields) == set(toy_document["columns"])
 
 
+def test_what_is_a_value_of_events_keeps_their_contract_and_what_is_counted_keeps_none(toy_document):
+    spec = from_document(longitudinal(toy_document), "toy.yaml")
+    counted = {**LACTATE, "reduce": "count", "unit": "1"}
+    other = from_document(longitudinal(toy_document, column=counted), "toy.yaml")
+
+    assert spec.contract_of("lactate_max_24h") == spec.events[LACTATE["event"]]
+    assert other.contract_of("lactate_max_24h") is None
+    name, column = next(iter(spec.fields.items()))
+    assert spec.contract_of(name) == column and spec.contract_of("demographics.age_band") is None
+
+
 @pytest.mark.parametrize(("window", "seconds"), [("24h", 86400), ("1d", 86400), ("1.5h", 5400), ("1a", 31557600)])
 def test_a_window_is_a_length_of_time(toy_document, window, seconds):
     spec = from_document(longitudinal(toy_document, column={**LACTATE, "window": window}), "toy.yaml")

@@ -146,3 +146,19 @@ def test_counts_that_could_not_be_put_on_record_wait_and_are_put_once(engine):
     tally.put(engine)
 
     assert counted(engine) == {("out_of_range", "age_years"): 3, ("unknown_category", "pain"): 1}
+
+
+def test_whichever_event_was_wrong_it_counts_as_one_of_the_events(ledger):
+    tally = Tally()
+    errors = [RecordError("unit", f"events[{place}].unit", "") for place in (0, 7)]
+    tally.add("sepsis", [*errors, RecordError("malformed", "events", "")], ("age_years", "events"))
+    tally.add("angina", errors, FIELDS)  # a model that reads none: what a caller calls a field is his own text
+    tally.put(ledger)
+
+    with ledger.connect() as connection:
+        rows = connection.execute(sa.select(tables.refusals)).all()
+    assert {(row.model, row.code, row.field, row.n) for row in rows} == {
+        ("sepsis", "unit", "events", 2),
+        ("sepsis", "malformed", "events", 1),
+        ("angina", "unit", "", 2),
+    }

@@ -90,7 +90,7 @@ def _with_numbers_as_floats(spec: Spec, table: "pd.DataFrame") -> "pd.DataFrame"
 
     numeric = [name for name, column in spec.fields.items() if column.type == "number" and name in table.columns]
     floats = {
-        name: pd.Series([_as_float(spec.columns[name], value) for value in table[name]], table.index, dtype=object)
+        name: pd.Series([_as_float(spec.fields[name], value) for value in table[name]], table.index, dtype=object)
         for name in numeric
         if table[name].dtype != float
     }

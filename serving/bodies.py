@@ -115,7 +115,8 @@ def _arrow(body: bytes) -> list[dict[str, Any]]:
                 raise Refused(422, "malformed", f"the Arrow stream has two columns {name[:60]!r}.", name[:60])
             seen.add(name)
             if not _plain(column):
-                said = f"{name[:60]}: Arrow {column.type!s:.60} is not read; numbers, booleans and short texts are."
+                read = "numbers, lists of them, booleans and short texts are"
+                said = f"{name[:60]}: Arrow {column.type!s:.60} is not read; {read}."
                 raise Refused(422, "malformed", said, name[:60])
         names = table.column_names
         return [dict(zip(names, row, strict=True)) for row in zip(*map(_values, table.columns), strict=True)]
@@ -167,6 +168,9 @@ def _plain(column: Any) -> bool:
             return False
         longest = max((pc.max(pc.binary_length(chunk.dictionary)).as_py() or 0 for chunk in column.chunks), default=0)
         return bool(longest <= 4 * LONGEST_TEXT)
+    if pa.types.is_list(kind):  # of an array: its numbers all stand in the body, and no two lists share them
+        kind = kind.value_type
+        return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
     tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_null)
     return any(test(kind) for test in (*tests, pa.types.is_string, pa.types.is_large_string))
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from configs.settings import settings
-from configs.spec import Column, Detection, Spec
+from configs.spec import Column, Detection, Spec, from_document
 from pipelines.expectations import Judgement, judge, suite
 
 settings()  # switches the phone-home of Great Expectations off before it is imported
@@ -92,7 +92,7 @@ def test_whole_numbers_are_numbers(ages):
 def test_a_value_beyond_detection_is_the_number_that_it_counts_as():
     rule = {"below_detection": Detection(limit=30, counts_as=21), "above_detection": Detection(limit=90, counts_as=90)}
     detects = Column(type="number", unit="a", range=(18, 120), **rule)
-    spec = cast(Spec, SimpleNamespace(columns={"age_years": detects}))
+    spec = cast(Spec, SimpleNamespace(fields={"age_years": detects}))
 
     assert failed(judge(spec, pd.DataFrame({"age_years": ["<30", ">90", 44.0, None]}))) == []
     assert failed(judge(spec, pd.DataFrame({"age_years": ["<31", 44.0, 50, "<"]}))) == [(IS_NUMBER, "age_years", 2, 4)]
@@ -142,3 +142,12 @@ def test_the_suite_is_plain_json_and_says_what_the_contract_says():
     assert {"type": IN_RANGE, "kwargs": {"column": "age_years", "min_value": 18, "max_value": 120}} in said
     assert {"type": IN_SET, "kwargs": {"column": "sex", "value_set": ["male", "female"]}} in said
     assert {"type": REQUIRED, "kwargs": {"column": "chest_pain"}} not in said
+
+
+def test_of_an_array_only_its_presence_is_expected(toy_document):
+    column = {"type": "array", "length": 2, "unit": "1", "range": [0, 1], "required": True}
+    spec = from_document({**toy_document, "columns": {**toy_document["columns"], "bins": column}}, "toy.yaml")
+
+    asked = [each["type"] for each in suite(spec) if each["kwargs"].get("column") == "bins"]
+
+    assert asked == ["expect_column_to_exist", "expect_column_values_to_not_be_null"]

@@ -183,3 +183,24 @@ def test_a_package_with_several_of_the_tables_is_downloaded_once(longitudinal, t
     assert sources.read(spec, settings)["age"] == [63, 51, 44]
     assert sources.read_events(spec, settings)[0]["number"] == [2.5]
     assert downloads == ["toys==1.0"]
+
+
+def test_a_simulation_is_drawn_once_and_kept_by_what_it_was_drawn_with(toy_document, tmp_path):
+    settings = Settings(home=tmp_path / "home", data=tmp_path / "data")
+    made = {
+        seed: from_document(
+            {**toy_document, "source": {"simulated": "liquid_biopsy", "patients": 3, "seed": seed}}, "toy.yaml"
+        )
+        for seed in (1, 2)
+    }
+
+    first, other = (sources.read(spec, settings) for spec in made.values())
+
+    assert [len(cell) for cell in first["short_fragments"]] == [156] * 3
+    assert first["id"] == ["simulated-00001", "simulated-00002", "simulated-00003"]
+    assert first["nuclear_fragments"] != other["nuclear_fragments"]
+    assert sources.read(made[1], settings)["nuclear_fragments"] == first["nuclear_fragments"]
+    assert sorted(path.name for path in (tmp_path / "data" / "raw" / "toy").iterdir()) == [
+        "liquid_biopsy-3-seed-1.parquet",
+        "liquid_biopsy-3-seed-2.parquet",
+    ]

@@ -127,12 +127,14 @@ def test_a_stream_becomes_records():
             "pain": pa.array(["rest", None, "rest"]).dictionary_encode(),
             "site": pa.array(["north", "süd", None], pa.large_string()),
             "sex": pa.nulls(3),
+            "bins": pa.array([[1.0, 2.5], None, [3.0, 4.0]]),
         }
     )
 
     found, explain = read(stream(table), ARROW, None)
 
     assert not explain
+    assert [record.pop("bins") for record in found] == [[1.0, 2.5], None, [3.0, 4.0]]
     assert found == [
         {"age_years": 61, "cholesterol_mg_dl": 240.5, "smoker": True, "pain": "rest", "site": "north", "sex": None},
         {"age_years": None, "cholesterol_mg_dl": None, "smoker": None, "pain": None, "site": "süd", "sex": None},
@@ -207,7 +209,9 @@ def test_two_columns_of_one_name_are_refused():
 @pytest.mark.parametrize(
     "column",
     [
-        pa.array([[1.0], None]),
+        pa.array([["61"], None]),
+        pa.array([[[1.0]], None]),
+        pa.array([[1.0], [2.0]], pa.list_view(pa.float64())),
         pa.array([{"value": 5.2, "unit": "mmol/L"}] * 2),
         pa.array([b"61", b"x"]),
         pa.array([1, 2], pa.timestamp("s")),

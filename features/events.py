@@ -60,6 +60,7 @@ class Reducer:
         kinds = np.array([column.reduce for column in reduced.values()], np.str_)
         self._columns_of = {kind: np.flatnonzero(kinds == kind) for kind in set(kinds.tolist())}
         self._summed = np.flatnonzero(np.isin(kinds, SUMMED))
+        self._is = {kind: kinds == kind for kind in SUMMED}
 
     def reduce(self, events: Events, patient: Whole, at: Array, told: NDArray[np.bool_]) -> dict[str, Array]:
         """Each column's value for each row, (n,), NaN where its window holds no event.
@@ -128,7 +129,7 @@ class Reducer:
             return np.bincount(window, of_each, len(size)).astype(np.float64, copy=False)  # its stub says integers
 
         found = np.empty(len(size))
-        kinds = {kind: np.isin(column, self._columns_of.get(kind, ())) for kind in SUMMED}
+        kinds = {kind: of_column[column] for kind, of_column in self._is.items()}
         if kinds["min"].any():
             found = np.where(kinds["min"], np.minimum.reduceat(value, first), found)
         if kinds["max"].any():

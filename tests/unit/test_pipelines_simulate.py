@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+from collections import Counter
 from datetime import UTC, datetime
 
 import pytest
@@ -10,7 +11,9 @@ import yaml
 
 from configs.errors import MediMindError, SourceError, SpecError
 from configs.spec import load_spec
+from ledger import predictions
 from ledger.chain import check
+from ledger.confirmed import confirmed, newest_outcome
 from ledger.database import connect, now
 from ledger.promotions import find_champion
 from pipelines.simulate import Asked, simulate
@@ -252,3 +255,23 @@ def test_a_first_model_that_fails_its_gates_ends_it_with_the_gate(medimind_home,
 
     with pytest.raises(MediMindError, match=r"toy@1: its report does not pass.*AUROC"):
         simulate("toy", Asked(per_day=50), medimind_home)
+
+
+def test_patients_of_several_classes_come_in_and_their_outcomes_say_which_one(
+    medimind_home, spec_of, classes_document, classes_table, tmp_path
+):
+    raw = medimind_home.data / "raw" / "toy.csv"
+    write(raw, classes_table(600, 1))
+    spec_of(lambda document: document.update(outcome=classes_document["outcome"]))
+    later = write(tmp_path / "later.csv", classes_table(60, 77))
+
+    done = simulate("toy", Asked(later, per_day=30, outcomes_after_days=1), medimind_home)
+
+    came = Counter(arrival.label for arrival in done.stream.arrivals)
+    assert set(came) == {"none", "colon", "lung"} and done.answered == 60
+    ledger = connect(medimind_home.model_copy(update={"home": done.folder.parents[1], "ledger": ""}))
+    found = confirmed(ledger, "toy", newest_outcome(ledger))
+    assert Counter(found.labels) == came
+    assert [label != "none" for label in found.labels] == (found.outcomes == 1).tolist()
+    said = predictions.find(ledger, predictions.prediction_id(*found.places[0]))
+    assert list(said.risks) == ["none", "colon", "lung"]

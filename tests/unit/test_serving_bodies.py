@@ -277,3 +277,16 @@ def test_a_file_is_no_stream():
 def test_a_text_that_is_no_utf_8_is_refused():
     texts = pa.StringArray.from_buffers(1, pa.py_buffer(b"\0\0\0\0\2\0\0\0"), pa.py_buffer(b"\xff\xfe"))
     assert refusal(stream(pa.table({"pain": texts}))).code == "not_arrow"
+
+
+def test_events_do_not_come_as_arrow_and_it_says_so():
+    table = pa.table({"age_years": [61], "events": [[{"time": "2026-03-03T09:00:00Z", "code": "fall"}]]})
+    with pytest.raises(Refused, match="events: Arrow list<item: struct") as refused:
+        read(stream(table), ARROW, None)
+    assert refused.value.body["error"]["field"] == "events"
+
+
+def test_events_in_columns_are_a_list_of_each_records_own():
+    events = [[{"time": "2026-03-03T09:00:00Z", "code": "fall"}], None]
+    body = json.dumps({"columns": {"age_years": [61, 40], "events": events}}).encode()
+    assert read(body, JSON, None)[0] == [{"age_years": 61, "events": events[0]}, {"age_years": 40, "events": None}]

@@ -86,6 +86,15 @@ def test_what_was_said_by_class_is_found_again_to_the_bit(engine, answered, by_c
     assert (find(engine, "1-0").risks, find(engine, "1-0").label) == (None, None)
 
 
+def test_requests_with_and_without_classes_go_on_record_together(ledger, answered, by_class):
+    said = by_class(2)
+    with writing(ledger) as connection:
+        kept = keep_all(connection, [said_of(answered(1)), said_of(answered(2, by_class=said)), said_of(answered(1))])
+
+    found = [find(ledger, prediction_id(number, 0)) for (number,) in kept]
+    assert [each.risks and list(each.risks.values()) for each in found] == [None, said.risks[0].tolist(), None]
+
+
 def test_a_row_without_classes_has_nothing_of_them(engine, answered):
     keep(engine, answered(2))
     with engine.connect() as connection:

@@ -74,7 +74,12 @@ def _everything(document: dict[str, Any]) -> None:
         column.pop("required", None)
 
 
+def _baseline_alone(document: dict[str, Any]) -> None:
+    document["features"] = ["age_years", "sex", "weight_kg", "height_cm", "bmi_kg_m2"]
+
+
 VARIANTS = {
+    "nafld_mortality": Variant("the baseline alone: 5 columns", _baseline_alone),
     "hospital_mortality": Variant("with race as an input: 26 columns", _with_race),
     "ovarian_cancer_blood": Variant("all 349 women and 49 columns, required or not", _everything),
 }

@@ -440,6 +440,8 @@ def translate(column: Column, raw: Any) -> Any:
         return _by_text(column)(raw)
     if column.type == "category" and not isinstance(raw, str):
         return as_text(raw)
+    if column.type == "boolean" and isinstance(raw, str):  # among numbers or words a CSV's true and false are texts
+        return {"true": True, "false": False}.get(raw.strip().lower(), raw)
     return as_number(raw) if column.type == "number" else raw
 
 

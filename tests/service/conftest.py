@@ -251,6 +251,12 @@ def origins_server(once: Callable[..., Any], origins: Settings) -> Server:
     return once("server of origins", make)
 
 
+@pytest.fixture
+def champion_of() -> Callable[..., Settings]:
+    """`champion_of(folder, document, table)`: a machine there, whose toy disease went the whole way."""
+    return with_a_champion
+
+
 def with_a_champion(base: Path, document: dict[str, Any], table: dict[str, list[Any]]) -> Settings:
     """A machine in this folder, whose toy disease went the whole way from the table on."""
     settings = empty(base)
@@ -258,7 +264,7 @@ def with_a_champion(base: Path, document: dict[str, Any], table: dict[str, list[
     with open(source, "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([table, *zip(*table.values(), strict=True)])
     rule = {"coverage": 0.8, "abstain_unless_one_label": True, "missing_at_most": 3}
-    document = {**document, "source": {"csv": str(source)}, "uncertainty": rule}
+    document = {**document, "source": {**document["source"], "csv": str(source)}, "uncertainty": rule}
     (settings.configs / "diseases" / "toy.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
     ingest("toy", settings)
     prepare("toy", settings)

@@ -174,6 +174,15 @@ def test_a_plain_count_needs_no_unit(ward):
     assert sorted(held.events.value.tolist()) == [13, 14, 15]
 
 
+def test_true_and_false_among_numbers_are_texts_in_a_csv_and_are_read(ward):
+    table = long_table(("anna", 1, "fall", "True", ""), ("bert", 1, "fall", "FALSE", ""), ("bert", 2, "fall", "1", ""))
+
+    held = checked(ward(), table)
+
+    assert held.reasons == {"fall": {"not a boolean": 1}}
+    assert held.events.value.tolist() == [1, 0]
+
+
 def test_an_event_that_was_sent_twice_counts_once_even_from_two_tables(ward):
     spec = ward(source={"csv": "ward.csv", "events": [LONG, LONG]})
     event = ("anna", 1, "fall", True, None)

@@ -382,3 +382,10 @@ def test_a_patients_events_are_sent_as_they_were_read_and_come_back_the_same(war
         {"time": "2026-03-03T08:00:00+00:00", "code": "2524-7", "value": 2.5, "unit": "mmol/L"},
     ]
     assert histories.sent(ward(), held, "cleo") == []
+
+
+def test_a_patient_on_two_rows_that_no_time_tells_apart_is_refused(ward):
+    spec = ward(day_zero="2020-03-01", landmark_day=0, at=None)
+
+    with pytest.raises(ContractError, match="the same patient in rows 1 and 2"):
+        whose_and_when(spec, patients("anna", "anna"))

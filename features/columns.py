@@ -89,10 +89,15 @@ class Refusal:
 @dataclass(frozen=True)
 class History:
     """What the long tables tell of each row of the patients' table: `columns[name]` (n,) the columns of events, and
-    `happened` (n,), seconds since 1970, when the outcome first did, NaN if never; None where it is no event."""
+    `happened` (n,), seconds since 1970, when the outcome first did, NaN if never; None where it is no event.
+
+    `doubtful` (n,): when the first event of the outcome's code came that could not be read, -inf where its time could
+    not; inf if all could.
+    """
 
     columns: dict[str, Array]
     happened: Array | None
+    doubtful: Array | None = None
 
 
 def check_value(name: str, column: Column, value: Any) -> Value:
@@ -543,7 +548,7 @@ def check_table(
         if column.below_detection or column.above_detection
     }
     future = {name: int((times > at)[kept].sum()) for name, times in measured.items()}
-    outcome, why, label = _outcome(spec, table, at, None if history is None else history.happened)
+    outcome, why, label = _outcome(spec, table, at, history)
     stage = None if spec.outcome.stage is None else _stages(table[spec.outcome.stage])
     records = Records(values, outcome, patient, at, future, label, stage, beyond, why)
     return records.take(kept), refusals
@@ -559,10 +564,10 @@ def whose_and_when(spec: Spec, table: Mapping[str, Sequence[Any]]) -> tuple[NDAr
 
 
 def _outcome(
-    spec: Spec, table: Mapping[str, Sequence[Any]], at: Array, first: Array | None
+    spec: Spec, table: Mapping[str, Sequence[Any]], at: Array, history: History | None
 ) -> tuple[Array, NDArray[np.str_] | None, Array | None]:
     """Each row's outcome, (n,), NaN if unknown; why it is unknown, where the Spec has a horizon; and the number of its
-    class, where the Spec has classes. `first` (n,) is when the event that is the outcome came first."""
+    class, where the Spec has classes. Of an event that is the outcome the `history` tells when it came first."""
     outcome = spec.outcome
     if outcome.classes is not None:
         label = classified(outcome, table[outcome.column or ""])
@@ -578,8 +583,9 @@ def _outcome(
     if status is not None:
         first = np.where(status == 1, ended, MISSING)
         ended = np.where(np.isnan(status), MISSING, ended)
-    assert first is not None  # of an event as the outcome the History tells it
-    return *within_horizon(outcome, first, ended, at), None
+        return *within_horizon(outcome, first, ended, at), None
+    assert history is not None and history.happened is not None  # of an event as the outcome the History tells it
+    return *within_horizon(outcome, history.happened, ended, at, history.doubtful), None
 
 
 def _checked(name: str, column: Column, cell: Any) -> Value | RecordError:

@@ -43,6 +43,8 @@ class Histories:
     `read` counts the events of a code that the Spec names, `not_read` those of any other, `reasons[code][reason]` what
     was left out, or told for information: the HARMLESS ones break nothing.
     `first[code, reason]` is where the first such event stands: the long table and its row, both from 1.
+    `doubtful` (p,) is when each patient's first event of the outcome's code came that could not be read, in seconds
+    since 1970: -inf where its time could not, inf where there is none.
     """
 
     names: NDArray[np.str_]
@@ -51,6 +53,7 @@ class Histories:
     not_read: int
     reasons: dict[str, dict[str, int]]
     first: dict[tuple[str, str], tuple[int, int]]
+    doubtful: Array
 
     @property
     def broken(self) -> dict[tuple[str, str], int]:
@@ -87,9 +90,10 @@ def check(spec: Spec, patient: NDArray[np.str_], at: Array, tables: Sequence[Tab
     reasons: dict[str, dict[str, int]] = {code: {} for code in codes}
     first: dict[tuple[str, str], tuple[int, int]] = {}
     found: list[Events] = []
+    doubtful = np.full(len(names), np.inf)
     read = not_read = 0
     for place, (table, cells) in enumerate(zip(spec.source.events, tables, strict=True), start=1):
-        kept, unfit, code = _check_table(spec, table, cells, names)
+        kept, unfit, code, patient_of, time = _check_table(spec, table, cells, names)
         read, not_read = read + int((code >= 0).sum()), not_read + int((code < 0).sum())
         for reason, rows in unfit.items():
             for number, at_first, count in zip(
@@ -98,6 +102,9 @@ def check(spec: Spec, patient: NDArray[np.str_], at: Array, tables: Sequence[Tab
                 of = codes[number]
                 reasons[of][reason] = reasons[of].get(reason, 0) + int(count)
                 first.setdefault((of, reason), (place, int(rows[at_first]) + 1))
+            if spec.outcome.event is not None and reason not in (NO_PATIENT, *HARMLESS):
+                lost = rows[code[rows] == codes.index(spec.outcome.event)]
+                np.minimum.at(doubtful, patient_of[lost], np.where(np.isnan(time[lost]), -np.inf, time[lost]))
         found.append(kept)
     merged = Events(
         *(np.concatenate([getattr(kept, name) for kept in found]) for name in ("patient", "time", "code", "value"))
@@ -107,7 +114,9 @@ def check(spec: Spec, patient: NDArray[np.str_], at: Array, tables: Sequence[Tab
     for reason, of in ((TWICE, merged.code[again]), (LATER, distinct.code[distinct.time >= until[distinct.patient]])):
         for number, count in zip(*np.unique(of, return_counts=True), strict=True):
             reasons[codes[number]][reason] = int(count)
-    return Histories(names, distinct, read, not_read, {code: why for code, why in reasons.items() if why}, first)
+    return Histories(
+        names, distinct, read, not_read, {code: why for code, why in reasons.items() if why}, first, doubtful
+    )
 
 
 def history(spec: Spec, held: Histories, patient: NDArray[np.str_], at: Array) -> History:
@@ -124,7 +133,7 @@ def history(spec: Spec, held: Histories, patient: NDArray[np.str_], at: Array) -
         earliest = np.full(len(held.names), np.inf)
         np.minimum.at(earliest, held.events.patient[of_outcome], held.events.time[of_outcome])
         happened = np.where(np.isinf(earliest), np.nan, earliest)[row]
-    return History(columns, happened)
+    return History(columns, happened, held.doubtful[row])
 
 
 def sent(spec: Spec, held: Histories, patient: str) -> list[dict[str, Any]]:
@@ -143,9 +152,9 @@ def sent(spec: Spec, held: Histories, patient: str) -> list[dict[str, Any]]:
 
 def _check_table(
     spec: Spec, table: EventTable, cells: Table, names: NDArray[np.str_]
-) -> tuple[Events, dict[str, Whole], Whole]:
+) -> tuple[Events, dict[str, Whole], Whole, Whole, Array]:
     """The events of one table that keep the contract; by reason the rows that do not, and those that keep it and are
-    beyond detection; each row's code (m,), or -1."""
+    beyond detection; each row's code and patient (m,), or -1, and time (m,), NaN if it is none."""
     wanted = [key for key in (table.patient, table.time, table.code, table.value, table.unit) if key is not None]
     if lacking := sorted(set(wanted) - set(cells)):
         raise ContractError(
@@ -164,7 +173,7 @@ def _check_table(
             rows[reason] = np.flatnonzero(left & wrong)
             left &= ~wrong
     rows |= {reason: np.flatnonzero(left & told) for reason, told in beyond.items() if (left & told).any()}
-    return Events(patient[left], time[left], code[left], value[left]), rows, code
+    return Events(patient[left], time[left], code[left], value[left]), rows, code, patient, time
 
 
 def _values(spec: Spec, table: EventTable, cells: Table, code: Whole) -> tuple[Array, Rows, Rows]:
@@ -185,7 +194,7 @@ def _values(spec: Spec, table: EventTable, cells: Table, code: Whole) -> tuple[A
         if of_code == 0:
             continue  # no code that the Spec names
         column = columns[of_code - 1]
-        cell = translate(column, value.distinct[of_value]) if table.value is not None else ABSENT
+        cell = ABSENT if table.value is None else _cell(column, value.distinct[of_value])
         written = unit.distinct[of_unit] if table.unit is not None else column.unit
         found[place], reason = _judged(column, cell, written)
         if reason:
@@ -196,8 +205,14 @@ def _values(spec: Spec, table: EventTable, cells: Table, code: Whole) -> tuple[A
     return found[kind], of_reason, of_side
 
 
-def _blank(unit: Any) -> bool:
-    return unit is None or (isinstance(unit, str) and not unit.strip())
+def _cell(column: Column, raw: Any) -> Any:
+    """A cell as the contract speaks. Diagnoses often stand in one table with measurements: there their value is blank,
+    and they happened."""
+    return ABSENT if column.type == "boolean" and _blank(raw) else translate(column, raw)
+
+
+def _blank(cell: Any) -> bool:
+    return cell is None or (isinstance(cell, str) and not cell.strip())
 
 
 def _judged(column: Column, cell: Any, unit: Any) -> tuple[float, str]:

@@ -99,23 +99,31 @@ def holds(outcome: Outcome, values: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def within_horizon(
-    outcome: Outcome, happened: NDArray[np.float64], ended: NDArray[np.float64], at: NDArray[np.float64]
+    outcome: Outcome,
+    happened: NDArray[np.float64],
+    ended: NDArray[np.float64],
+    at: NDArray[np.float64],
+    doubtful: NDArray[np.float64] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
     """1 where the outcome happened between the gap and the horizon, 0 where it did not, NaN where that is unknown, and
     why it is: "" where it is known. (n,) both.
 
     Of times in seconds: `happened` of the outcome, NaN where none did; `ended` of the record, NaN if unknown; `at` of
-    the prediction. With days counted from the prediction, the gap's end belongs to the gap and the horizon's to the
-    horizon: an outcome counts if gap < day <= gap + horizon, and a record reaches its horizon if its last day >= gap +
-    horizon. At the time of prediction itself is before it. An outcome after the record's end is not looked at: of those
-    who have none there nothing is known either, and only the sick would come in.
+    the prediction; `doubtful` of what may have been the outcome and could not be read, -inf if nobody knows when, inf
+    where there is none: before the outcome, and not after the horizon, it leaves the outcome unknown. With days counted
+    from the prediction, the gap's end belongs to the gap and the horizon's to the horizon: an outcome counts if gap <
+    day <= gap + horizon, and a record reaches its horizon if its last day >= gap + horizon. At the time of prediction
+    itself is before it. An outcome after the record's end is not looked at: of those who have none there nothing is
+    known either, and only the sick would come in.
     """
     assert outcome.gap_days is not None and outcome.horizon_days is not None  # the Spec demands both with `time`
     gap = at + outcome.gap_days * SECONDS["d"]
     horizon = gap + outcome.horizon_days * SECONDS["d"]
     seen = np.where(happened <= ended, happened, np.nan)
+    first = np.where(np.isnan(seen), np.inf, seen)
+    unread = False if doubtful is None else (doubtful < first) & (doubtful <= horizon)
     told = {
-        UNKNOWN: np.isnan(ended) | np.isnan(at),
+        UNKNOWN: np.isnan(ended) | np.isnan(at) | unread,
         BEFORE: seen <= at,
         NO_RECORD: ended <= at,
         IN_THE_GAP: seen <= gap,

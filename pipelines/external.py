@@ -37,6 +37,7 @@ def validate_on(name: str, number: int, where: str, settings: Settings) -> Exter
     spec, predictor = bundle.spec, Predictor(bundle)
     read = check_source(as_source(spec, where, settings), settings)
     dropped = dropped_by_reason(read.refusals) | read.records.unknown
+    broken_events = read.histories.broken if read.histories is not None else {}
     records = read.records.take(~np.isnan(read.records.outcome))
     y = records.outcome
     events = int(y.sum())
@@ -63,6 +64,7 @@ def validate_on(name: str, number: int, where: str, settings: Settings) -> Exter
     notes = [
         f"{spec.title}. Version {number} on {len(y)} patients of {where}, {events} with the event.",
         *(f"Left out: {count} rows, {reason}." for reason, count in dropped.items()),
+        *(f"Left out: {count} events of {code}, {reason}." for (code, reason), count in broken_events.items()),
         "The version stays as it is: nothing is learned here.",
     ]
     with replacing(out, LedgerError) as partial:

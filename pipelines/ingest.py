@@ -133,6 +133,12 @@ def _refused(spec: Spec, refusals: list[Refusal], refused: int, rows: int) -> st
 
 
 def _judge_events(spec: Spec, held: Histories) -> None:
+    if never := [code for place, code in enumerate(spec.events) if not (held.events.code == place).any()]:
+        raise ContractError(
+            f"{spec.name}: no event of {', '.join(map(repr, never))} that keeps the contract is in the source: every "
+            "count of it would be 0. Is `from` the source's code? If nobody has it, take it out of `events`. Nothing "
+            "was changed."
+        )
     broken = held.broken
     count, most = sum(broken.values()), spec.refused_events_at_most
     if most is None or count <= most * held.read:

@@ -136,7 +136,8 @@ def read_file(path: Path) -> "pd.DataFrame":
         raise SourceError(f"{path.name}: has the column {twice[0]!r} twice.")
     if path.suffix == ".xlsx":
         return pd.read_excel(path, keep_default_na=False, na_values=[""])
-    return pd.read_csv(path, low_memory=False, keep_default_na=False, na_values=[""])
+    # pandas' own way reads a third of all numbers of 15 digits and more one bit off, unlike whoever sends them as JSON
+    return pd.read_csv(path, low_memory=False, keep_default_na=False, na_values=[""], float_precision="round_trip")
 
 
 def _plain(column: "pd.Series[Any]") -> list[Any]:

@@ -361,6 +361,47 @@ def test_an_occurrence_after_the_records_end_is_not_looked_at(hospice):
     assert hospice(20, last_seen=10)[1] == "censored before the horizon"
 
 
+@pytest.mark.parametrize(
+    ("deaths", "said"),
+    [
+        ([("soon", True)], (None, "outcome missing")),  # when is not known: it may be within the horizon
+        ([(20, "perhaps")], (None, "outcome missing")),
+        ([(20, "perhaps"), (25, True)], (None, "outcome missing")),
+        ([(20, True), (25, "perhaps")], (1, "")),
+        ([(40, "perhaps")], (0, "")),
+        ([(20, False)], (0, "")),
+    ],
+)
+def test_an_outcome_that_cannot_be_read_is_unknown_and_never_no(ward, deaths, said):
+    spec = ward(events={**ward().document["events"], "death": {"type": "boolean"}}, outcome=DEATH)
+    table = {**patients(), "last_seen": [hours_before(-24 * 90)] * 2}
+    told = [("anna", day if day == "soon" else -24 * day, "death", value, None) for day, value in deaths]
+
+    records = recorded(spec, long_table(("anna", 1, "lactate", 2, "mmol/L"), *told), table=table)
+
+    outcome = records.outcome.tolist()
+    assert (None if outcome[0] != outcome[0] else outcome[0], records.why.tolist()[0]) == said
+    assert (outcome[1], records.why.tolist()[1]) == (0, ""), "another patient's is nothing to bert"
+
+
+def test_a_diagnosis_in_a_table_of_measurements_has_a_blank_value_and_happened(ward):
+    table = long_table(
+        *(("anna", 5, "fall", None, None), ("anna", 4, "fall", " ", None), ("anna", 3, "fall", False, None)),
+        ("bert", 1, "lactate", 2, "mmol/L"),
+    )
+
+    assert checked(ward(), table).reasons == {}
+    assert recorded(ward(), table).values["falls"].tolist() == [2, 0]
+
+
+def test_a_code_that_stands_for_missing_is_no_blank(ward):
+    events = {**ward().document["events"], "fall": {"type": "boolean", "missing_if": ["?"]}}
+
+    held = checked(ward(events=events), long_table(("anna", 5, "fall", "?", None)))
+
+    assert held.reasons == {"fall": {"without a value": 1}}
+
+
 def test_the_outcomes_events_are_no_feature(hospice, ward):
     events = {**ward().document["events"], "death": {"type": "boolean"}}
     columns = {**ward().document["columns"], "deaths": {"event": "death", "reduce": "count", "unit": "1"}}

@@ -97,6 +97,26 @@ def test_too_many_broken_events_stop_the_ingest_and_the_earlier_one_stays_as_it_
     assert files(settings) == before
 
 
+def test_a_code_that_the_source_never_holds_stops_the_ingest_by_name(clinic, toy_document):
+    events = {
+        "lactate": {"type": "number", "unit": "mmol/L", "range": [0, 30]},
+        "fall": {"from": "fell", "type": "boolean"},
+    }
+    columns = {
+        **toy_document["columns"],
+        "lactate_max": {"event": "lactate", "window": "7d", "reduce": "max", "unit": "mmol/L"},
+        "falls": {"event": "fall", "reduce": "count", "unit": "1"},
+    }
+    settings = clinic([*GOOD, ("P0004", 99, "fall", None, None)], events=events, columns=columns)
+
+    with pytest.raises(ContractError, match="no event of 'fall' that keeps the contract is in the source"):
+        ingest("toy", settings)
+
+    assert not (settings.data / "records" / "toy.parquet").exists()
+    clinic([*GOOD, ("P0004", 99, "fell", None, None)], events=events, columns=columns)
+    assert ingest("toy", settings).histories.reasons == {"lactate": {"at or after the time of prediction": 1}}
+
+
 def test_a_disk_that_does_not_take_the_records_keeps_the_earlier_events_too(clinic, monkeypatch):
     settings = clinic(GOOD)
     ingest("toy", settings)

@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from openpyxl import Workbook
 
@@ -41,6 +42,11 @@ def test_a_category_that_pandas_takes_for_missing_stays_a_category(csv, word):
 @pytest.mark.parametrize("word", WORDS)
 def test_a_word_among_numbers_makes_texts_of_them(csv, word):
     assert sources.read(*csv(f"age,x\n63,1\n{word},2\n,3\n4.5,4\n"))["age"] == ["63", word, None, "4.5"]
+
+
+def test_a_number_of_many_digits_is_the_one_that_a_request_would_send(csv):
+    numbers = np.random.default_rng(7).uniform(0, 300, 200).tolist()
+    assert sources.read(*csv("a,b\n" + "".join(f"{number!r},1\n" for number in numbers)))["a"] == numbers
 
 
 def test_true_and_false_with_blanks_come_as_booleans(csv):

@@ -404,7 +404,7 @@ def _conformal(groups: Sequence[Figures]) -> str:
     rows = [
         Row(
             str(group["group"]),
-            f"n {_count(group.get('n'))} · {spread(group['coverage'], group.get('low'), group.get('high'), 2)}",
+            _covered(group),
             group["coverage"],
             group.get("low"),
             group.get("high"),
@@ -423,7 +423,7 @@ def _conformal(groups: Sequence[Figures]) -> str:
     listed = [
         [
             str(group["group"]),
-            _count(group.get("n")),
+            "–" if group.get("n") is None else str(group["n"]),
             spread(group["coverage"], group.get("low"), group.get("high")),
             number(group["nominal"], 2),
             number(group.get("abstained")),
@@ -432,6 +432,12 @@ def _conformal(groups: Sequence[Figures]) -> str:
     ]
     heads = ("patients", "number", "coverage (95 %)", "promised", "abstained")
     return _figure(drawing, said, "conformal", heads, listed)
+
+
+def _covered(group: Figures) -> str:
+    """A group's coverage beside its line. A subgroup's number is not told here: with the share it would tell a count."""
+    share = spread(group["coverage"], group.get("low"), group.get("high"), 2)
+    return share if group.get("n") is None else f"n {group['n']} · {share}"
 
 
 def _classes(found: Sequence[Figures]) -> str:

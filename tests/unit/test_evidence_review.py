@@ -133,6 +133,17 @@ def test_coverage_that_was_never_promised_is_not_missed(invented_bundle, full_re
     )
 
 
+def test_a_subgroup_s_number_that_is_not_told_is_not_called_small(invented_bundle, full_report):
+    group = {"group": "sex female", "n": None, "coverage": 0.91, "low": 0.87, "high": 0.93, "nominal": 0.9}
+    figures = {**full_report.figures, "conformal": [{**group, "abstained": 0.1}]}
+    told = between(
+        review.html(invented_bundle(), replace(full_report, figures=figures), 3, None), "uncertainty", "reliance"
+    )
+
+    assert "0.91 (0.87 to 0.93)" in told
+    assert "fewer than" not in told
+
+
 def test_what_changed_against_the_champion_is_told(invented_bundle, full_report, champion):
     changes = between(review.html(invented_bundle(), full_report, 3, champion), "changes", "discrimination")
     rows = re.findall(r'<th scope="row">(.*?)</th><td>(.*?)</td><td>(.*?)</td>', changes)

@@ -54,6 +54,7 @@ def case(
         *checks.robust(spec, spoilt),
         *checks.leaks(bundle, cohort, fit),
         checks.sizes(bundle, cohort),
+        *checks.censored(cohort),
         *checks.left_out(sites),
     ]
     further += classes_and_screening(predictor, test.y, test.label, test.stage, risks)

@@ -19,6 +19,7 @@ from evidence.subgroups import FEWEST_PATIENTS, SMALLEST_CELL, Subgroup, equaliz
 from evidence.utility import Utility, decision_curve, utility
 from features import build
 from features.cohort import Cohort
+from features.outcomes import CENSORED
 from models.bundle import Bundle
 from models.family import Fitted
 from models.predict import TOLERANCE, Predictor
@@ -364,6 +365,24 @@ def sizes(bundle: Bundle, cohort: Cohort) -> Finding:
     )
     value = None if needed is None else float(needed)
     return Finding("MM037", "patients needed by Riley's criteria", "not applicable", value, None, about)
+
+
+def censored(cohort: Cohort) -> list[Finding]:
+    """MM056: the share left out because the record ends before the horizon, and what the event's share may be for all.
+
+    A short record that holds the event stays in and one that does not is left out, so the cohort's share, and with it
+    every risk, lies above that of all who come. Nothing where nobody was left out.
+    """
+    lost = cohort.dropped.get(CENSORED, 0)
+    if not lost:
+        return []
+    events, everybody = int(cohort.y.sum()), len(cohort) + lost
+    about = (
+        f"warning: {lost} of {everybody} patients; whose short record holds the event stays in, so risks are too high "
+        f"for all who come: {events / len(cohort):.1%} of the others have it, {events / everybody:.1%} of all if none "
+        "of those left out had"
+    )
+    return [_figure("MM056", "left out as censored before the horizon", lost / everybody, None, about)]
 
 
 def asked_by_riley(bundle: Bundle, cohort: Cohort) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ import pytest
 
 from configs.spec import Bound, Gates, from_document
 from evidence import metrics
-from evidence.checks import METRIC_CODES, gated, judge, judge_elsewhere, worst_subgroup
+from evidence.checks import METRIC_CODES, censored, gated, judge, judge_elsewhere, worst_subgroup
 from evidence.metrics import METRICS
 from evidence.report import Report
 from evidence.subgroups import Subgroup
@@ -259,3 +259,15 @@ def test_elsewhere_a_further_finding_is_told_and_counts_among_the_gates(trained,
 
     assert report.finding("MM043") in report.failed
     assert report.finding("MM014").value == without.finding("MM014").value + 1
+
+
+def test_who_was_left_out_as_censored_is_warned_of_with_the_share_of_the_event_for_both(disease):
+    patients = disease.cohort
+    assert censored(patients) == []
+    lost = len(patients)
+    (found,) = censored(dataclasses.replace(patients, dropped={"censored before the horizon": lost}))
+
+    share = patients.y.mean()
+    assert (found.code, found.value, found.verdict) == ("MM056", 0.5, "not applicable")
+    assert f"warning: {lost} of {2 * lost} patients" in found.explanation
+    assert f"{share:.1%} of the others have it, {share / 2:.1%} of all" in found.explanation

@@ -435,7 +435,7 @@ def _conformal(groups: Sequence[Figures]) -> str:
 
 
 def _covered(group: Figures) -> str:
-    """A group's coverage beside its line. A subgroup's number is not told here: with the share it would tell a count."""
+    """A group's coverage beside its line. A subgroup's number is left out: with the share it would tell a count."""
     share = spread(group["coverage"], group.get("low"), group.get("high"), 2)
     return share if group.get("n") is None else f"n {group['n']} · {share}"
 

@@ -9,8 +9,9 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -28,6 +29,22 @@ WINDOW = re.compile(r"([0-9]+(?:\.[0-9]+)?)(min|h|d|wk|mo|a)")
 SECONDS = {"min": 60.0, "h": 3600.0, "d": 86400.0, "wk": 604800.0, "mo": 2629800.0, "a": 31557600.0}
 """UCUM's units of time, https://ucum.org/ucum, table 4: a year is the Julian one of 365.25 days, a month its 12th."""
 COMPARISON = re.compile(r"\s*(==|!=|>=|<=|>|<)\s*(.+?)\s*")
+
+
+def as_key(value: Any) -> str:
+    """A source's code as text: 1, 1.0 and "1" of different readers are one key, and so are true, True and "TRUE"."""
+    text = as_text(value)
+    return text.lower() if text.lower() in ("true", "false") else text
+
+
+def as_text(value: Any) -> str:
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _twice(codes: Iterable[Any]) -> str | None:
+    """A code that stands here twice, however it is written; None if none does."""
+    keys = sorted(map(as_key, codes))
+    return next((key for key, after in pairwise(keys) if key == after), None)
 
 
 class Frozen(BaseModel):
@@ -214,6 +231,8 @@ class Column(Frozen):
             raise ValueError("a category needs either `map` (source's value: ours) or `values`")
         if self.type != "category" and (self.map or self.values):
             raise ValueError("`map` and `values` are for categories")
+        if (twice := _twice(self.map or ())) is not None:
+            raise ValueError(f"`map`: {twice!r} stands twice")
         return self
 
     def _detects(self) -> None:
@@ -297,7 +316,7 @@ class Outcome(Frozen):
     gap_days: Annotated[float, Field(ge=0)] | None = None
     """Who has the outcome within so many days of the prediction is left out: nobody could have acted on it."""
     classes: dict[str, Annotated[tuple[bool | int | float | str, ...], BeforeValidator(_as_tuple)]] | None = None
-    costs: dict[str, dict[str, Annotated[float, Field(ge=0)]]] | None = None
+    costs: dict[str, dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]] | None = None
     """What it costs to say one class (inner) of a patient of another (outer), in any unit of its own."""
     stage: str | None = None
     """The source's column with the disease's stage, which is known afterwards: sensitivity is reported by it."""
@@ -333,11 +352,15 @@ class Outcome(Frozen):
             raise ValueError("`classes` are three or more; two are what `positive` with a comparison is for")
         if odd := [name for name in self.classes if NAME.fullmatch(name) is None]:
             raise ValueError(f"`classes`: {odd[0]!r} is not a name: lower-case letters, digits and _ are expected")
-        codes = [str(code) for named in self.classes.values() for code in named]
-        if not all(self.classes.values()) or len(set(codes)) < len(codes):
+        codes = [code for named in self.classes.values() for code in named]
+        if not all(self.classes.values()) or _twice(codes) is not None:
             raise ValueError("`classes`: each needs the source's codes, and no code stands twice")
+        if both := {*map(as_key, codes)} & {*map(as_key, self.missing_if)}:
+            raise ValueError(f"`missing_if`: {min(both)!r} is a code of one of the `classes` as well")
         if isinstance(self.positive, str) or not self.positive or not set(self.positive) < set(self.classes):
             raise ValueError(f"`positive` lists some of the classes {', '.join(self.classes)}, and not all of them")
+        if _twice(self.positive) is not None:
+            raise ValueError("`positive` lists a class twice: its probability would count twice")
         if self.costs is not None:
             for true in self.classes:
                 others = set(self.classes) - {true}

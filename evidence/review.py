@@ -69,7 +69,7 @@ def html(bundle: Bundle, report: Report, version: int | None, champion: Judged |
         f'{top(title)}<header><a class="skip" href="#verdicts">To the verdicts</a>'
         f'<p class="eyebrow">Review of a model version · {escape(named)}</p><h1>{escape(spec.title)}</h1>'
         f'<p>{escape(spec.intended_use)}</p><p class="about">{escape(_family(bundle))}, {_patients(bundle)}. '
-        f"Owner: {escape(spec.owner)}.</p>{_classes(bundle)}{_invented(lineage)}{banner(report)}{_tiles(report)}"
+        f"Owner: {escape(spec.owner)}.</p>{_classes(bundle)}{_invented(bundle)}{banner(report)}{_tiles(report)}"
         f'<nav aria-label="Contents"><ul>{contents}</ul></nav></header>'
         f"<main>{sections}</main>"
         f"<footer><p>Made by MediMind from bundle <code>{bundle.digest[:12]}</code> and its report. "
@@ -98,10 +98,10 @@ def _classes(bundle: Bundle) -> str:
     return f'<p class="about">{escape(said)}</p>'
 
 
-def _invented(lineage: Mapping[str, Any]) -> str:
-    if not lineage.get("synthetic"):
+def _invented(bundle: Bundle) -> str:
+    if bundle.spec.source.simulated is None:
         return ""
-    return '<p class="invented">The data are synthetic: no figure here says anything about real patients.</p>'
+    return '<p class="invented">The patients are simulated: no figure here says anything about real ones.</p>'
 
 
 def _tiles(report: Report) -> str:

@@ -20,11 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.errors import ContractError, RecordError
-from configs.spec import RESERVED_FIELDS, Column, Spec
+from configs.spec import RESERVED_FIELDS, Column, Spec, as_key, as_text
 from features import units
 from features.definitions import Array, Profile
 from features.events import Events, Reducer
-from features.outcomes import as_key, as_number, as_text, classified, happened, observed, within_horizon
+from features.outcomes import as_number, classified, happened, observed, within_horizon
 from features.records import Records
 
 MISSING = math.nan

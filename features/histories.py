@@ -14,12 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.errors import ContractError, RecordError
-from configs.spec import Column, EventTable, Spec
+from configs.spec import Column, EventTable, Spec, as_text
 from features import events, outcomes
 from features.columns import ABSENT, LATER, TWICE, VALUELESS, History, check_event, moment, side, translate
 from features.definitions import Array
 from features.events import Events
-from features.outcomes import as_text
 
 Table = Mapping[str, Sequence[Any]]
 Whole = NDArray[np.int64]

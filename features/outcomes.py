@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.errors import ContractError
-from configs.spec import COMPARISON, SECONDS, Outcome
+from configs.spec import COMPARISON, SECONDS, Outcome, as_key
 
 NUMERAL = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 OPERATORS = {
@@ -149,16 +149,6 @@ def _comparison(outcome: Outcome) -> tuple[str, str, float | None]:
 def as_number(cell: Any) -> Any:
     """A numeral in a text as its number, anything else as it is: one "?" in a CSV's column makes text of all of it."""
     return float(cell) if isinstance(cell, str) and NUMERAL.fullmatch(cell.strip()) else cell
-
-
-def as_key(value: Any) -> str:
-    """A source's code as text: 1, 1.0 and "1" of different readers are one key, and so are true, True and "TRUE"."""
-    text = as_text(value)
-    return text.lower() if text.lower() in ("true", "false") else text
-
-
-def as_text(value: Any) -> str:
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _is_known(outcome: Outcome, known: set[str], cell: Any) -> bool:

@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+import math
 from datetime import date, datetime
 
 import pytest
@@ -714,6 +715,11 @@ def test_an_outcome_has_several_classes(toy_document):
         ({"positive": ["none", "colon", "lung"]}, "not all of them"),
         ({"classes": {"none": ["no"], "colon": ["crc"]}}, "three or more"),
         ({"classes": {**ORIGIN["classes"], "liver": ["crc"]}}, "no code stands twice"),
+        ({"classes": {"none": [1], "colon": [1.0], "lung": [2]}}, "no code stands twice"),
+        ({"classes": {"none": [True], "colon": ["true"], "lung": [2]}}, "no code stands twice"),
+        ({"missing_if": ["crc"]}, "`missing_if`: 'crc' is a code of one of the `classes`"),
+        ({"positive": ["colon", "colon"]}, "lists a class twice"),
+        ({"costs": {**ORIGIN["costs"], "colon": {"none": math.inf, "lung": 1}}}, "a finite number"),
         ({"classes": {**ORIGIN["classes"], "liver": []}}, "each needs the source's codes"),
         ({"classes": {**ORIGIN["classes"], "Liver": ["x"]}}, "'Liver' is not a name"),
         ({"costs": {"none": {"colon": 1, "lung": 1}}}, "`costs.none`"),
@@ -724,6 +730,12 @@ def test_an_outcome_has_several_classes(toy_document):
 )
 def test_classes_that_make_no_sense_are_refused(toy_document, changes, reason):
     assert reason in said_of({**toy_document, "outcome": {**ORIGIN, **changes}})
+
+
+def test_a_category_names_a_code_of_the_source_once(toy_document):
+    twice = {"type": "category", "map": {1: "female", "1": "male"}}
+
+    assert "`map`: '1' stands twice" in refusal(toy_document, "columns.pain", twice)
 
 
 @pytest.mark.parametrize("gate", ["macro_auroc", "worst_class_auroc"])

@@ -214,11 +214,11 @@ def test_changes_of_the_source_hide_a_password_too(invented_bundle, full_report)
     assert "s3cret" not in review.html(invented_bundle(source=other), full_report, 3, champion)
 
 
-def test_invented_data_are_called_invented(invented_bundle, full_report):
-    held = {**full_report.figures, "lineage": {**full_report.figures["lineage"], "synthetic": True}}
+def test_simulated_patients_are_called_simulated(invented_bundle, full_report):
+    simulated = invented_bundle(source={"simulated": "liquid_biopsy", "patients": 300, "seed": 1})
 
-    assert "The data are synthetic" in review.html(invented_bundle(), replace(full_report, figures=held), 3, None)
-    assert "synthetic" not in review.html(invented_bundle(), full_report, 3, None)
+    assert "The patients are simulated" in review.html(simulated, full_report, 3, None)
+    assert "simulated" not in review.html(invented_bundle(), full_report, 3, None)
 
 
 def test_several_classes_and_screening_have_sections_of_their_own_where_a_spec_asks_for_them(of_classes):

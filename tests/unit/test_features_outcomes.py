@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from configs.errors import ContractError
-from configs.spec import SECONDS, Outcome
-from features.outcomes import REASONS, as_key, classified, happened, observed, within_horizon
+from configs.spec import SECONDS, Outcome, as_key
+from features.outcomes import REASONS, classified, happened, observed, within_horizon
 
 NAN = float("nan")
 

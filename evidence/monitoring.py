@@ -578,12 +578,18 @@ def _in_sets(
 def _class_totals(classes: Sequence[str], risks: NDArray[np.float64], label: Array, seed: int) -> Iterator[Finding]:
     """MW025: of each class, patients who have it for each that was expected, where the class that came true is known.
 
-    Told of a class that 10 patients have, and 10 do not, and whose number no other class's number tells.
+    Told of a class that 10 patients have, and 10 do not, and whose number no other class's number tells. Not told where
+    of 10 patients and more only the event is known: they have it, more often than not, and the others are not like all.
     """
     rows = ~np.isnan(label)
     counts = [int((label[rows] == place).sum()) for place in range(len(classes))]
+    unnamed = int((~rows).sum())
     for place, (name, n) in enumerate(zip(classes, told(counts), strict=True)):
         title = f"observed / expected patients: {name}"
+        if unnamed >= SMALLEST_CELL:
+            why = f"of {unnamed} of {len(label)} patients the outcome is known, and not which class came true"
+            yield Finding("MW025", title, "not applicable", None, None, why)
+            continue
         if n is None or rows.sum() - n < SMALLEST_CELL:
             why = f"fewer than {SMALLEST_CELL} patients of the class, or of another one"
             yield Finding("MW025", title, "not applicable", None, None, why)

@@ -35,7 +35,11 @@ def gc_corrected(counts: Profile, gc: Array) -> Profile:
     if counts.shape[1] != len(gc):
         raise ValueError(f"{counts.shape[1]} bins were counted, and the GC of {len(gc)} is known")
     order = np.argsort(gc, kind="stable")
-    strata = np.array_split(order, max(1, min(GC_STRATA, len(gc) // FEWEST_IN_A_STRATUM)))
+    strata: list[NDArray[np.int64]] = []
+    for bins in np.array_split(order, max(1, min(GC_STRATA, len(gc) // FEWEST_IN_A_STRATUM))):
+        if strata and gc[strata[-1][0]] == gc[bins[-1]]:  # a table that rounds GC: both are of one and the same
+            bins = np.concatenate([strata.pop(), bins])
+        strata.append(bins)
     centres = np.array([gc[bins].mean() for bins in strata])
     medians = np.stack([np.median(counts[:, bins], axis=1) for bins in strata], axis=1)
     if len(strata) == 1:

@@ -34,6 +34,9 @@ from pipelines.files import replacing
 
 Place = tuple[int, int]
 """Request and position of a prediction, which order them."""
+MOST_UNNAMED = 0.1
+"""Of several classes: the share of the confirmed events, and of the others, whose class may be unknown. A risk that is
+learned without them comes out too low by about as much; our own convention."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +70,15 @@ def gather(engine: Engine, champion: Bundle, outcomes_to: int, learned_to: Place
     Nobody whom the champion learned from is in it: its own cohort says who that is, or, where that lies on another
     machine, `learned_to`, the last prediction that it may have learned from. Raises TooFewError if no newest part, up
     to half, holds as many events and non-events as the spec asks for, CohortError without an old cohort of the same
-    features.
+    features. TooFewError as well where too many of the events do not say which class came true.
     """
     spec = champion.spec
     old = cohort.load(settings.data / "cohorts" / f"{spec.name}.parquet")
     names = hash_patients(patient_key(settings.home), old.patient.tolist())  # as the ledger knows whoever comes again
     old = replace(old, patient=np.array(names, dtype=np.str_))
     found = confirmed.confirmed(engine, spec.name, outcomes_to)
+    if spec.outcome.classes is not None:
+        _refuse_unnamed(found)
     records, places, left_out = _records(spec, found)
     before: NDArray[np.bool_] = np.array([place <= learned_to for place in places], bool)
     of_old = old.patient[old.part != "external"].tolist()
@@ -132,6 +137,20 @@ def make(engine: Engine, champion: Promotion, patients: Cohort, settings: Settin
     report = retraining.judge(case, asked, against, findings)
     done = validate.register(engine, bundle, report, patients, commit, settings)
     return Candidate(done.version, done.report, findings, paired, len(test))
+
+
+def _refuse_unnamed(found: Confirmed) -> None:
+    """Raise TooFewError if of many events, or non-events, nobody told the class: without them, who is learned from and
+    tested has the event too seldom, or too often, and no figure would show it."""
+    unnamed = np.array([label is None for label in found.labels], bool)
+    for value, what in ((1, "the event"), (0, "no event")):
+        of_it = found.outcomes == value
+        gone, n = int((unnamed & of_it).sum()), int(of_it.sum())
+        if gone > MOST_UNNAMED * n:
+            raise TooFewError(
+                f"of {n} confirmed outcomes with {what}, {gone} do not say which class came true, and the others are "
+                f"not like all: at most {MOST_UNNAMED:.0%} may. Tell them again, with the class for a value"
+            )
 
 
 def _records(spec: Spec, found: Confirmed) -> tuple[Records, list[Place], dict[str, int]]:

@@ -36,14 +36,15 @@ def share_not_of_blood(methylation_betas: Profile, cell_type_atlas: Reference) -
 def atlas_misfit(methylation_betas: Profile, cell_type_atlas: Reference) -> Array:
     """How far the sample lies from every mixture of the atlas: root mean square of what is left, 0-1. (n, M) in.
 
-    Large where the sample was measured with another laboratory's kit, or holds cells that the atlas lacks. Our own
-    summary of the fit in `cell_type_fractions`.
+    Large where the sample was measured with another laboratory's kit, or holds cells that the atlas lacks. Missing
+    where no cell type fits at all, as of betas that are 0 throughout. Our own summary of the fit in
+    `cell_type_fractions`.
     """
     weights, beta = _weights(methylation_betas, cell_type_atlas), cell_type_atlas["beta"]
     left = methylation_betas.copy()
     for cell_type in range(len(beta)):
         left = left - weights[:, cell_type, None] * beta[cell_type]
-    return np.asarray(np.sqrt(total(left * left) / left.shape[1]))
+    return np.where(total(weights) > 0, np.sqrt(total(left * left) / left.shape[1]), np.nan)
 
 
 def _weights(betas: Profile, atlas: Reference) -> Profile:

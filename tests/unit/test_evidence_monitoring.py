@@ -584,6 +584,17 @@ def test_where_the_class_is_not_known_the_event_is_judged_and_the_classes_are_no
     assert "the class of 0 patients is known, 20 are needed" in report.finding("MW012").explanation
 
 
+@pytest.mark.parametrize(("unnamed", "is_told"), [(9, True), (10, False)])
+def test_classes_are_not_counted_where_events_do_not_say_which_they_are(of_classes, unnamed, is_told):
+    rows = np.arange(400)
+    label = of_classes[1].label[rows].copy()
+    label[np.flatnonzero(of_classes[1].y[rows] == 1)[:unnamed]] = np.nan  # told as `true`; who has none has no event
+
+    totals = by_code(judged_by_class(of_classes, rows, label), "MW025")
+
+    assert {found.value is not None for found in totals} == {is_told}
+
+
 def test_a_class_of_fewer_than_ten_is_told_by_no_figure_nor_by_subtraction(of_classes):
     patients = of_classes[1]
     rows = np.concatenate([np.flatnonzero(patients.label == place)[:n] for place, n in enumerate((90, 7, 60))])

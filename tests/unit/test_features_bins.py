@@ -36,6 +36,20 @@ def test_a_gained_arm_is_not_corrected_away():
     assert_allclose(gc_corrected(gained, GC)[0, :20].mean() / gc_corrected(gained, GC)[0, 20:].mean(), 1.1, rtol=0.01)
 
 
+@pytest.mark.parametrize("digits", [1, 2])
+def test_bins_whose_gc_is_known_roughly_are_corrected_as_well_as_it_is_known(digits):
+    rough = np.round(GC, digits)
+    skewed = FLAT * np.exp(0.3 * (rough - 0.45) / 0.05)
+
+    corrected = gc_corrected(skewed, rough)
+
+    assert_allclose(corrected / np.median(skewed), 1, rtol=0.035)
+
+
+def test_where_all_bins_have_one_gc_nothing_is_corrected():
+    assert_allclose(gc_corrected(FLAT, np.full(B, 0.41)), FLAT)
+
+
 def test_a_sample_without_fragments_has_no_corrected_counts():
     assert np.isnan(gc_corrected(np.zeros((1, B)), GC)).all()
     assert np.isnan(gc_corrected(np.full((1, B), np.nan), GC)).all()

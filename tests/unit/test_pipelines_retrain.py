@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from configs.errors import BusyError, LedgerError, PromotionError
+from configs.errors import BusyError, LedgerError, PromotionError, TooFewError
 from features import cohort
 from ledger import alerts, confirmed, locks, promotions, registry, retrainings, stops, tables, traffic
 from ledger.chain import check
@@ -311,14 +311,29 @@ def test_a_model_of_several_classes_goes_the_whole_way(clinic_of_classes):
     assert not check(clinic.engine).problems
 
 
+def confirm_without_class(engine, n):
+    """Tell so many of the confirmed events again, that they happened and no more."""
+    known = confirmed.confirmed(engine, "toy", confirmed.newest_outcome(engine))
+    events = [place for place, outcome in zip(known.places, known.outcomes, strict=True) if outcome == 1]
+    with writing(engine) as connection:
+        for place in events[:n]:
+            record(connection, Outcome(prediction_id(*place), None, "toy", 1, now()))
+    return len(events)
+
+
+def test_nothing_is_learned_where_many_events_do_not_say_which_they_are(clinic_of_classes):
+    clinic = clinic_of_classes().see(200, more_events=0.6)
+    engine, bundle = clinic.engine, clinic.predictor(clinic.champion.bundle).bundle
+    events = confirm_without_class(engine, 40)
+
+    with pytest.raises(TooFewError, match=f"of {events} confirmed outcomes with the event, 40 do not say which class"):
+        candidate.gather(engine, bundle, confirmed.newest_outcome(engine), (0, 0), clinic.home)
+
+
 def test_an_outcome_whose_class_nobody_told_is_not_learned_from_and_counted(clinic_of_classes):
     clinic = clinic_of_classes().see(200, more_events=0.6)
     engine, bundle = clinic.engine, clinic.predictor(clinic.champion.bundle).bundle
-    known = confirmed.confirmed(engine, "toy", confirmed.newest_outcome(engine))
-    events = [place for place, outcome in zip(known.places, known.outcomes, strict=True) if outcome == 1][:7]
-    with writing(engine) as connection:
-        for place in events:
-            record(connection, Outcome(prediction_id(*place), None, "toy", 1, now()))
+    confirm_without_class(engine, 7)
 
     found = candidate.gather(engine, bundle, confirmed.newest_outcome(engine), (0, 0), clinic.home)
 

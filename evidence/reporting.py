@@ -55,7 +55,9 @@ class Facts:
             return "a database query"  # its URL may hold a password
         named = held.wheel or held.sklearn or held.csv or held.parquet or held.xlsx
         if held.simulated is not None:
-            named = f"simulated: {held.patients} people of {held.simulated} from seed {held.seed}, of whom nobody exists"
+            named = (
+                f"simulated: {held.patients} people of {held.simulated} from seed {held.seed}, of whom nobody exists"
+            )
         inside = f", {held.member} with SHA-256 {held.sha256}" if held.member else ""
         return f"{named}{inside}; cohort's fingerprint {self.bundle.training['data']}"
 

@@ -134,3 +134,9 @@ def test_a_database_is_not_named_for_its_address_may_hold_a_password(export):
 
     for form in FORMS:
         assert "s3cret" not in export(form, source=hidden)
+
+
+def test_a_report_says_that_its_patients_are_simulated(export):
+    text = export("tripod", source={"simulated": "liquid_biopsy", "patients": 300, "seed": 1})
+
+    assert "simulated: 300 people" in text.replace("\\", "")

@@ -187,6 +187,8 @@ ARBITRARY = (
     *("[pH]", "[hnsf'U]", "[HPF]", "[LPF]", "[NTU]"),
 )
 """What only a procedure defines: made of nothing else, and no prefix."""
+SHARED = {"mol", "eq", "osm", "[iU]", *ARBITRARY}
+"""Of what only the substance or the procedure says how much it is."""
 MEANT = {
     **dict.fromkeys(("year", "years", "yr"), "a"),
     **dict.fromkeys(("month", "months"), "mo"),
@@ -309,7 +311,7 @@ def _conversion(unit: str, to: str, loinc: str | None) -> Conversion | None:
         ours, theirs = _read(unit), _read(to)
     except _UnreadableError:
         return None
-    if ours.remarks != theirs.remarks:
+    if ours.remarks != theirs.remarks or _shares(ours) != _shares(theirs):
         return None
     for bridge, much in _bridges(loinc):
         crossed = _Product(ours.factor * much, ours.powers.copy())
@@ -317,6 +319,13 @@ def _conversion(unit: str, to: str, loinc: str | None) -> Conversion | None:
         if (found := _in_pint(crossed, theirs)) is not None:
             return found
     return None
+
+
+def _shares(product: _Product) -> set[str]:
+    """Amounts that a unit divides by themselves. A share of moles is no share of mass, and no plain percentage:
+    haemoglobin A1c of 48 mmol/mol is 6.5 %, not 4.8 (Hoelzel et al. Clin Chem 2004;50:166-174,
+    from memory, not looked up)."""
+    return {atom for atom, power in product.powers.items() if power == 0 and atom in SHARED}
 
 
 def _bridges(loinc: str | None) -> Iterator[tuple["_Product", Fraction]]:

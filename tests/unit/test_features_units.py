@@ -88,6 +88,8 @@ def test_a_value_from_a_textbook_comes_out(value, unit, to, loinc, expected):
         ("[iU]/L", "g/L", None, "measure different things"),
         ("[iU]/L", "[arb'U]/L", None, "measure different things"),  # UCUM's own atoms would make both a plain number
         ("[iU]/L", "/L", None, "measure different things"),
+        ("mmol/mol", "%", "4548-4", "measure different things"),  # haemoglobin A1c: 48 mmol/mol are 6.5 %, not 4.8
+        ("mol/mol", "1", None, "measure different things"),
         ("mmol/L", "/L", None, "measure different things"),
         ("osm/L", "mol/L", None, "measure different things"),
         ("mL/min", "mL/min/{1.73_m2}", None, "measure different things"),

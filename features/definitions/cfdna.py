@@ -73,6 +73,8 @@ def arm_z_scores(short_fragments: Profile, long_fragments: Profile, healthy_pane
     counts = gc_corrected(short_fragments + long_fragments, gc)
     shares = arm_shares(counts, healthy_panel["arm"], healthy_panel["arms"].astype(np.str_))
     mean, sd = (healthy_panel[key] for key in ("arm_share_mean", "arm_share_sd"))
+    if not (sd > 0).all():
+        raise ValueError("an arm of `healthy_panel` has an `arm_share_sd` that is not above 0")
     return np.asarray((shares - mean) / sd)
 
 

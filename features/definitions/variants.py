@@ -3,7 +3,8 @@
 `variant_reads` and `variant_depth` are counts of deduplicated molecules with the variant, and of all, at the loci of
 the reference `variant_blanks`, in its order: `locus` (V,), and the mean and the standard deviation of the allele
 fraction that the assay finds there in people without the variant (`mean`, `sd`). What lies at or below a locus's limit
-of blank counts as not found, and never as an allele fraction of 0. Variants of ageing blood cells (clonal
+of blank counts as not found, and never as an allele fraction of 0. The limit holds at about the depth of the blanks: a
+locus so shallow that one molecule alone lies above it was not measured. Variants of ageing blood cells (clonal
 haematopoiesis) lie above it too; only a panel with the patient's own white cells tells them apart.
 """
 
@@ -22,11 +23,11 @@ Source: CLSI EP17-A2, Evaluation of detection capability for clinical laboratory
 def loci_above_blank(variant_reads: Profile, variant_depth: Profile, variant_blanks: Reference) -> Array:
     """At how many loci the allele fraction lies above the limit of blank. (n, V) in, (n,) out.
 
-    Without any variant about one locus in 20 does, more where blanks are skewed. A locus without depth is none of them;
-    missing if no locus has any.
+    Without any variant about one locus in 20 does, more where blanks are skewed. A locus that was not measured is none
+    of them; missing if no locus was.
     Source: as `LIMIT_OF_BLANK_SD`.
     """
-    fraction = _allele_fraction(variant_reads, variant_depth)
+    fraction = _allele_fraction(variant_reads, variant_depth, variant_blanks)
     found = total((fraction > _limit_of_blank(variant_blanks)).astype(np.float64))
     return np.where(np.isnan(fraction).all(axis=1), np.nan, found)
 
@@ -37,7 +38,7 @@ def largest_excess_over_blank_sd(variant_reads: Profile, variant_depth: Profile,
     Source: as `LIMIT_OF_BLANK_SD`.
     """
     mean, sd = (variant_blanks[key] for key in ("mean", "sd"))
-    excess = (_allele_fraction(variant_reads, variant_depth) - mean) / sd
+    excess = (_allele_fraction(variant_reads, variant_depth, variant_blanks) - mean) / sd
     highest = np.where(np.isnan(excess), -np.inf, excess).max(axis=1)
     return np.where(np.isfinite(highest), highest, np.nan)
 
@@ -49,18 +50,24 @@ def allele_fraction_above_blank(variant_reads: Profile, variant_depth: Profile, 
     twice this is the tumour's share of the DNA.
     Source: as `LIMIT_OF_BLANK_SD`.
     """
-    fraction = _allele_fraction(variant_reads, variant_depth)
+    fraction = _allele_fraction(variant_reads, variant_depth, variant_blanks)
     above = np.where(fraction > _limit_of_blank(variant_blanks), fraction - variant_blanks["mean"], -np.inf)
     highest = above.max(axis=1)
     return np.where(np.isfinite(highest), highest, np.nan)
 
 
 def _limit_of_blank(variant_blanks: Reference) -> Array:
-    """Each locus's limit of blank, (V,): the allele fraction that 95 % of blanks stay below."""
+    """Each locus's limit of blank, (V,): the allele fraction that 95 % of blanks stay below.
+
+    Raises ValueError if the blanks of a locus do not differ: nothing could be told from them.
+    """
     mean, sd = (variant_blanks[key] for key in ("mean", "sd"))
+    if not (sd > 0).all():
+        raise ValueError("a locus of `variant_blanks` has an `sd` that is not above 0")
     return np.asarray(mean + LIMIT_OF_BLANK_SD * sd)
 
 
-def _allele_fraction(variant_reads: Profile, variant_depth: Profile) -> Profile:
-    """The share of molecules with the variant, (n, V); NaN where a locus has no depth."""
-    return np.asarray(variant_reads / np.where(variant_depth > 0, variant_depth, np.nan))
+def _allele_fraction(variant_reads: Profile, variant_depth: Profile, variant_blanks: Reference) -> Profile:
+    """The share of molecules with the variant, (n, V); NaN where a locus was not measured."""
+    measured = variant_depth * _limit_of_blank(variant_blanks) >= 1
+    return np.asarray(variant_reads / np.where(measured, variant_depth, np.nan))

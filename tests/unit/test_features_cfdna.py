@@ -155,3 +155,11 @@ def test_the_features_of_the_arms_bear_their_names():
     assert [name for name in names if name.startswith("cfdna.arm_z_scores.")] == [
         f"cfdna.arm_z_scores.{arm}" for arm in liquid_biopsy.ARMS
     ]
+
+
+def test_a_panel_in_which_an_arm_does_not_differ_is_refused():
+    panel = {**PANEL, "arm_share_sd": np.zeros(len(PANEL["arm_share_sd"]))}
+    found = sample(np.zeros(1), np.array(["none"]), 1)
+
+    with pytest.raises(ValueError, match="`arm_share_sd` that is not above 0"):
+        cfdna.arm_z_scores(found["short_fragments"], found["long_fragments"], panel)

@@ -57,6 +57,19 @@ def test_a_locus_without_depth_tells_nothing_and_a_sample_without_any_is_missing
         assert_array_equal(function(reads(NAN, NAN), reads(NAN, NAN), BLANKS), [NAN])
 
 
+def test_a_locus_so_shallow_that_one_molecule_lies_above_its_limit_was_not_measured():
+    shallow = np.array([[3700.0, 10_000]])  # one molecule of 3,700 is 2.70e-4, above the 2.645e-4 of KRAS
+
+    assert_allclose(variants.largest_excess_over_blank_sd(reads(1, 3), shallow, BLANKS), [1])
+    assert variants.loci_above_blank(reads(1, 3), np.array([[100.0, 10_000]]), BLANKS).tolist() == [0]
+    assert_allclose(variants.largest_excess_over_blank_sd(reads(2, 3), np.array([[4000.0, 10_000]]), BLANKS), [4])
+
+
+def test_blanks_that_do_not_differ_are_refused():
+    with pytest.raises(ValueError, match="`sd` that is not above 0"):
+        variants.loci_above_blank(reads(1, 3), DEPTH, {**BLANKS, "sd": np.array([1e-4, 0])})
+
+
 def test_of_simulated_blanks_one_locus_in_twenty_to_one_in_ten_lies_above_its_limit():
     """Counts of few molecules are skewed: more than the 5 % of a normal distribution."""
     n = 3000

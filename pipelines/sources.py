@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from configs.errors import FetchError, SourceError
 from configs.settings import Settings
-from configs.spec import Place, Spec
+from configs.spec import EventTable, Place, Spec
 from pipelines import pickled
 from pipelines.files import replacing
 
@@ -106,7 +106,7 @@ def _read(spec: Spec, source: Place, settings: Settings) -> Table:
             assert source.sha256 is not None  # the Spec demands it of a wheel's member
             frame = read_file(pickled.as_parquet(path, source.sha256))
         else:
-            frame = read_file(path)
+            frame = read_file(path, source.patient if isinstance(source, EventTable) else spec.patient_id)
     except SourceError as exc:
         raise SourceError(f"{spec.name}: {exc}") from exc
     except Exception as exc:  # every reader has errors of its own; their text may quote cells, so only the kind is told
@@ -117,9 +117,9 @@ def _read(spec: Spec, source: Place, settings: Settings) -> Table:
     return {str(name): _plain(frame[name]) for name in frame.columns}
 
 
-def read_file(path: Path) -> "pd.DataFrame":
+def read_file(path: Path, identifier: str | None = None) -> "pd.DataFrame":
     """The table of a .parquet, .csv or .xlsx file (its first sheet). In the last two only an empty cell is missing:
-    "None" and "NA" stay text.
+    "None" and "NA" stay text. In a CSV the column of that name is text too: 007 is no number, and another than 7.
 
     Raises SourceError for a column name that stands there twice, and whatever the reader raises.
     """
@@ -137,7 +137,14 @@ def read_file(path: Path) -> "pd.DataFrame":
     if path.suffix == ".xlsx":
         return pd.read_excel(path, keep_default_na=False, na_values=[""])
     # pandas' own way reads a third of all numbers of 15 digits and more one bit off, unlike whoever sends them as JSON
-    return pd.read_csv(path, low_memory=False, keep_default_na=False, na_values=[""], float_precision="round_trip")
+    exact: dict[str, Any] = {"low_memory": False, "float_precision": "round_trip"}
+    texts = {identifier: str} if identifier in names else None
+    frame = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=texts, **exact)
+    return (
+        frame
+        if texts is None
+        else frame.assign(**{str(identifier): frame[identifier].map(str.strip, na_action="ignore")})
+    )
 
 
 def _plain(column: "pd.Series[Any]") -> list[Any]:

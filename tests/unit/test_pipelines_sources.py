@@ -49,6 +49,12 @@ def test_a_number_of_many_digits_is_the_one_that_a_request_would_send(csv):
     assert sources.read(*csv("a,b\n" + "".join(f"{number!r},1\n" for number in numbers)))["a"] == numbers
 
 
+def test_an_identifier_stays_what_is_written_and_007_is_another_than_7(csv):
+    spec, settings = csv("id,a\n007,007\n 7,7\n,1\n")
+    assert spec.patient_id == "id"
+    assert sources.read(spec, settings) == {"id": ["007", "7", None], "a": [7, 7, 1]}
+
+
 def test_true_and_false_with_blanks_come_as_booleans(csv):
     table = sources.read(*csv("a,b,c\nTRUE,true,1\n,,\nFALSE,False,2\nTRUE,,3\n"))
 
@@ -165,8 +171,8 @@ def test_every_long_table_is_read_as_the_patients_table_is(longitudinal, tmp_pat
 
     lab, ward = sources.read_events(spec, Settings(home=tmp_path / "home"))
 
-    assert lab == {"who": [1], "when": [-3], "what": ["lactate"], "number": [2.5]}
-    assert ward == {"who": [2], "when": [-1], "what": ["lactate"], "number": [None]}
+    assert lab == {"who": ["1"], "when": [-3], "what": ["lactate"], "number": [2.5]}
+    assert ward == {"who": ["2"], "when": [-1], "what": ["lactate"], "number": [None]}
 
 
 def test_a_package_with_several_of_the_tables_is_downloaded_once(longitudinal, tmp_path, monkeypatch):

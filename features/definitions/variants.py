@@ -4,8 +4,9 @@
 the reference `variant_blanks`, in its order: `locus` (V,), and the mean and the standard deviation of the allele
 fraction that the assay finds there in people without the variant (`mean`, `sd`). What lies at or below a locus's limit
 of blank counts as not found, and never as an allele fraction of 0. The limit holds at about the depth of the blanks: a
-locus so shallow that one molecule alone lies above it was not measured. Variants of ageing blood cells (clonal
-haematopoiesis) lie above it too; only a panel with the patient's own white cells tells them apart.
+locus so shallow that one molecule alone lies above it was not measured, nor one with more of them than there are in
+all. Variants of ageing blood cells (clonal haematopoiesis) lie above the limit too; only a panel with the patient's own
+white cells tells them apart.
 """
 
 import numpy as np
@@ -69,5 +70,5 @@ def _limit_of_blank(variant_blanks: Reference) -> Array:
 
 def _allele_fraction(variant_reads: Profile, variant_depth: Profile, variant_blanks: Reference) -> Profile:
     """The share of molecules with the variant, (n, V); NaN where a locus was not measured."""
-    measured = variant_depth * _limit_of_blank(variant_blanks) >= 1
+    measured = (variant_depth * _limit_of_blank(variant_blanks) >= 1) & (variant_reads <= variant_depth)
     return np.asarray(variant_reads / np.where(measured, variant_depth, np.nan))

@@ -65,6 +65,11 @@ def test_a_locus_so_shallow_that_one_molecule_lies_above_its_limit_was_not_measu
     assert_allclose(variants.largest_excess_over_blank_sd(reads(2, 3), np.array([[4000.0, 10_000]]), BLANKS), [4])
 
 
+def test_more_molecules_with_the_variant_than_there_are_in_all_are_no_allele_fraction():
+    assert_allclose(variants.allele_fraction_above_blank(reads(10_001, 52), DEPTH, BLANKS), [50e-4])
+    assert variants.loci_above_blank(reads(10_001, 3), DEPTH, BLANKS).tolist() == [0]
+
+
 def test_blanks_that_do_not_differ_are_refused():
     with pytest.raises(ValueError, match="`sd` that is not above 0"):
         variants.loci_above_blank(reads(1, 3), DEPTH, {**BLANKS, "sd": np.array([1e-4, 0])})

@@ -79,7 +79,7 @@ def test_a_source_that_is_not_there_is_not_tried_again(harness, machine, add, to
 
     add({**toy_document, "name": "lost", "source": {"csv": "nowhere.csv"}})
 
-    with pytest.raises(SourceError, match=r"nowhere\.csv does not exist"):
+    with pytest.raises(SourceError, match=r"nowhere\.csv is not there"):
         flows.ingest("lost")
 
     assert [run.run_count for run in task_runs("ingest")] == [1]

@@ -1,13 +1,13 @@
 """From confirmed outcomes to a registered candidate: whom it learned from, and how it does beside the champion."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from configs.errors import CohortError, RecordError, TooFewError
+from configs.errors import BundleError, CohortError, RecordError, TooFewError
 from configs.settings import ROOT, Settings
 from configs.spec import Spec
 from evidence import retraining
@@ -79,7 +79,7 @@ def gather(engine: Engine, champion: Bundle, outcomes_to: int, learned_to: Place
     found = confirmed.confirmed(engine, spec.name, outcomes_to)
     if spec.outcome.classes is not None:
         _refuse_unnamed(found)
-    records, places, left_out = _records(spec, found)
+    records, places, left_out = _records(spec, found, _kept_codes(spec, found, settings))
     before: NDArray[np.bool_] = np.array([place <= learned_to for place in places], bool)
     of_old = old.patient[old.part != "external"].tolist()
     known = {*learned_from(champion, settings), *records.patient[before].tolist(), *of_old}
@@ -153,18 +153,37 @@ def _refuse_unnamed(found: Confirmed) -> None:
             )
 
 
-def _records(spec: Spec, found: Confirmed) -> tuple[Records, list[Place], dict[str, int]]:
+def _kept_codes(spec: Spec, found: Confirmed, settings: Settings) -> dict[str, frozenset[str]]:
+    """By bundle, the codes whose events its records keep; none, where the store does not have it any more."""
+    kept: dict[str, frozenset[str]] = {}
+    for digest in sorted(set(found.bundles)) if spec.events else ():
+        try:
+            kept[digest] = frozenset(bundles.get(digest, settings).spec.events)
+        except BundleError:
+            kept[digest] = frozenset()
+    return kept
+
+
+def _records(
+    spec: Spec, found: Confirmed, kept: Mapping[str, frozenset[str]]
+) -> tuple[Records, list[Place], dict[str, int]]:
     """The confirmed records, checked again, oldest first, with their places; and how many were left out, by reason.
 
-    Where the spec has classes nothing can be learned from an outcome that does not say which one came true.
+    Where the spec has classes nothing can be learned from an outcome that does not say which one came true. Of events a
+    record holds those of the codes that its bundle knew (`kept`): of any other code there may have been some, and none
+    on record would be counted as 0.
     """
     classes = [*(spec.outcome.classes or ())]
     left_out = {"refused by the contract": 0, **({"of an unknown class": 0} if classes else {})}
+    left_out |= {"of a contract with fewer events": 0} if spec.events else {}
     checked, rows = [], []
     reducer = Reducer(spec.columns, spec.events)
     for row, record in enumerate(found.records):
         if classes and found.labels[row] not in classes:  # or of one that an earlier version had
             left_out["of an unknown class"] += 1
+            continue
+        if record.get("events") is not None and not kept[found.bundles[row]] >= set(spec.events):
+            left_out["of a contract with fewer events"] += 1
             continue
         try:
             checked.append(check_record(spec.columns, record, reducer))

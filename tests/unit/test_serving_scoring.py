@@ -247,10 +247,15 @@ def test_a_retraining_reads_the_events_of_confirmed_predictions(ask, ward, sepsi
             outcomes.record(connection, outcomes.Outcome(said["id"], None, None, 1, ASKED + timedelta(days=900)))
     found = confirmed.confirmed(ledger, "sepsis", confirmed.newest_outcome(ledger))
 
-    records, places, refused = candidate._records(ward.spec, found)
+    every = dict.fromkeys(found.bundles, frozenset(ward.spec.events))
+    records, places, refused = candidate._records(ward.spec, found, every)
 
     assert not any(refused.values()) and [position for _, position in places] == list(range(30))
     assert build.build(ward.plan, records.values, records.at).tobytes() == X[:30].tobytes()
+
+    earlier = dict.fromkeys(found.bundles, frozenset(ward.spec.events) - {"fall"})
+    records, _, refused = candidate._records(ward.spec, found, earlier)
+    assert (len(records), refused["of a contract with fewer events"]) == (0, 30), "no fall on record is not none at all"
 
 
 def test_a_purge_takes_the_events_along(ask, ward, ledger):

@@ -71,7 +71,7 @@ def test_a_ledger_locked_for_10_s_is_refused_or_spooled_and_nothing_is_lost(on_f
             seen = calls.turn()
         calls.answers_again(within_s=10)
 
-    nothing_is_lost(settings, calls, within_s=15)
+    nothing_is_lost(settings, calls, within_s=15, keys_hold=on_failure == "refuse")
     if on_failure == "refuse":
         assert seen["503 ledger"] or seen["503 busy"], seen
     else:

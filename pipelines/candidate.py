@@ -85,6 +85,7 @@ def gather(engine: Engine, champion: Bundle, outcomes_to: int, learned_to: Place
     known = {*learned_from(champion, settings), *records.patient[before].tolist(), *of_old}
     fresh: NDArray[np.bool_] = np.array([patient not in known for patient in records.patient.tolist()], bool)
     asked = spec.change_control.retrain
+    # split by a day or by sites, a spec asks for no share of the patients: as few as hold the events then
     size = cohort.newest_part(
         records.outcome, fresh, spec.split.test_fraction or 0.0, asked.min_events, asked.min_non_events
     )

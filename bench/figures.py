@@ -64,7 +64,7 @@ def _thresholds() -> dict[str, list[float]]:
     spec = load_spec(TREES, settings.configs)
     plan = build.plan(spec)
     patients = cohort.load(settings.data / "cohorts" / f"{TREES}.parquet").only("train")
-    fitted: Any = training.fit_family("boosted", plan, patients, spec.split.seed)
+    fitted: Any = training.fit_family("boosted", patients, training.task(spec, plan, patients, settings))
     found: dict[str, set[float]] = {}
     for (predictor,) in fitted.model._predictors:
         for node in predictor.nodes[predictor.nodes["is_leaf"] == 0]:

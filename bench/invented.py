@@ -257,7 +257,7 @@ def _promote_trees(settings: Settings) -> None:
     spec = load_spec(TREES, settings.configs)
     plan = build.plan(spec)
     patients = cohort.load(settings.data / "cohorts" / f"{TREES}.parquet").only("train")
-    fitted: Any = training.fit_family("boosted", plan, patients, spec.split.seed)
+    fitted: Any = training.fit_family("boosted", patients, training.task(spec, plan, patients, settings))
     with open(SHARED / "training.csv", "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow([*plan.names, "event"])

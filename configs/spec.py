@@ -158,6 +158,26 @@ def is_snomed(code: str) -> bool:
 VERHOEFF = (1, 5, 7, 6, 2, 8, 3, 0, 9, 4)
 """The permutation that a digit goes through once for each place from the right."""
 Reduction = Literal["last", "first", "min", "max", "mean", "count", "slope", "time_since"]
+
+
+class ImageWindow(Frozen):
+    """A DICOM window: values from center - width / 2 to center + width / 2, in the file's own rescaled unit.
+
+    Source: DICOM PS3.3, C.11.2.1.2.
+    """
+
+    center: float
+    width: Annotated[float, Field(ge=1)]
+
+
+SIGNALS = ("waveform", "image", "text")
+"""The types that are read as a whole."""
+OF_A_SIGNAL = {
+    "waveform": ("leads", "sampling_hz", "samples", "band_hz", "folder"),
+    "image": ("channels", "height", "width", "folder"),
+    "text": (),
+}
+"""The keys that a signal's type has, beside those that others have as well."""
 OF_THE_VALUES = ("last", "first", "min", "max", "mean")
 """The reductions whose result is a value such as the events have, in their unit and range."""
 
@@ -166,13 +186,29 @@ class Column(Frozen):
     """One column's contract: where it comes from, what it may hold, in which unit, under which code."""
 
     from_: str | None = Field(default=None, alias="from")
-    type: Literal["number", "category", "boolean", "array"]
+    type: Literal["number", "category", "boolean", "array", "waveform", "image", "text"]
     length: Annotated[int, Field(gt=1)] | None = None
-    """How many numbers an array holds."""
+    """How many numbers an array holds, and how many characters a text at most."""
+    leads: Names = ()
+    """The names of a waveform's leads, in their order."""
+    sampling_hz: Annotated[float, Field(gt=0)] | None = None
+    """How often a waveform is sampled, per second; one of another rate is resampled to this."""
+    samples: Annotated[int, Field(gt=1)] | None = None
+    """How many samples each of a waveform's leads holds at that rate."""
+    band_hz: Interval | None = None
+    """The frequencies of a waveform that a model sees; absent: it is not filtered."""
+    channels: Literal[1, 3] | None = None
+    """Of an image: 1 is greyscale, 3 is red, green and blue."""
+    height: Annotated[int, Field(gt=1)] | None = None
+    width: Annotated[int, Field(gt=1)] | None = None
+    """Of an image, in pixels."""
+    window: str | ImageWindow | None = None
+    """Of an event: how long before the time of prediction it may lie, such as 24h or 5a; absent: any time before it.
+    Of an image: which of a DICOM file's values its `range` shows; absent: the file says so itself."""
+    folder: str | None = None
+    """Where files of waveforms or images lie; a source's cell is a path inside it. Absent: the cell is the array."""
     event: str | None = None
     """The code of the events that this column is computed from; a caller sends the events, not the column."""
-    window: str | None = None
-    """How long before the time of prediction an event may lie, such as 24h or 5a; absent: any time before it."""
     reduce: Reduction | None = None
     description: str | None = None
     unit: str | None = None
@@ -209,11 +245,12 @@ class Column(Frozen):
     def _makes_sense(self) -> Self:
         if self.event is not None:
             return self._reduces()
-        if self.window is not None or self.reduce is not None:
+        if isinstance(self.window, str) or self.reduce is not None:
             raise ValueError("`window` and `reduce` go with `event`, the code that they reduce")
-        if (self.length is not None) != (self.type == "array"):
-            raise ValueError("an array needs a `length`, and nothing else has one")
-        if self.type in ("number", "array"):
+        if (self.length is not None) != (self.type in ("array", "text")):
+            raise ValueError("an array or a text needs a `length`, and nothing else has one")
+        self._is_a_signal()
+        if self.type in ("number", "array", "waveform", "image"):
             if self.range is None:
                 raise ValueError("a number needs a `range` of plausible values, such as [0, 300]")
             if not all(math.isfinite(end) for end in self.range):
@@ -235,6 +272,51 @@ class Column(Frozen):
             raise ValueError(f"`map`: {twice!r} stands twice")
         return self
 
+    def _is_a_signal(self) -> None:
+        """A waveform and an image say what they are, and nothing else does."""
+        own = OF_A_SIGNAL.get(self.type, ())
+        given = {key for keys in OF_A_SIGNAL.values() for key in keys if getattr(self, key) not in (None, ())}
+        if foreign := sorted(given - set(own)):
+            raise ValueError(f"`{foreign[0]}` is not for a column of type {self.type}")
+        if lacking := [key for key in own if key not in given and key not in ("band_hz", "folder")]:
+            raise ValueError(f"a column of type {self.type} needs {', '.join(f'`{key}`' for key in lacking)}")
+        if isinstance(self.window, ImageWindow) and self.type != "image":
+            raise ValueError("a `window` of center and width is for an image")
+        if twice := sorted({lead for lead in self.leads if self.leads.count(lead) > 1}):
+            raise ValueError(f"`leads` names {twice[0]!r} twice")
+        if self.band_hz is not None:
+            assert self.sampling_hz is not None
+            low, high = self.band_hz
+            if not 0 < low < high < self.sampling_hz / 2:
+                raise ValueError(
+                    f"`band_hz` rises between 0 and half of `sampling_hz`, {self.sampling_hz / 2:g}, "
+                    f"got [{low:g}, {high:g}]"
+                )
+        if self.folder is not None and (self.folder.startswith("/") or ".." in self.folder.split("/")):
+            raise ValueError(f"`folder` is a path inside the repository, got {self.folder!r}")
+        if self.signal and self.missing_if:
+            raise ValueError(f"`missing_if` is for single values; a {self.type} is missing where its cell is empty")
+
+    @property
+    def signal(self) -> bool:
+        """Whether it is read as a whole: a waveform, an image or a text."""
+        return self.type in SIGNALS
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of a checked value: () of a plain one, (length,) of an array or text, (leads, samples) of a waveform,
+        (channels, height, width) of an image."""
+        if self.type == "waveform":
+            return len(self.leads), self.samples or 0
+        if self.type == "image":
+            return self.channels or 0, self.height or 0, self.width or 0
+        return () if self.length is None else (self.length,)
+
+    @property
+    def size(self) -> int | None:
+        """How many floats a checked value has; None where it is a plain one."""
+        return math.prod(self.shape) if self.shape else None
+
     def _detects(self) -> None:
         """A value beyond detection counts as a plausible one that lies on its side of the limit."""
         below, above = self.below_detection, self.above_detection
@@ -253,14 +335,19 @@ class Column(Frozen):
             raise ValueError(f"`below_detection.limit` {below.limit:g} lies under `above_detection`'s {above.limit:g}")
 
     def _reduces(self) -> Self:
-        for key in ("from_", "range", "map", "measured_at", "below_detection", "above_detection", "length", "loinc"):
-            if getattr(self, key) is not None:
+        for key in (
+            *("from_", "range", "map", "measured_at", "below_detection", "above_detection", "length", "loinc"),
+            *(key for keys in OF_A_SIGNAL.values() for key in keys),
+        ):
+            if getattr(self, key) not in (None, ()):
                 raise ValueError(f"`{key.rstrip('_')}` stands with the event in `events`, not with what is made of it")
         if self.type != "number" or self.values or self.accepts or self.missing_if or self.required:
             raise ValueError("of an event a column takes `event`, `window`, `reduce`, `unit` and `description` alone")
         if self.reduce is None or self.unit is None:
             raise ValueError("a column of an event needs `reduce` and the `unit` of what comes of it")
-        if self.window is not None and (WINDOW.fullmatch(self.window) is None or self.window_seconds == 0):
+        if isinstance(self.window, ImageWindow) or (
+            self.window is not None and (WINDOW.fullmatch(self.window) is None or self.window_seconds == 0)
+        ):
             raise ValueError(f"`window` is a length of time such as 24h, 30d or 5a, got {self.window!r}")
         return self
 
@@ -269,7 +356,7 @@ class Column(Frozen):
         """How long before the time of prediction an event may lie; without a window any time."""
         if self.window is None:
             return math.inf
-        match = WINDOW.fullmatch(self.window)
+        match = WINDOW.fullmatch(str(self.window))
         assert match is not None  # the Spec checked it
         return float(match[1]) * SECONDS[match[2]]
 
@@ -500,11 +587,78 @@ class OperatingPoint(Frozen):
         return self
 
 
+class Learning(Frozen):
+    """How the networks among the candidates learn. What is absent is each family's own habit."""
+
+    epochs: Annotated[int, Field(gt=0)] | None = None
+    patience: Annotated[int, Field(gt=0)] | None = None
+    """Epochs without a better log loss of the patients held out, before learning stops."""
+    batch: Annotated[int, Field(gt=1)] | None = None
+    """Rows a step, where the memory allows them."""
+    precision: Literal["float32", "bf16", "fp16"] | None = None
+    accumulate: Annotated[int, Field(gt=0)] | None = None
+    """Batches whose gradients are added up for one step."""
+    clip: Annotated[float, Field(gt=0)] | None = None
+    """The largest norm of a step's gradient."""
+    class_weights: Literal["balanced", "none"] | None = None
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] | None = None
+
+
+class Trials(Frozen):
+    """How many settings of a family are tried, each judged on so many folds of the training part."""
+
+    count: Annotated[int, Field(gt=1)]
+    folds: Annotated[int, Field(gt=1)]
+
+
+class Encoder(Frozen):
+    """A model that was trained elsewhere, of the promised bytes, whose numbers of one signal a small model reads.
+
+    It comes from a wheel's member, a path on this machine, or a hub by its revision; `sha256` is of the file, or of the
+    folder: of the lines `path NUL sha256` of its files in order.
+    """
+
+    wheel: str | None = None
+    member: str | None = None
+    path: str | None = None
+    hub: str | None = None
+    revision: str | None = None
+    """The hub's commit, 40 hexadecimal digits; a branch's name may mean other bytes tomorrow."""
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    kind: Literal["sentence_transformer", "onnx", "torchscript"]
+    reads: str
+    """The signal's column."""
+    head: Literal["logistic", "boosted"]
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        kinds = [key for key in ("wheel", "path", "hub") if getattr(self, key) is not None]
+        if len(kinds) != 1:
+            raise ValueError(f"exactly one of wheel, path, hub is expected, found {kinds or 'none'}")
+        if (self.wheel is None) != (self.member is None):
+            raise ValueError("`wheel` and `member` (the file or folder inside) go together")
+        if (self.hub is None) != (self.revision is None):
+            raise ValueError("`hub` and `revision` go together")
+        if self.revision is not None and re.fullmatch("[0-9a-f]{40}", self.revision) is None:
+            raise ValueError(f"`revision` is a commit, 40 hexadecimal digits, got {self.revision!r}")
+        return self
+
+
 class Serving(Frozen):
+    """`precision` of a network on a card, where its self-test stays within `tolerance` of the risks in float32."""
+
     max_batch: Annotated[int, Field(ge=2, le=65536)]
     deadline_ms: Annotated[int, Field(gt=0)]
+    precision: Literal["bf16", "fp16"] | None = None
+    tolerance: Annotated[float, Field(gt=0, lt=0.1)] | None = None
     expires_on: Annotated[date | None, BeforeValidator(_day)] = None  # `expires_on:` with nothing behind it is refused
     """The last day, in UTC, on which a version with this spec may answer; absent: it does not expire."""
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Self:
+        if (self.precision is None) != (self.tolerance is None):
+            raise ValueError("`precision` and `tolerance` (of a risk) go together")
+        return self
 
     def expired(self, on: date) -> bool:
         """Whether a version with this spec may not answer any more on that day."""
@@ -710,6 +864,9 @@ class Spec(Frozen):
     split: Split
     external: External | None = None
     candidates: Names
+    learning: Learning = Learning()
+    trials: Trials | None = None
+    encoder: Encoder | None = None
     gates: Gates
     operating_points: dict[str, OperatingPoint]
     screening: Screening | None = None
@@ -766,8 +923,11 @@ class Spec(Frozen):
                 f"`references`: {twice[0]!r} is a column or a record's field; a definition reads one of them"
             )
         for key in ("features", "attributes"):
-            if arrays := [name for name in getattr(self, key) if name in self.columns and self.columns[name].length]:
-                raise ValueError(f"`{key}` names {arrays[0]!r}, an array: only a definition reads one")
+            named = {name: self.columns[name] for name in getattr(self, key) if name in self.columns}
+            if arrays := [name for name, c in named.items() if c.type == "array" or (c.signal and key == "attributes")]:
+                kind = self.columns[arrays[0]].type
+                raise ValueError(f"`{key}` names {arrays[0]!r}, a value of type {kind}: only a definition reads one")
+        self._encodes()
         sources = {column.from_ or name for name, column in self.fields.items()}
         after = {"column": self.outcome.column, "time": self.outcome.time, "stage": self.outcome.stage}
         for key, known_later in after.items():
@@ -820,6 +980,18 @@ class Spec(Frozen):
             raise ValueError("`external.sites` needs `split.sites`, and no site may stand in both")
         return self
 
+    def _encodes(self) -> None:
+        """An encoder is there if and only if a candidate uses it, and reads a signal that is a feature."""
+        if (self.encoder is not None) != ("frozen_encoder" in self.candidates):
+            raise ValueError("`encoder` and the candidate `frozen_encoder` go together")
+        if self.encoder is None:
+            return
+        read = self.columns.get(self.encoder.reads)
+        if read is None or not read.signal or self.encoder.reads not in self.features:
+            raise ValueError(
+                f"`encoder.reads`: {self.encoder.reads!r} is not a waveform, an image or a text among the `features`"
+            )
+
     def _events_hold_together(self) -> None:
         """Every code that is named has a contract, and comes from somewhere."""
         reduced = {name: column.event for name, column in self.columns.items() if column.event is not None}
@@ -842,7 +1014,7 @@ class Spec(Frozen):
         for code, column in self.events.items():
             if (
                 column.event is not None
-                or column.type in ("category", "array")
+                or column.type not in ("number", "boolean")
                 or column.required
                 or column.measured_at
             ):

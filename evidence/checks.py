@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -255,7 +256,8 @@ def coverage(predictor: Predictor, test: Cohort, risks: Array) -> list[dict[str,
 
 def silence(predictor: Predictor, patients: Cohort, risks: Array) -> float:
     """The share of the patients whom the spec's rule tells no band. Columns that are no features count as known."""
-    columns = [place for place, name in enumerate(predictor.plan.names) if name in predictor.spec.columns]
+    plan = predictor.plan
+    columns = [plan.places(name).start for name in plan.names if name in predictor.spec.columns]
     gone = np.isnan(patients.X[:, columns]).sum(axis=1).tolist()
     why = predictor.abstains(risks, [["missing"] * count for count in gone])
     return float("nan") if why is None or not why else sum(reason is not None for reason in why) / len(why)
@@ -321,10 +323,11 @@ def leaks(bundle: Bundle, cohort: Cohort, fit: Callable[[Cohort], Fitted]) -> li
     """MM032 to MM036, and MM055: whether the model knows the answer by a door that should be shut."""
     spec = bundle.spec
     none, inside = Bound(low=None, high=0.0), cohort.where(cohort.part != "external")
-    name, alone = max(probes.single_feature(build.plan(spec), cohort), key=lambda found: found[1])
+    plan = build.plan(spec)
+    name, alone = max(probes.single_feature(plan, cohort), key=lambda found: found[1])
     limit = spec.gates.single_feature_auroc or Bound(low=None, high=probes.LEAKS)
     later = probes.measured_later(cohort)
-    chance_pairs = probes.shared_by_chance(cohort)
+    chance_pairs = probes.shared_by_chance(replace(cohort, X=plan.summary(cohort.X)))
     about_rows = f"of {probes.distinct_rows(cohort)} distinct rows; {chance_pairs:.2g} would be alike by chance"
     permuted = probes.label_permutation(inside, fit, spec.split.seed)
     chance = Bound(low=permuted.low, high=permuted.high)

@@ -66,8 +66,9 @@ def table1(plan: Plan, cohort: Cohort, classes: Sequence[str] = ()) -> dict[str,
     else:
         columns |= {"events": inside.y == 1, "non-events": inside.y == 0}
     rows = [_row("patients", None, [f"{int(rows.sum())}" for rows in columns.values()])]
-    for position, feature in enumerate(plan.features):
-        values = inside.X[:, position].astype(float)
+    described = plan.summary(inside.X)
+    for position, feature in enumerate(plan.summaries):
+        values = described[:, position].astype(float)
         if not feature.categories:
             rows.append(
                 _row(feature.name, "median (quartiles)", [_quartiles(values[rows]) for rows in columns.values()])

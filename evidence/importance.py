@@ -43,14 +43,13 @@ def permutation(predictor: Predictor, test: Cohort, seed: int) -> list[Importanc
     before = auroc(test.y, predictor.risk(test.X))
     generator = np.random.default_rng(seed)
     found = []
-    for positions in _together(predictor):
+    for names, positions in _together(predictor):
         drops = []
         for _ in range(REPEATS):
             X = test.X.copy()
             X[:, positions] = X[generator.permutation(len(X))][:, positions]
             drops.append(before - auroc(test.y, predictor.risk(X)))
         low, high = np.percentile(drops, [2.5, 97.5])
-        names = tuple(predictor.plan.names[position] for position in positions)
         found.append(Importance(names, float(np.mean(drops)), float(low), float(high)))
     return sorted(found, key=lambda one: -one.drop)
 
@@ -70,12 +69,15 @@ def drawn(predictor: Predictor, test: Cohort, seed: int) -> list[dict[str, Any]]
     ]
 
 
-def _together(predictor: Predictor) -> list[list[int]]:
-    """The positions of the features that are shuffled together."""
-    columns = predictor.spec.columns
-    groups: dict[tuple[str, ...], list[int]] = {}
-    for position, feature in enumerate(predictor.plan.features):
+def _together(predictor: Predictor) -> list[tuple[tuple[str, ...], list[int]]]:
+    """The features that are shuffled together, and their positions in X."""
+    columns, plan = predictor.spec.columns, predictor.plan
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for feature in plan.summaries:
         read = tuple(name for name in feature.reads if name != AT) or (feature.name,)
-        alike = len(read) == 1 or any(columns[name].length for name in read)
-        groups.setdefault(read if alike else (feature.name,), []).append(position)
-    return list(groups.values())
+        alike = len(read) == 1 or any(columns[name].size for name in read)
+        groups.setdefault(read if alike else (feature.name,), []).append(feature.name)
+    return [
+        (tuple(names), [place for name in names for place in range(*plan.places(name).indices(plan.width))])
+        for names in groups.values()
+    ]

@@ -290,7 +290,7 @@ def _units(bundle: Bundle, X: NDArray[np.float32], alpha: float) -> list[Finding
     findings = []
     for position, (name, known) in enumerate(bundle.reference["features"].items()):
         column = bundle.spec.contract_of(name)
-        if column is None or column.unit is None or "edges" not in known:
+        if column is None or column.signal or column.unit is None or "edges" not in known:
             continue
         present = X[:, position].astype(np.float64)
         present = present[~np.isnan(present)]

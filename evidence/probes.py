@@ -118,8 +118,9 @@ def unit_slip(predictor: Predictor, cohort: Cohort) -> list[Change]:
 def noise(predictor: Predictor, cohort: Cohort) -> Change:
     """All numbers at once with gaussian noise of a tenth of their standard deviation in training: the mean change.
 
-    A number stays in its contract's range. A definition is computed anew as in `unit_slip`, and left as it is if the
-    cohort does not hold all that it reads.
+    So does every sample of a waveform and pixel of an image, of their standard deviation in all of it. A number stays
+    in its contract's range. A definition is computed anew as in `unit_slip`, and left as it is if the cohort does not
+    hold all that it reads.
     """
     train, test = cohort.only("train"), cohort.only("test")
     generator = np.random.default_rng(predictor.spec.split.seed)
@@ -135,6 +136,10 @@ def noise(predictor: Predictor, cohort: Cohort) -> Change:
         for position, limits in numbers.items():
             spread = NOISE * float(np.nanstd(train.X[:, position]))
             X[:, position] = np.clip(X[:, position] + generator.normal(0, spread, len(X)), *limits)
+        for signal in predictor.plan.signals:
+            if signal.column.range is not None:  # a text has none
+                spread = NOISE * float(np.nanstd(train.X[:, signal.place]))
+                X[:, signal.place] += generator.normal(0, spread, (len(X), signal.size)).astype(np.float32)
         noisy = {predictor.plan.names[position] for position in numbers}
         found.append(auroc(test.y, predictor.risk(_rebuilt(predictor.plan, X, test, noisy))) - before)
     low, high = np.percentile(found, [2.5, 97.5])
@@ -150,14 +155,15 @@ def single_feature(plan: Plan, cohort: Cohort) -> list[tuple[str, float]]:
     train, test = cohort.only("train"), cohort.only("test")
     both = cohort.where(cohort.part != "external")
     found = []
-    for position, feature in enumerate(plan.features):
+    shown = plan.summary(both.X)
+    for position, feature in enumerate(plan.summaries):
         if feature.categories:
             learned, seen = (_levels(part.X[:, position]) for part in (train, test))
             of_level = {level: train.y[learned == level].mean() for level in set(learned.tolist())}
             risk = np.array([of_level.get(level, train.y.mean()) for level in seen.tolist()])
             found.append((feature.name, auroc(test.y, risk)))
         else:
-            values = both.X[:, position].astype(np.float64)
+            values = shown[:, position].astype(np.float64)
             filled = (auroc(both.y, np.where(np.isnan(values), end, values)) for end in (-np.inf, np.inf))
             found.append((feature.name, max(max(value, 1 - value) for value in filled)))
     return sorted(found, key=lambda one: (math.isnan(one[1]), -one[1]))
@@ -281,6 +287,8 @@ def _readers(plan: Plan) -> dict[str, list[int]]:
         for column in feature.reads:
             if column != AT:
                 found.setdefault(column, []).append(position)
+    for signal in plan.signals:
+        found.setdefault(signal.name, []).extend(range(signal.place.start, signal.place.stop))
     return found
 
 

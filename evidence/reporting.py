@@ -93,7 +93,7 @@ class Facts:
         for name, column in (*spec.columns.items(), *((f"event {code}", event) for code, event in spec.events.items())):
             kind: str = column.type
             if column.range:
-                length = f" of {column.length}" if column.length else ""
+                length = f" of {column.size}" if column.size else ""
                 kind = f"{kind}{length} in {column.unit}, {column.range[0]:g} to {column.range[1]:g}"
             elif column.event is not None:
                 kind = f"{column.reduce} of {column.event} over {column.window or 'all time'}, in {column.unit}"

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.errors import SpecError
-from configs.spec import Spec
-from features.definitions import Array, Reference
+from configs.spec import Column, Spec
+from features import images, texts, waveforms
+from features.definitions import Array, Profile, Reference
 
 AT = "at"
 """A definition's parameter of this name is the time of prediction, in seconds since 1970, NaN if unknown."""
@@ -51,15 +52,89 @@ class Feature:
 
 
 @dataclass(frozen=True)
+class Signal:
+    """A feature that is read as a whole: a waveform, an image or a text. Its floats begin at `start` of a row of X."""
+
+    name: str
+    column: Column
+    start: int
+
+    @property
+    def size(self) -> int:
+        assert self.column.size is not None  # of a signal
+        return self.column.size
+
+    @property
+    def place(self) -> slice:
+        """Its columns of X."""
+        return slice(self.start, self.start + self.size)
+
+    def of(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
+        """X (n, d) narrowed to the signal, (n, *shape); NaN throughout where it is missing."""
+        return X[:, self.place].reshape(len(X), *self.column.shape)
+
+    def compute(self, values: Mapping[str, Array]) -> Profile:
+        """What a model sees of the checked values, (n, size)."""
+        found = values[self.name]
+        return waveforms.seen(self.column, found) if self.column.type == "waveform" else found
+
+    def summary(self, X: NDArray[np.float32]) -> Array:
+        """One number that tells of each row's signal, (n,): a waveform's root mean square, an image's mean intensity,
+        how many characters a text has."""
+        of = {"waveform": waveforms.summary, "image": images.summary, "text": texts.summary}
+        return of[self.column.type](X[:, self.place])
+
+
+@dataclass(frozen=True)
 class Plan:
-    """The Spec's features and attributes, every name resolved."""
+    """The Spec's features and attributes, every name resolved.
+
+    `features` are plain numbers, the first columns of X in their order; the `signals`' floats lie behind them.
+    """
 
     features: tuple[Feature, ...]
     attributes: tuple[Feature, ...]
+    signals: tuple[Signal, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(feature.name for feature in self.features)
+        return (*(feature.name for feature in self.features), *(signal.name for signal in self.signals))
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The columns that a model's inputs are made of."""
+        own = {signal.name for signal in self.signals}
+        return frozenset(own.union(*(feature.reads for feature in self.features)))
+
+    @property
+    def summaries(self) -> tuple[Feature, ...]:
+        """What the columns of `summary` are: the plain features, and each signal's one number."""
+        return (*self.features, *(Feature(signal.name, (signal.name,), None, ()) for signal in self.signals))
+
+    @property
+    def summarised(self) -> "Plan":
+        """The plan of a model that sees the `summary` alone."""
+        return Plan(self.summaries, self.attributes)
+
+    @property
+    def width(self) -> int:
+        """How many columns X has."""
+        return len(self.features) + sum(signal.size for signal in self.signals)
+
+    def places(self, name: str) -> slice:
+        """The columns of X of the feature or signal of that name."""
+        for signal in self.signals:
+            if signal.name == name:
+                return signal.place
+        position = self.names.index(name)
+        return slice(position, position + 1)
+
+    def summary(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
+        """X (n, d) with one column for each of `names`: the plain numbers, and each signal's `summary`."""
+        if not self.signals:
+            return X
+        told = [signal.summary(X).astype(np.float32) for signal in self.signals]
+        return np.column_stack([X[:, : len(self.features)], *told])
 
 
 def plan(spec: Spec) -> Plan:
@@ -70,19 +145,26 @@ def plan(spec: Spec) -> Plan:
             raise SpecError(
                 f"configs/diseases/{spec.name}.yaml: attributes: {name!r} gives several numbers; an attribute is one."
             )
+    whole = [name for name in spec.features if name in spec.columns and spec.columns[name].signal]
+    plain = [name for name in spec.features if name not in whole]
+    features = tuple(feature for name in plain for feature in _resolve(spec, tables, "features", name))
+    signals: tuple[Signal, ...] = ()
+    for name in whole:
+        signals += (Signal(name, spec.columns[name], signals[-1].place.stop if signals else len(features)),)
     return Plan(
-        tuple(feature for name in spec.features for feature in _resolve(spec, tables, "features", name)),
+        features,
         tuple(feature for name in spec.attributes for feature in _resolve(spec, tables, "attributes", name)),
+        signals,
     )
 
 
 def build(plan: Plan, values: Mapping[str, Array], at: Array) -> NDArray[np.float32]:
-    """The feature matrix (n, d), float32, one column a feature in the plan's order; NaN is missing.
+    """The feature matrix (n, d), float32, one column a feature in the plan's order, then the signals; NaN is missing.
 
     `values[column]` are checked values, (n,) or of an array (n, length), `at` (n,) the times of prediction. Each row
     depends on nothing but itself. A function that gives several features at once is asked once.
     """
-    matrix = np.empty((len(at), len(plan.features)), np.float32)
+    matrix = np.empty((len(at), plan.width), np.float32)
     with np.errstate(over="ignore"):
         for position, feature in enumerate(plan.features):
             if feature.part is None:
@@ -90,6 +172,8 @@ def build(plan: Plan, values: Mapping[str, Array], at: Array) -> NDArray[np.floa
             elif feature.part == 0:
                 found = feature.compute_all(values, at)
                 matrix[:, position : position + found.shape[1]] = found
+        for signal in plan.signals:
+            matrix[:, signal.place] = signal.compute(values)
     matrix[~np.isfinite(matrix)] = np.nan  # one bit pattern for everything that is unknown
     return matrix
 
@@ -159,10 +243,10 @@ def _resolve(spec: Spec, tables: Mapping[str, Reference], key: str, name: str) -
         else:
             parts = named(**{parameter: tables[parameter] for parameter in inspect.signature(named).parameters})
             features = [Feature(f"{name}.{part}", reads, bound, (), place) for place, part in enumerate(parts)]
-        if constants or any(column != AT and spec.columns[column].length for column in reads):
+        if constants or any(column != AT and spec.columns[column].size for column in reads):
             _try(spec, features)
     except (KeyError, ValueError, IndexError, TypeError) as exc:
-        lengths = {column: spec.columns[column].length for column in reads if column != AT}
+        lengths = {column: spec.columns[column].size for column in reads if column != AT}
         arrays = [f"{column} ({length})" if length else column for column, length in lengths.items()]
         raise SpecError(
             f"{where}: {name!r}: its columns {', '.join(arrays)} and its references {', '.join(constants)} do not fit "
@@ -174,7 +258,7 @@ def _resolve(spec: Spec, tables: Mapping[str, Reference], key: str, name: str) -
 def _try(spec: Spec, features: Sequence[Feature]) -> None:
     """Run a definition on one row without values. Raises what it raises where its arrays and tables do not fit."""
     first = features[0]
-    widths = {name: spec.columns[name].length for name in first.reads if name != AT}
+    widths = {name: spec.columns[name].size for name in first.reads if name != AT}
     values = {name: np.full((1, width) if width else 1, np.nan) for name, width in widths.items()}
     found = first.compute_all(values, np.full(1, np.nan))
     expected = (1,) if first.part is None else (1, len(features))

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,8 @@ class Cohort:
     label: Array | None = None
     stage: NDArray[np.str_] | None = None
     beyond: dict[str, dict[str, int]] = field(default_factory=dict)
+    signals: tuple[int, ...] = ()
+    """How many columns of X each of the last of the `names` has; every other name has one."""
 
     def __len__(self) -> int:
         return len(self.y)
@@ -66,7 +68,20 @@ class Cohort:
             None if self.label is None else self.label[rows],
             None if self.stage is None else self.stage[rows],
             self.beyond,
+            self.signals,
         )
+
+    @property
+    def places(self) -> dict[str, slice]:
+        """The columns of X that each of the `names` has."""
+        widths = [1] * (len(self.names) - len(self.signals)) + [*self.signals]
+        ends = np.cumsum(widths).tolist()
+        return {name: slice(end - width, end) for name, width, end in zip(self.names, widths, ends, strict=True)}
+
+    def columns(self, names: Sequence[str]) -> NDArray[np.float32]:
+        """X with the columns of these names, in their order."""
+        places = self.places
+        return np.ascontiguousarray(np.concatenate([self.X[:, places[name]] for name in names], axis=1))
 
     @property
     def target(self) -> Array:
@@ -146,6 +161,7 @@ def prepare(spec: Spec, plan: Plan, records: Records, dropped: Mapping[str, int]
         records.label,
         records.stage,
         records.beyond,
+        tuple(signal.size for signal in plan.signals),
     )
     _judge(spec, cohort)
     return cohort
@@ -211,6 +227,7 @@ def retrained(spec: Spec, plan: Plan, old: Cohort, confirmed: Records, part: NDA
         None if base.label is None else np.concatenate([base.label, confirmed.target[kept]]),
         None if base.stage is None else np.concatenate([base.stage, np.full(int(kept.sum()), "")]),
         old.beyond,
+        old.signals,
     )
     _judge(spec, made)
     return made
@@ -286,7 +303,7 @@ def _judge(spec: Spec, cohort: Cohort) -> None:
         _judge_classes(spec, cohort)
     empty: NDArray[np.bool_] = np.all(np.isnan(cohort.only("train").X), axis=0)
     if empty.any():
-        names = ", ".join(name for name, gone in zip(cohort.names, empty, strict=True) if gone)
+        names = ", ".join(name for name, place in cohort.places.items() if empty[place].any())
         raise CohortError(
             f"{spec.name}: nothing to learn from {names}: missing for every patient of the training part."
         )
@@ -314,7 +331,10 @@ def save(cohort: Cohort, path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns: dict[str, Any] = {f"x:{name}": cohort.X[:, position] for position, name in enumerate(cohort.names)}
+    columns: dict[str, Any] = {f"x:{name}": cohort.X[:, place.start] for name, place in cohort.places.items()}
+    for name in cohort.names[len(cohort.names) - len(cohort.signals) :]:
+        values = cohort.columns([name])
+        columns[f"x:{name}"] = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
     columns |= {f"attribute:{name}": labels for name, labels in cohort.attributes.items()}
     columns |= {name: array for name, array in (("label", cohort.label), ("stage", cohort.stage)) if array is not None}
     columns |= {"y": cohort.y, "part": cohort.part, "patient": cohort.patient, "at": cohort.at}
@@ -335,7 +355,7 @@ def load(path: Path) -> Cohort:
     except (OSError, pa.ArrowInvalid) as exc:
         raise CohortError(f"{path.name}: no readable cohort; `medimind prepare {path.stem}` makes it.") from exc
     metadata = table.schema.metadata or {}
-    found = {name: table[name].to_numpy() for name in table.column_names}
+    found = {name: _array(table[name]) for name in table.column_names}
     inputs = [name for name in found if name.startswith("x:")]
     if (
         not inputs
@@ -346,6 +366,7 @@ def load(path: Path) -> Cohort:
     cohort = Cohort(
         names=tuple(name.removeprefix("x:") for name in inputs),
         X=np.column_stack([found[name] for name in inputs]).astype(np.float32),
+        signals=tuple(found[name].shape[1] for name in inputs if found[name].ndim > 1),
         y=found["y"],
         part=found["part"].astype(np.str_),
         attributes={
@@ -366,3 +387,13 @@ def load(path: Path) -> Cohort:
             f"{path.name}: is not what its fingerprint says; `medimind prepare {path.stem}` makes it anew."
         )
     return cohort
+
+
+def _array(column: Any) -> NDArray[Any]:
+    """A column of the file, (n,), of a signal (n, size)."""
+    import pyarrow as pa
+
+    if not pa.types.is_fixed_size_list(column.type):
+        return np.asarray(column.to_numpy())
+    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return np.asarray(flat).reshape(len(column), column.type.list_size)

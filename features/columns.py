@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from configs.errors import ContractError, RecordError
 from configs.spec import RESERVED_FIELDS, Column, Spec, as_key, as_text
-from features import units
+from features import images, texts, units, waveforms
 from features.definitions import Array, Profile
 from features.events import Events, Reducer
 from features.outcomes import as_number, classified, happened, observed, within_horizon
@@ -105,6 +105,8 @@ def check_value(name: str, column: Column, value: Any) -> Value:
 
     Raises RecordError, naming the field, if it is of the wrong type, length, unit, range or category, or not finite.
     """
+    if column.signal:
+        return _signal(name, column, value)
     unit = None
     if isinstance(value, dict):
         if set(value) != {"value", "unit"}:
@@ -134,18 +136,26 @@ def check_value(name: str, column: Column, value: Any) -> Value:
 def _missing(name: str, column: Column) -> Value:
     if column.required:
         raise RecordError("missing_field", name, f"{name}: is required and is missing.")
-    return MISSING if column.length is None else np.full(column.length, MISSING)
+    return MISSING if column.size is None else np.full(column.size, MISSING)
+
+
+def _signal(name: str, column: Column, value: Any) -> Array:
+    """The floats of a waveform, an image or a text, (size,)."""
+    if value is None:
+        return np.asarray(_missing(name, column))
+    judge = {"waveform": waveforms.check, "image": images.check, "text": texts.check}
+    return judge[column.type](name, column, value)
 
 
 def _array(name: str, column: Column, value: Any, unit: Any) -> Array:
     """The floats of an array, (length,). Raises RecordError for the first that is none, with its place from 1."""
     if not isinstance(value, list | tuple):
-        raise RecordError("not_an_array", name, f"{name}: {_shown(value)} is not a list of {column.length} numbers.")
-    if len(value) != column.length:
+        raise RecordError("not_an_array", name, f"{name}: {_shown(value)} is not a list of {column.size} numbers.")
+    if len(value) != column.size:
         raise RecordError(
             "wrong_length",
             name,
-            f"{name}: a list of {len(value)}; {column.length} numbers are expected, in this order.",
+            f"{name}: a list of {len(value)}; {column.size} numbers are expected, in this order.",
         )
     assert column.range is not None  # the Spec demands it of an array
     if unit in (None, column.unit) and set(map(type, value)) <= {int, float}:  # all of them at once
@@ -292,9 +302,9 @@ def as_arrays(columns: Mapping[str, Column], records: Sequence[Record | None]) -
     """Checked records as `build` takes them: a column (n,), an array (n, length); NaN where a record is None."""
     found = {}
     for name, column in columns.items():
-        gone: Value = MISSING if column.length is None else np.full(column.length, MISSING)
+        gone: Value = MISSING if column.size is None else np.full(column.size, MISSING)
         rows = [gone if record is None else record.values[name] for record in records]
-        shape = (len(rows),) if column.length is None else (len(rows), column.length)
+        shape = (len(rows),) if column.size is None else (len(rows), column.size)
         found[name] = np.array(rows, np.float64).reshape(shape)
     return found
 
@@ -437,6 +447,8 @@ def translate(column: Column, raw: Any) -> Any:
     """
     if column.type == "array":
         return _translated_array(raw)
+    if isinstance(raw, np.ndarray) and column.signal:
+        return raw
     if isinstance(raw, np.generic):
         raw = raw.item()
     if raw is None or raw != raw or (raw in column.missing_if and not isinstance(raw, bool)):
@@ -481,7 +493,7 @@ def translate_table(spec: Spec, table: Mapping[str, Sequence[Any]]) -> dict[str,
         raise ContractError(f"{spec.name}: the source has no column {', '.join(map(repr, lacking))}. It has: {has}.")
     return {
         name: [translate(column, cell) for cell in table[column.from_ or name]]
-        if column.type == "array"
+        if column.size is not None
         else _each(name, table[column.from_ or name], partial(translate, column))
         for name, column in spec.fields.items()
     }
@@ -520,10 +532,10 @@ def check_table(
                     f"window. Is `events.{column.event}.from` the source's code?"
                 )
             continue
-        found = np.full(n if column.length is None else (n, column.length), MISSING)
+        found = np.full(n if column.size is None else (n, column.size), MISSING)
         memory: dict[Any, Value | RecordError] = {}
         for row, cell in enumerate(cells[name]):
-            key = row if column.type == "array" else (type(cell), cell)  # two samples never agree, nor can be hashed
+            key = (type(cell), cell) if column.size is None else row  # two samples never agree, nor can be hashed
             if key not in memory:
                 memory[key] = _checked(name, column, cell)
             checked = memory[key]

@@ -111,14 +111,15 @@ class Contract:
         for column in (*self._sent.values(), *(events or {}).values()):
             for unit in column.accepts:  # worked out here, so that no request waits for it
                 units.conversion(unit, column.unit or unit, column.loinc)
-        lengths = [column.length or 1 for column in columns.values()]
+        lengths = [column.size or 1 for column in columns.values()]
         ends = np.cumsum(lengths).tolist()
         self.starts = dict(zip(columns, (end - length for end, length in zip(ends, lengths, strict=True)), strict=True))
         """Where in a row of checked values each column's begin."""
         self._width = sum(lengths)
         self._arrays = [
-            (place, column.length) for place, column in enumerate(columns.values()) if column.length is not None
+            (place, column.size) for place, column in enumerate(columns.values()) if column.size is not None
         ]
+        self._signals = any(column.signal for column in columns.values())
         self._computed = [place for place, column in enumerate(columns.values()) if column.event is not None]
         self._events = {
             code: (place, column, *_plain(column)) for place, (code, column) in enumerate((events or {}).items())
@@ -144,13 +145,15 @@ class Contract:
 
     def check(self, sent: Sequence[Any], received: datetime) -> Checked:
         """The records, as `record` or as plain JSON values, checked; a record without a time of its own is of now."""
+        if self._signals:  # each goes to the judge of signals
+            return self._one_by_one(sent, received)
         records = sent if set(map(type, sent)) == {self.record} else [_converted(item, self.record) for item in sent]
         checked = self.quick(records, received)
         return self._one_by_one(records, received) if checked is None else checked
 
     def quick(self, sent: Sequence[Any], received: datetime) -> Checked | None:
         """The same in one go, if all are of the type `record` and nothing is odd about any of them; else None."""
-        if set(map(type, sent)) != {self.record}:
+        if self._signals or set(map(type, sent)) != {self.record}:
             return None
         try:
             return self._all(sent, received)
@@ -251,7 +254,7 @@ class Contract:
         if not self._arrays:
             return dict(zip(self.columns, values.T, strict=True))
         return {
-            name: values[:, start] if column.length is None else values[:, start : start + column.length]
+            name: values[:, start] if column.size is None else values[:, start : start + column.size]
             for (name, column), start in zip(self.columns.items(), self.starts.values(), strict=True)
         }
 
@@ -313,6 +316,8 @@ def _converted(item: Any, kind: Any) -> Any:
 
 def _typed(column: Column) -> tuple[Any, Mapping[Any, Any] | None]:
     """A column's type as msgspec checks it, and the table that makes floats of its values (None: they are floats)."""
+    if column.signal:
+        return Any, None
     if column.type == "boolean":
         return bool, {False: 0.0, True: 1.0, None: MISSING}
     if column.type == "category":
@@ -324,7 +329,7 @@ def _typed(column: Column) -> tuple[Any, Mapping[Any, Any] | None]:
     if column.type == "array":
         assert column.range is not None  # the Spec demands it of an array
         entry = Annotated[float, Meta(ge=column.range[0], le=column.range[1])]
-        return Annotated[list[entry], Meta(min_length=column.length, max_length=column.length)], None
+        return Annotated[list[entry], Meta(min_length=column.size, max_length=column.size)], None
     numbers = [float(code) for code in column.missing_if if isinstance(code, int | float)]
     if numbers or column.below_detection or column.above_detection:
         return float | Quantity, _Numbers(numbers, column)

@@ -105,8 +105,8 @@ def save(records: Records, spec: Spec, dropped: Mapping[str, int], path: Path) -
 def _arrow_type(column: Column) -> Any:
     import pyarrow as pa
 
-    if column.type == "array":
-        return pa.list_(pa.float64())
+    if column.size is not None:
+        return pa.list_(pa.float32() if column.signal else pa.float64())
     return pa.string() if column.categories else pa.float64()
 
 
@@ -130,10 +130,10 @@ def load(spec: Spec, path: Path) -> tuple[Records, dict[str, int]]:
         values = {}
         for name, column in spec.columns.items():
             cells = table[name].to_pylist()
-            if column.length is not None:
-                gone = [math.nan] * column.length
+            if column.size is not None:
+                gone = [math.nan] * column.size
                 rows = [gone if row is None else row for row in cells]
-                values[name] = np.array(rows, np.float64).reshape(len(rows), column.length)
+                values[name] = np.array(rows, np.float64).reshape(len(rows), column.size)
                 continue
             index = {label: float(position) for position, label in enumerate(column.categories)}
             values[name] = np.array([math.nan if c is None else index[c] if index else float(c) for c in cells])

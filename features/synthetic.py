@@ -1,5 +1,6 @@
 """Invented records that keep the contract: for self-tests, examples and parity checks. No patient is in them."""
 
+from base64 import b64encode
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,6 +14,7 @@ MOST_EVENTS = 8
 """Of one code in one record."""
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 """The time of prediction of a record with events."""
+LETTERS = "aeiou bcdfghlmnprstv"
 LONGEST_BEFORE = timedelta(days=3652)
 """How long before it an event may lie, where a column reads all of the past."""
 
@@ -31,9 +33,12 @@ def draw(
         for name, column in _sent(columns).items():
             place, left_out = generator.random(2).tolist()
             if column.required or left_out >= SHARE_MISSING:
+                if column.signal:
+                    record[name] = _signal(column, generator)
+                    continue
                 record[name] = _value(column, place)
-                if column.length is not None:
-                    record[name] = [_value(column, place)[0] for place in generator.random(column.length).tolist()]
+                if column.size is not None:
+                    record[name] = [_value(column, place)[0] for place in generator.random(column.size).tolist()]
         if events and generator.random() >= SHARE_MISSING:
             record |= {"at": AT.isoformat(), "events": []}
             for code in events:
@@ -80,12 +85,31 @@ def _event(code: str, column: Column, place: float, ago: timedelta) -> dict[str,
     return event if column.unit is None else {**event, "unit": column.unit}
 
 
+def _signal(column: Column, generator: np.random.Generator) -> str:
+    """An invented waveform or image as a base64 text of float32, or a text of invented words."""
+    if column.type == "text":
+        assert column.length is not None  # the Spec demands it of a text
+        letters = generator.integers(0, len(LETTERS), column.length)
+        return "".join(LETTERS[letter] for letter in letters).strip() or LETTERS[0]
+    assert column.range is not None  # the Spec demands it of both
+    low, high = column.range
+    along = np.linspace(0, 1, column.shape[-1])
+    rows = column.shape[:-1]
+    frequency = generator.uniform(1, 12, (*rows, 1))
+    phase, size = generator.uniform(0, 2 * np.pi, (*rows, 1)), generator.uniform(0.05, 0.4, (*rows, 1))
+    wave = size * np.sin(2 * np.pi * frequency * along + phase) + generator.normal(0, 0.01, column.shape)
+    values = (low + high) / 2 + np.clip(wave, -0.49, 0.49) * (high - low)
+    return b64encode(values.astype("<f4").tobytes()).decode()
+
+
 def _value(column: Column, place: float) -> Any:
     """The value that lies at `place`, 0 to 1, of what the column allows; an array is full of it."""
+    if column.signal:
+        return _signal(column, np.random.default_rng(int(place * 100)))
     if column.type == "array":
-        assert column.range is not None and column.length is not None  # the Spec demands both of an array
+        assert column.range is not None and column.size is not None  # the Spec demands both of an array
         low, high = column.range
-        return [min(max(round(low + place * (high - low), 4), low), high)] * column.length
+        return [min(max(round(low + place * (high - low), 4), low), high)] * column.size
     if column.type == "number":
         assert column.range is not None  # the Spec demands it of a number
         low, high = column.range

@@ -1,10 +1,11 @@
 """What we ship: a folder whose name is its content's SHA-256, and the store that keeps it.
 
-Format 3 holds spec.json, model.onnx, calibration.json, thresholds.json, conformal.json, reference.json, selftest.json,
-training.json and MANIFEST.json with the SHA-256 of each. Of several classes model.onnx, calibration.json,
-conformal.json, reference.json and selftest.json hold something for each; format 2, which is still read, knows one event
-alone, and format 1 has no conformal.json either. No clock, path or key is in them, so the same data, spec and code give
-the same digest. SIGNATURE lies beside them, outside the digest. Nothing is ever unpickled.
+Format 4 holds spec.json, calibration.json, thresholds.json, conformal.json, reference.json, selftest.json,
+training.json, the model's files and MANIFEST.json with the SHA-256 of each. A model is a model.onnx, or a model.json
+beside a weights.safetensors or a model.onnx; formats 1 to 3, which are still read, have a model.onnx alone. Of several
+classes the model, calibration.json, conformal.json, reference.json and selftest.json hold something for each; format 2
+knows one event alone, and format 1 has no conformal.json either. No clock, path or key is in them, so the same data,
+spec and code give the same digest. SIGNATURE lies beside them, outside the digest. Nothing is ever unpickled.
 """
 
 import hashlib
@@ -26,12 +27,14 @@ from models.calibration import Calibration, ClassCalibration
 from models.conformal import LABELS, ClassConformal, Conformal
 from models.signing import SIGNATURE
 
-FORMAT = 3
+FORMAT = 4
 MANIFEST = "MANIFEST.json"
+ONNX, ABOUT_AND_ONNX, ABOUT_AND_WEIGHTS = (
+    frozenset(names) for names in (["model.onnx"], ["model.json", "model.onnx"], ["model.json", "weights.safetensors"])
+)
 FIRST_FILES = frozenset(
     {
         "spec.json",
-        "model.onnx",
         "calibration.json",
         "thresholds.json",
         "reference.json",
@@ -40,12 +43,18 @@ FIRST_FILES = frozenset(
     }
 )
 FILES = FIRST_FILES | {"conformal.json"}
-FORMATS = {1: FIRST_FILES, 2: FILES, FORMAT: FILES}
+FORMATS: dict[int, tuple[frozenset[str], tuple[frozenset[str], ...]]] = {
+    1: (FIRST_FILES, (ONNX,)),
+    2: (FILES, (ONNX,)),
+    3: (FILES, (ONNX,)),
+    FORMAT: (FILES, (ONNX, ABOUT_AND_ONNX, ABOUT_AND_WEIGHTS)),
+}
+"""Of each format the files that are always there, and those that a model may consist of."""
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle whose files are what its manifest says. `model` is the path of its model.onnx."""
+    """A bundle whose files are what its manifest says."""
 
     digest: str
     folder: Path
@@ -57,13 +66,9 @@ class Bundle:
     selftest: dict[str, Any]
     training: dict[str, Any]
 
-    @property
-    def model(self) -> Path:
-        return self.folder / "model.onnx"
-
 
 def write(folder: Path, documents: Mapping[str, Any], export: Callable[[Path], None]) -> Bundle:
-    """Make `folder` a bundle of these JSON documents (name without .json) and the model that `export` writes.
+    """Make `folder` a bundle of these JSON documents (name without .json) and the model's files that `export` writes.
 
     The folder appears whole or not at all, and replaces an earlier one. Raises BundleError if the disk refuses it.
     """
@@ -71,7 +76,7 @@ def write(folder: Path, documents: Mapping[str, Any], export: Callable[[Path], N
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        export(partial / "model.onnx")
+        export(partial)
         for name, document in documents.items():
             (partial / f"{name}.json").write_bytes(_canonical(document))
         hashes = {path.name: _sha256(path) for path in sorted(partial.iterdir())}
@@ -105,7 +110,8 @@ def load(folder: Path) -> Bundle:
     if type(format_number) is not int or format_number not in FORMATS:
         known = ", ".join(map(str, FORMATS))
         raise BundleError(f"{folder.name}: bundle format {format_number!r}; this release reads formats {known}.")
-    files = FORMATS[format_number]
+    documents_of, models = FORMATS[format_number]
+    files = min((documents_of | model for model in models), key=lambda known: len(known ^ set(hashes)))
     if set(hashes) != files:
         odd = sorted(set(hashes) ^ files)
         raise BundleError(

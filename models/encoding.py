@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from features.build import Feature
+from configs.errors import TrainingError
+from features.build import Feature, Plan
 
 
 @dataclass(frozen=True)
@@ -38,3 +39,14 @@ def encoding(inputs: Sequence[Feature]) -> Encoding:
         (position, index) for position, feature in enumerate(inputs) for index in range(len(feature.categories))
     )
     return Encoding(numbers, choices)
+
+
+def numbers_of(plan: Plan, family: str) -> Encoding:
+    """How the plan's plain numbers are laid out for a family that reads no signal. Raises TrainingError without any."""
+    if not plan.features:
+        names = ", ".join(signal.name for signal in plan.signals)
+        raise TrainingError(
+            f"{family} reads plain numbers, and the `features` are {names} alone: name a definition that makes a "
+            "number of it, or take the candidate out."
+        )
+    return encoding(plan.features)

@@ -14,7 +14,7 @@ from features.columns import Record, as_arrays, check_record, times
 from features.contract import Contract
 from models import conformal, decision
 from models.bundle import Bundle
-from models.onnx import Session
+from models.family import load
 
 TOLERANCE = 1e-6
 """How far a risk may lie from the recorded one on another kind of CPU; on the same kind the bits agree."""
@@ -46,10 +46,9 @@ class Predictor:
         self.bundle = bundle
         self.spec = bundle.spec
         self.plan = build.plan(bundle.spec)
-        self._session = Session(bundle.model)
+        self._model = load(bundle.folder, self.plan)
         self.contract = Contract(self.spec.columns, self.spec.events)
-        read = {column for feature in self.plan.features for column in feature.reads}
-        self._read = [name for name in self.spec.columns if name in read]
+        self._read = [name for name in self.spec.columns if name in self.plan.reads]
         self._bands: list[str | None] = [None, *bundle.thresholds]
         self.classes = tuple(self.spec.outcome.classes or ())
         self.outcomes = self.classes or conformal.LABELS  # what the columns of a set stand for
@@ -117,7 +116,7 @@ class Predictor:
     def risks(self, X: Matrix) -> NDArray[np.float64]:
         """What is said of each row of X (n, d): of several `classes` each one's risk (n, K), else the risk (n,)."""
         step = self.spec.serving.max_batch
-        parts = [self._session.log_odds(X[start : start + step]) for start in range(0, len(X), step)]
+        parts = [self._model.log_odds(X[start : start + step]) for start in range(0, len(X), step)]
         none = np.empty((0, len(self.classes)) if self.classes else 0)
         return self.bundle.calibration.risks(np.concatenate([none, *parts]))
 
@@ -153,18 +152,20 @@ class Predictor:
             checked = [self.check(case["record"]) for case in cases]
             X, at = self.features(checked), times(checked)
             recorded = np.array([[np.nan if v is None else v for v in case["features"]] for case in cases], np.float32)
+            recorded = recorded.reshape(len(cases), -1)
+            plain = X[:, : len(self.plan.features)]  # what is made of a signal stands in its risk alone
             expected = np.array([[float(case["risk"]), *case.get("risks", ())] for case in cases])
             risks = self._told(X)
         except Exception as exc:  # whatever a malformed self-test or model raises, ONNX Runtime's own errors among it
             raise BundleError(f"{name}: self-test: cannot be run ({type(exc).__name__}: {exc!s:.200}).") from exc
-        if not cases or recorded.shape != X.shape:
+        if not cases or recorded.shape != plain.shape:
             raise BundleError(
-                f"{name}: self-test: {len(cases)} cases of features {recorded.shape}; {X.shape} is expected."
+                f"{name}: self-test: {len(cases)} cases of features {recorded.shape}; {plain.shape} is expected."
             )
         served = self.contract.check([case["record"] for case in cases], datetime.fromtimestamp(0, UTC))
         if served.errors or self.matrix(served.values, at).tobytes() != X.tobytes():
             raise BundleError(f"{name}: self-test: the server's way to the features gives other bits than this one's.")
-        if not np.allclose(X, recorded, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True):
+        if not np.allclose(plain, recorded, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True):
             raise BundleError(
                 f"{name}: self-test: this code computes other features than the ones it was trained with."
             )

@@ -5,6 +5,7 @@ not read; its feature rows serve, like every other row, to check that the export
 """
 
 import hashlib
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.errors import TrainingError
-from configs.settings import ROOT
+from configs.settings import ROOT, Settings
 from configs.spec import Outcome, Spec
 from features.build import Plan, build
 from features.cohort import Cohort, class_counts
@@ -24,8 +25,7 @@ from models import bundle as bundles
 from models import conformal
 from models.bundle import Bundle
 from models.calibration import Calibration, ClassCalibration, calibrate, calibrate_classes
-from models.family import Fitted, family
-from models.onnx import Session
+from models.family import Fitted, Task, family, load
 from models.predict import TOLERANCE
 from models.thresholds import operating_points
 
@@ -35,15 +35,21 @@ SELF_TEST_RECORDS = 13
 SCORE_EDGES = [round(0.1 * step, 1) for step in range(1, 10)]
 
 
-def fit_family(name: str, plan: Plan, train: Cohort, seed: int) -> Fitted:
+def task(spec: Spec, plan: Plan, train: Cohort, settings: Settings) -> Task:
+    """What every candidate of the spec learns with on `train`."""
+    classes = len(spec.outcome.classes or ("no event", "event"))
+    return Task(plan, spec.split.seed, train.groups, settings, classes, spec.learning, spec.encoder)
+
+
+def fit_family(name: str, train: Cohort, task: Task) -> Fitted:
     """One candidate, fitted on `train` with one thread, so that the same patients give the same bits."""
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(limits=1):
-        return family(name).fit(train.X, train.target, plan.features, seed)
+        return family(name).fit(train.X, train.target, replace(task, groups=train.groups))
 
 
-def out_of_fold(name: str, plan: Plan, train: Cohort, seed: int) -> NDArray[np.float64]:
+def out_of_fold(name: str, train: Cohort, task: Task) -> NDArray[np.float64]:
     """Log-odds (n,), of several classes (n, K), of each training patient from a model that never saw that patient.
 
     Raises TrainingError if all patients of a class came into one fold: they are one patient's rows.
@@ -51,14 +57,14 @@ def out_of_fold(name: str, plan: Plan, train: Cohort, seed: int) -> NDArray[np.f
     from sklearn.model_selection import StratifiedGroupKFold
 
     found: NDArray[np.float64] = np.empty(0)
-    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
+    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=task.seed)
     for learn, hold in folds.split(train.X, train.target, train.groups):
         learned = train.where(np.isin(np.arange(len(train)), learn))
         if lacking := sorted(set(train.target.tolist()) - set(learned.target.tolist())):
             raise TrainingError(
                 f"class {lacking[0]:g} is that of too few different patients: a fold of the cross-validation has none."
             )
-        said = fit_family(name, plan, learned, seed).log_odds(train.X[hold])
+        said = fit_family(name, learned, task).log_odds(train.X[hold])
         if not len(found):
             found = np.empty((len(train), *said.shape[1:]))
         found[hold] = said
@@ -82,25 +88,29 @@ def ranking(outcome: Outcome, log_odds: NDArray[np.float64]) -> NDArray[np.float
     return ClassCalibration(1.0, dict.fromkeys(outcome.classes, 0.0), tuple(outcome.positive)).risk(log_odds)
 
 
-def train(spec: Spec, plan: Plan, cohort: Cohort, folder: Path) -> Bundle:
-    """The bundle of the best candidate, written to `folder`.
+def train(spec: Spec, plan: Plan, cohort: Cohort, folder: Path, settings: Settings | None = None) -> Bundle:
+    """The bundle of the best candidate, written to `folder`. `settings` of this machine: absent, its environment's.
 
     Raises TrainingError if nothing was learned, an operating point cannot be reached, or the exported model differs
     from the fitted one; BundleError if the bundle cannot be written.
     """
     patients = cohort.only("train")
-    seed = spec.split.seed
-    held_out = {name: out_of_fold(name, plan, patients, seed) for name in spec.candidates}
+    learning = task(spec, plan, patients, settings or Settings())
+    held_out = {name: out_of_fold(name, patients, learning) for name in spec.candidates}
     compared = {name: _compare(spec.outcome, log_odds, patients) for name, log_odds in held_out.items()}
     chosen = min(compared, key=lambda name: compared[name]["log_loss"])
     calibration = calibrated(spec.outcome, held_out[chosen], patients)
     risks = calibration.risks(held_out[chosen])
     risk = calibration.positive(risks)
     thresholds = operating_points(spec.operating_points, risk, patients.y)
-    fitted = fit_family(chosen, plan, patients, seed)
+    fitted = fit_family(chosen, patients, learning)
 
-    random_rows = _features(spec, plan, draw(spec.columns, RANDOM_RECORDS, seed, spec.events))
-    cases = [*edges(spec.columns, spec.events), *draw(spec.columns, SELF_TEST_RECORDS, seed + 1, spec.events)]
+    many = SELF_TEST_RECORDS if plan.signals else RANDOM_RECORDS  # a signal is large, and its model slow
+    random_rows = _features(spec, plan, draw(spec.columns, many, spec.split.seed, spec.events))
+    cases = [
+        *edges(spec.columns, spec.events),
+        *draw(spec.columns, SELF_TEST_RECORDS, spec.split.seed + 1, spec.events),
+    ]
     case_rows = _features(spec, plan, cases)
     parity = 0.0
 
@@ -112,18 +122,20 @@ def train(spec: Spec, plan: Plan, cohort: Cohort, folder: Path) -> Bundle:
         "reference": _reference(spec.outcome, plan, patients, risks, risk),
     }
 
-    def export(path: Path) -> None:
+    def export(files: Path) -> None:
         nonlocal parity
-        fitted.export(path)
-        session = Session(path)
+        fitted.export(files)
+        exported = load(files, plan)
         for rows in (cohort.X, random_rows, case_rows):
-            gap = np.abs(calibration.risks(session.log_odds(rows)) - calibration.risks(fitted.log_odds(rows)))
+            gap = np.abs(calibration.risks(exported.log_odds(rows)) - calibration.risks(fitted.log_odds(rows)))
             parity = float(np.maximum(parity, gap.max()))  # keeps a NaN, which Python's max() may drop
         if not parity <= TOLERANCE:
             raise TrainingError(
-                f"{spec.name}: {chosen} as ONNX gives risks {parity:.2g} from its own (limit {TOLERANCE:g})."
+                f"{spec.name}: {chosen}, exported, gives risks {parity:.2g} from its own (limit {TOLERANCE:g})."
             )
-        documents["selftest"] = _self_test(cases, case_rows, calibration, session.log_odds(case_rows))
+        documents["selftest"] = _self_test(
+            cases, case_rows, calibration, exported.log_odds(case_rows), len(plan.features)
+        )
         documents["training"] = {
             "family": chosen,
             "candidates": compared,
@@ -184,13 +196,14 @@ def _self_test(
     X: NDArray[np.float32],
     calibration: Calibration | ClassCalibration,
     log_odds: NDArray[np.float64],
+    plain: int,
 ) -> dict[str, Any]:
-    """Each case with its features and its risk; of several classes the risk of each as well."""
+    """Each case with its `plain` features and its risk; of several classes the risk of each as well."""
     risks = calibration.risks(log_odds)
     told: list[dict[str, Any]] = [{"risk": float(value)} for value in calibration.positive(risks)]
     if isinstance(calibration, ClassCalibration):
         told = [{**case, "risks": row} for case, row in zip(told, risks.tolist(), strict=True)]
-    rows = [[None if np.isnan(value) else float(value) for value in row] for row in X]
+    rows = [[None if np.isnan(value) else float(value) for value in row] for row in X[:, :plain]]
     return {
         "about": "synthetic records drawn from the contract; no patient among them",
         "cases": [
@@ -212,9 +225,10 @@ def _reference(
     A number's bins are cut at its deciles, rounded to three digits; the outermost bins are open, so no patient's
     extreme value is told.
     """
-    features = {}
-    for position, feature in enumerate(plan.features):
-        column = patients.X[:, position].astype(np.float64)
+    features: dict[str, dict[str, Any]] = {}
+    described = plan.summary(patients.X)
+    for position, feature in enumerate(plan.summaries):
+        column = described[:, position].astype(np.float64)
         present = column[~np.isnan(column)]
         if feature.categories:
             counts = [int((present == index).sum()) for index in range(len(feature.categories))]

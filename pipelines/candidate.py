@@ -124,7 +124,7 @@ def make(engine: Engine, champion: Promotion, patients: Cohort, settings: Settin
     folder = settings.private(settings.home / "retraining" / name)
     with replacing(folder / f"{patients.fingerprint}.parquet", CohortError) as partial:
         cohort.save(patients, partial)
-    bundle = training.train(spec, build.plan(spec), patients, folder / "bundle")
+    bundle = training.train(spec, build.plan(spec), patients, folder / "bundle", settings)
     if bundle.digest == champion.bundle:
         return None
     reviews.trained(engine, name, bundle.digest, settings.actor)
@@ -133,7 +133,7 @@ def make(engine: Engine, champion: Promotion, patients: Cohort, settings: Settin
     findings = retraining.compare(asked, test.y, own, other, seed)
     paired = retraining.paired(test.y, own, other, seed)
     commit = validate.git_commit(ROOT)
-    case = validate.judge(bundle, patients, Rival(f"{name}@{champion.version}", other), commit)
+    case = validate.judge(bundle, patients, Rival(f"{name}@{champion.version}", other), commit, settings)
     against = {"version": champion.version, "bundle": champion.bundle, "paired": paired}
     report = retraining.judge(case, asked, against, findings)
     done = validate.register(engine, bundle, report, patients, commit, settings)

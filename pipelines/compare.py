@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from configs.errors import CohortError, PromotionError
 from configs.settings import Settings
 from evidence import change
@@ -64,8 +62,7 @@ def risk_of(shown: str, bundle: Bundle, patients: Cohort) -> Array:
     predictor, test = Predictor(bundle), patients.only("test")
     if missing := [name for name in predictor.plan.names if name not in test.names]:
         raise CohortError(f"{shown}: reads the feature {missing[0]!r}, which the present cohort does not have.")
-    columns = [test.names.index(name) for name in predictor.plan.names]
-    return predictor.risk(np.ascontiguousarray(test.X[:, columns]))
+    return predictor.risk(test.columns(predictor.plan.names))
 
 
 def registered(name: str, number: int, settings: Settings) -> Bundle:

@@ -221,7 +221,7 @@ def judge_window(predictor: Predictor, named: str, window: Window, refused: Mapp
     at = np.array([record.at.timestamp() if record and record.at else np.nan for record in checked])
     sampled = _sample(predictor, [place for place, record in enumerate(checked) if record is not None])
     seen = Seen(
-        X=window.features,
+        X=predictor.plan.summary(window.features),
         risk=window.risks,
         outcomes=window.outcomes,
         attributes=build.attributes(predictor.plan, values, at),
@@ -404,7 +404,7 @@ def _draw(
     folder = settings.private(settings.reports / champion.model)
     path = folder / "drift.html"
     reference, note = _reference(predictor, settings)
-    kinds = {feature.name: "category" if feature.categories else "number" for feature in predictor.plan.features}
+    kinds = {feature.name: "category" if feature.categories else "number" for feature in predictor.plan.summaries}
     title = f"{champion.model}@{champion.version}: drift of the inputs, {_named('the newest window', window)}"
     current = _frame(predictor.plan, window.features)
     try:
@@ -436,7 +436,8 @@ def _frame(plan: build.Plan, X: NDArray[np.float32]) -> "pd.DataFrame":
     import pandas as pd
 
     columns = {}
-    for position, feature in enumerate(plan.features):
+    X = plan.summary(X)
+    for position, feature in enumerate(plan.summaries):
         column = X[:, position].astype(np.float64) if len(X) else np.empty(0)
         columns[feature.name] = labels(feature.categories, column) if feature.categories else column
     return pd.DataFrame(columns)

@@ -23,6 +23,6 @@ def _train(name: str, settings: Settings) -> Bundle:
     spec = load_spec(name, settings.configs)
     patients = cohort.load(settings.data / "cohorts" / f"{name}.parquet")
     engine = connect(settings)
-    bundle = training.train(spec, build.plan(spec), patients, settings.data / "bundles" / name)
+    bundle = training.train(spec, build.plan(spec), patients, settings.data / "bundles" / name, settings)
     reviews.trained(engine, name, bundle.digest, settings.actor)
     return bundle

@@ -2,7 +2,7 @@
 
 import subprocess
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from configs.errors import BundleError, MediMindError
@@ -56,26 +56,32 @@ def _validate(name: str, settings: Settings) -> Validated:
         if trained_on != present:
             raise BundleError(f"{name}: the bundle was trained with another {what}; `medimind train {name}` first.")
     engine, commit = connect(settings), git_commit(ROOT)
-    report = judge(bundle, patients, _champion(engine, bundle, patients, settings), commit)
+    report = judge(bundle, patients, _champion(engine, bundle, patients, settings), commit, settings)
     return register(engine, bundle, report, patients, commit, settings)
 
 
-def judge(bundle: Bundle, patients: Cohort, champion: Rival, commit: str) -> Report:
+def judge(bundle: Bundle, patients: Cohort, champion: Rival, commit: str, settings: Settings) -> Report:
     """The whole case of a bundle on the cohort's test part: what is fitted beside it is fitted here, alike."""
     spec, plan = bundle.spec, build.plan(bundle.spec)
     test, learned = patients.only("test"), patients.only("train")
-    seed, family = spec.split.seed, bundle.training["family"]
-    yardsticks = {
-        other: training.ranking(spec.outcome, training.fit_family(other, plan, learned, seed).log_odds(test.X))
-        for other in dict.fromkeys(["logistic", *(spec.gates.not_worse_than or {})])
-    }
+    family, task = bundle.training["family"], training.task(spec, plan, learned, settings)
+    yardsticks = {}
+    for other in dict.fromkeys(["logistic", *(spec.gates.not_worse_than or {})]):
+        # Of signals alone a model of plain numbers sees what their summaries tell.
+        blind = other in ("logistic", "boosted") and not plan.features
+        its_task = replace(task, plan=plan.summarised) if blind else task
+        its_learned, its_test = (
+            replace(part, X=plan.summary(part.X), signals=()) if blind else part for part in (learned, test)
+        )
+        said = training.fit_family(other, its_learned, its_task).log_odds(its_test.X)
+        yardsticks[other] = training.ranking(spec.outcome, said)
     return case(
         Predictor(bundle),
         patients,
         yardsticks,
         champion,
-        leave_one_out(spec, plan, patients, family),
-        lambda cohort: training.fit_family(family, plan, cohort, seed),
+        leave_one_out(spec, patients, family, task),
+        lambda cohort: training.fit_family(family, cohort, task),
         {"git": commit, "libraries": bundle.training["libraries"]},
     )
 

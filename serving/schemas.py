@@ -177,6 +177,12 @@ def _field(column: Column) -> dict[str, Any]:
         values.append(
             {"type": "object", "properties": several, "required": ["value", "unit"], "additionalProperties": False}
         )
+    elif column.type == "text":
+        values.append({"type": "string", "minLength": 1, "maxLength": column.length})
+    elif column.signal:
+        shape = " x ".join(map(str, column.shape))
+        said = f"{shape} numbers in {column.unit}, as lists in lists or a base64 text of little-endian float32"
+        values += [{"type": "array", "description": said}, {"type": "string", "description": said}, {"type": "object"}]
     elif column.type == "boolean":
         values.append({"type": "boolean"})
     else:
@@ -398,7 +404,7 @@ def _answers(predicted: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
         ),
         "column": _object(
             {
-                "type": {**text, "enum": ["number", "category", "boolean", "array"]},
+                "type": {**text, "enum": ["number", "category", "boolean", "array", "waveform", "image", "text"]},
                 "length": {"type": ["integer", "null"], "description": "Of an array."},
                 "description": text_or_null,
                 "event": {**text_or_null, "description": "The code of the events that it is computed from."},

@@ -49,7 +49,7 @@ class Version:
         again = bundles.load(self.predictor.bundle.folder)
         if again.digest != self.bundle:  # of the same digest, its signature held when it was loaded
             raise BundleError(f"{self.bundle[:12]}: its {bundles.MANIFEST} was changed after it was loaded. Not used.")
-        return explain.explainer(again.model, self.predictor.plan.features)
+        return explain.explainer(again.folder / "model.onnx", self.predictor.plan.features)
 
 
 def load(model: str, number: int, digest: str, settings: Settings, flush: Callable[[], None]) -> Version:

@@ -1,6 +1,6 @@
 """Gradient-boosted trees (scikit-learn's HistGradientBoosting), small and slow enough for some hundred patients."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.build import Feature
-from models.encoding import Encoding, encoding
+from models.encoding import Encoding, numbers_of
+from models.family import Choice, Range, Task
+
+SPACE: Mapping[str, Range | Choice] = {}
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Fitted:
         found: NDArray[np.float64] = self.model.decision_function(self.layout.apply(X))
         return found
 
-    def export(self, path: Path) -> None:
+    def export(self, folder: Path) -> None:
         from models.onnx import Tree, write_trees
 
         # _predictors and _baseline_prediction are private; tests/unit/test_models_families.py notices if they go.
@@ -42,17 +44,17 @@ class Fitted:
                     count=nodes["count"].astype(np.int64),
                 )
             )
-        write_trees(self.layout, self.width, trees, self.model._baseline_prediction[0], path)
+        write_trees(self.layout, self.width, trees, self.model._baseline_prediction[0], folder / "model.onnx")
 
 
-def fit(X: NDArray[np.float32], y: NDArray[np.float64], inputs: Sequence[Feature], seed: int) -> Fitted:
-    """Learn from X (n, d) and y (n,). Missing numbers take the branch that suited the training patients.
+def fit(X: NDArray[np.float32], y: NDArray[np.float64], task: Task) -> Fitted:
+    """Learn from the plain numbers of X (n, d), and y (n,). Missing ones take the branch that suited training patients.
 
     Several classes have a tree each in every round.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
 
-    layout = encoding(inputs)
+    layout = numbers_of(task.plan, "boosted")
     model = HistGradientBoostingClassifier(
         learning_rate=0.05,
         max_iter=120,
@@ -60,7 +62,7 @@ def fit(X: NDArray[np.float32], y: NDArray[np.float64], inputs: Sequence[Feature
         min_samples_leaf=15,
         l2_regularization=1.0,
         early_stopping=False,
-        random_state=seed,
+        random_state=task.seed,
     )
     model.fit(layout.apply(X), y)
     return Fitted(layout, X.shape[1], model)

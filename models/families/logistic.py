@@ -5,7 +5,7 @@ the risk neither up nor down. Only a column that was often missing in training g
 flag learned from a handful of patients would be noise, and would move every later patient without that value.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.build import Feature
-from models.encoding import Encoding, encoding
+from models.encoding import Encoding, numbers_of
+from models.family import Choice, Range, Task
 
 FEWEST_MISSING = 20
 """Training patients without a value, and with one, before its absence is learned from; our own convention."""
+
+
+SPACE: Mapping[str, Range | Choice] = {}
 
 
 @dataclass(frozen=True)
@@ -35,22 +38,26 @@ class Fitted:
         found: NDArray[np.float64] = self.pipeline.decision_function(_terms(encoded, self.filled_with, self.flagged))
         return found
 
-    def export(self, path: Path) -> None:
+    def export(self, folder: Path) -> None:
         from models.onnx import write_linear
 
         scaler, model = (step for _, step in self.pipeline.steps)
         weights = model.coef_ / scaler.scale_
         intercepts = model.intercept_ - (scaler.mean_ * weights).sum(axis=1)
+        path = folder / "model.onnx"
         write_linear(self.layout, self.width, self.filled_with, self.flagged, weights.T, intercepts, path)
 
 
-def fit(X: NDArray[np.float32], y: NDArray[np.float64], inputs: Sequence[Feature], seed: int) -> Fitted:
-    """Learn from X (n, d), NaN where missing, and y (n,). Several classes are learned as one multinomial model."""
+def fit(X: NDArray[np.float32], y: NDArray[np.float64], task: Task) -> Fitted:
+    """Learn from the plain numbers of X (n, d), NaN where missing, and y (n,).
+
+    Several classes are learned as one multinomial model.
+    """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    layout = encoding(inputs)
+    layout = numbers_of(task.plan, "logistic")
     encoded = layout.apply(X).astype(np.float64)
     missing = np.isnan(encoded)
     numbers = len(layout.numbers)
@@ -62,7 +69,9 @@ def fit(X: NDArray[np.float32], y: NDArray[np.float64], inputs: Sequence[Feature
     often = (missing.sum(axis=0) >= FEWEST_MISSING) & ((~missing).sum(axis=0) >= FEWEST_MISSING)
     once = [*range(numbers), *(numbers + place for place, (_, index) in enumerate(layout.choices) if index == 0)]
     flagged = np.array([column for column in once if often[column]], np.int64)
-    pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=2000, tol=1e-8, random_state=seed))
+    pipeline = make_pipeline(
+        StandardScaler(), LogisticRegression(C=1.0, max_iter=2000, tol=1e-8, random_state=task.seed)
+    )
     pipeline.fit(_terms(encoded, filled_with, flagged), y)
     return Fitted(layout, X.shape[1], filled_with, flagged, pipeline)
 

@@ -152,16 +152,16 @@ def asked(client, patient) -> float:
 
 def damage(bundle) -> None:
     """Turn the sign of one weight on the disk, in place; or one bit in the middle, where it is no linear model."""
-    content = bytearray(bundle.model.read_bytes())
+    content = bytearray((bundle.folder / "model.onnx").read_bytes())
     place = len(content) // 2
-    model = read_model(bundle.model)
+    model = read_model(bundle.folder / "model.onnx")
     if isinstance(model, Linear):
         weight = next(weight for weight in model.weights if weight)
         found = [content.find(kind(weight).tobytes()) + kind(0).nbytes - 1 for kind in (np.float32, np.float64)]
         place = max(found)
         content[place] ^= 0x80
-        bundle.model.write_bytes(content)
-        assert isinstance(read_model(bundle.model), Linear), "the damage is seen without a digest"
+        (bundle.folder / "model.onnx").write_bytes(content)
+        assert isinstance(read_model(bundle.folder / "model.onnx"), Linear), "the damage is seen without a digest"
     else:
         content[place] ^= 1
-        bundle.model.write_bytes(content)
+        (bundle.folder / "model.onnx").write_bytes(content)

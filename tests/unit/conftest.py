@@ -23,11 +23,13 @@ from configs.settings import ROOT, Settings
 from configs.spec import Spec, from_document
 from evidence.report import Finding, Report
 from features import build, cohort, columns
+from features.build import Feature, Plan
 from features.cohort import Cohort
 from ledger import database
 from ledger.predictions import Answered, ByClass
 from models import bundle as bundles
 from models.bundle import Bundle
+from models.family import Task
 from models.predict import Predictor
 
 DOCUMENT = {
@@ -179,6 +181,17 @@ def trained(disease: Disease, tmp_path_factory: pytest.TempPathFactory) -> Bundl
     from models.training import train
 
     return train(disease.spec, disease.plan, disease.cohort, tmp_path_factory.mktemp("trained") / "angina")
+
+
+@pytest.fixture(scope="session")
+def task_of() -> Callable[..., Task]:
+    """`task_of(plan, rows)`: what a family learns with, of a plan or of features alone; each row is a patient's own."""
+
+    def make(plan: Plan | Sequence[Feature], rows: int = 0, seed: int = 17, **more: Any) -> Task:
+        whole = plan if isinstance(plan, Plan) else Plan(tuple(plan), ())
+        return Task(whole, seed, np.arange(rows), Settings(), **more)
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -6,12 +6,13 @@ import json
 import numpy as np
 import pytest
 
+from configs.settings import Settings
 from evidence import calibration, importance, metrics, probes
 from evidence.case import Rival, case
 from evidence.report import Report
 from models.calibration import Calibration
 from models.predict import Predictor
-from models.training import fit_family, ranking, train
+from models.training import fit_family, ranking, task, train
 from pipelines.sites import leave_one_out
 
 NOBODY = Rival("", None, "there is no champion yet")
@@ -26,14 +27,14 @@ def fewer_resamples(monkeypatch):
 
 def judged(disease, predictor, cohort=None, champion=NOBODY):
     cohort = disease.cohort if cohort is None else cohort
-    seed, family = disease.spec.split.seed, predictor.bundle.training["family"]
+    learning, family = task(disease.spec, disease.plan, cohort, Settings()), predictor.bundle.training["family"]
 
     def fit(patients):
-        return fit_family(family, disease.plan, patients, seed)
+        return fit_family(family, patients, learning)
 
-    yardstick = fit_family("logistic", disease.plan, cohort.only("train"), seed).log_odds(cohort.only("test").X)
+    yardstick = fit_family("logistic", cohort.only("train"), learning).log_odds(cohort.only("test").X)
     logistic = ranking(disease.spec.outcome, yardstick)
-    sites = leave_one_out(disease.spec, disease.plan, cohort, family)
+    sites = leave_one_out(disease.spec, cohort, family, learning)
     return case(predictor, cohort, {"logistic": logistic}, champion, sites, fit, {"git": "unknown"})
 
 

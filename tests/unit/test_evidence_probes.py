@@ -324,9 +324,9 @@ def test_patients_without_a_history_are_alike_by_chance_and_those_with_one_are_n
     assert probes.shared_by_chance(of(parts, bare)) == pytest.approx(pairs, rel=0.3)
 
 
-def test_a_value_that_is_missing_for_one_class_alone_is_found_without_any_value(disease):
+def test_a_value_that_is_missing_for_one_class_alone_is_found_without_any_value(disease, task_of):
     """As in a table whose benign tumours had one test less."""
-    fit = partial(fit_family, "boosted", disease.plan, seed=17)
+    fit = partial(fit_family, "boosted", task=task_of(disease.plan))
     X = disease.cohort.X.copy()
     X[disease.cohort.y == 0, disease.plan.names.index("cholesterol_mg_dl")] = np.nan
 
@@ -339,21 +339,23 @@ def test_a_value_that_is_missing_for_one_class_alone_is_found_without_any_value(
     assert by_chance < 0.65
 
 
-def test_where_nothing_is_missing_absence_tells_nothing(disease):
+def test_where_nothing_is_missing_absence_tells_nothing(disease, task_of):
     full = replace(disease.cohort, X=np.nan_to_num(disease.cohort.X))
 
-    assert probes.absence(full, partial(fit_family, "logistic", disease.plan, seed=17)) is None
+    assert probes.absence(full, partial(fit_family, "logistic", task=task_of(disease.plan))) is None
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_permuted_labels_teach_nothing(disease, seed):
-    found = probes.label_permutation(disease.cohort, lambda part: fit_family("logistic", disease.plan, part, 17), seed)
+def test_permuted_labels_teach_nothing(disease, seed, task_of):
+    found = probes.label_permutation(
+        disease.cohort, lambda part: fit_family("logistic", part, task_of(disease.plan)), seed
+    )
 
     assert found.low < found.auroc < found.high
     assert found.low + found.high == pytest.approx(1)
 
 
-def test_one_strong_direction_does_not_make_chance_look_like_knowledge(disease):
+def test_one_strong_direction_does_not_make_chance_look_like_knowledge(disease, task_of):
     strong = disease.cohort
     for name in disease.plan.names:
         if not dict(zip(disease.plan.names, disease.plan.features, strict=True))[name].categories:
@@ -361,7 +363,7 @@ def test_one_strong_direction_does_not_make_chance_look_like_knowledge(disease):
             strong = with_column(strong, disease.plan, name, 50 + 10 * strong.y + spread)
 
     found = [
-        probes.label_permutation(strong, lambda part: fit_family("boosted", disease.plan, part, 17), seed)
+        probes.label_permutation(strong, lambda part: fit_family("boosted", part, task_of(disease.plan)), seed)
         for seed in range(2)
     ]
 
@@ -369,22 +371,24 @@ def test_one_strong_direction_does_not_make_chance_look_like_knowledge(disease):
 
 
 @pytest.mark.parametrize("share", [0.5, 1.0])
-def test_a_fit_that_knows_the_true_labels_is_caught(disease, share):
+def test_a_fit_that_knows_the_true_labels_is_caught(disease, share, task_of):
     learned = disease.cohort.only("train")
 
     def cheat(part):
         remembered = np.random.default_rng(2).random(len(part)) < share
-        return fit_family("logistic", disease.plan, replace(part, y=np.where(remembered, learned.y, part.y)), 17)
+        return fit_family("logistic", replace(part, y=np.where(remembered, learned.y, part.y)), task_of(disease.plan))
 
     found = probes.label_permutation(disease.cohort, cheat, 17)
 
     assert found.auroc > found.high
 
 
-def test_the_interval_of_chance_holds_95_of_100_risks_that_know_nothing(disease):
+def test_the_interval_of_chance_holds_95_of_100_risks_that_know_nothing(disease, task_of):
     y = disease.cohort.only("test").y
     dice = np.random.default_rng(3)
-    found = probes.label_permutation(disease.cohort, lambda part: fit_family("logistic", disease.plan, part, 17), 17)
+    found = probes.label_permutation(
+        disease.cohort, lambda part: fit_family("logistic", part, task_of(disease.plan)), 17
+    )
     drawn = np.array([auroc(y, dice.random(len(y))) for _ in range(4000)])
 
     assert ((drawn > found.low) & (drawn < found.high)).mean() == pytest.approx(0.95, abs=0.015)

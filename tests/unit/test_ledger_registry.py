@@ -22,10 +22,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 
 
 @pytest.fixture(scope="module")
-def report(disease, trained, predictor):
+def report(disease, trained, predictor, task_of):
     """The real validation report of the trained bundle."""
     test, external = disease.cohort.only("test"), disease.cohort.only("external")
-    logistic = fit_family("logistic", disease.plan, disease.cohort.only("train"), 17).log_odds(test.X)
+    logistic = fit_family("logistic", disease.cohort.only("train"), task_of(disease.plan)).log_odds(test.X)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("evidence.metrics.RESAMPLES", 60)
         return checks.judge(

@@ -13,9 +13,11 @@ import pytest
 from configs.errors import BundleError
 from configs.settings import ROOT, Settings
 from models import bundle as bundles
-from models.bundle import FILES, MANIFEST, get, load, put, sign, write
+from models.bundle import FILES as DOCUMENTS
+from models.bundle import MANIFEST, ONNX, get, load, put, sign, write
 
-JSON_FILES = sorted(name for name in FILES if name.endswith(".json"))
+FILES = DOCUMENTS | ONNX
+JSON_FILES = sorted(DOCUMENTS)
 
 WRITE = """
 import shutil, sys
@@ -152,12 +154,12 @@ def test_a_file_that_was_added_to_the_manifest_too_is_refused_by_name(folder, re
         load(folder)
 
 
-@pytest.mark.parametrize("number", [0, 4, "1", None, 1.5, True])
+@pytest.mark.parametrize("number", [0, 5, "1", None, 1.5, True])
 def test_an_unknown_format_is_refused_with_the_one_that_is_read(folder, number):
     manifest = json.loads((folder / MANIFEST).read_text())
     (folder / MANIFEST).write_text(json.dumps({**manifest, "format": number}))
 
-    with pytest.raises(BundleError, match=f"format {number!r}; this release reads formats 1, 2, {bundles.FORMAT}"):
+    with pytest.raises(BundleError, match=f"format {number!r}; this release reads formats 1, 2, 3, {bundles.FORMAT}"):
         load(folder)
 
 

@@ -22,13 +22,13 @@ def patients(disease):
 
 
 @pytest.fixture(scope="module")
-def learn(disease, patients, tmp_path_factory):
+def learn(disease, patients, tmp_path_factory, task_of):
     """`learn(name, X, y, inputs)`: a family fitted, by default on the invented disease, and its model.onnx."""
 
     def make(name, X=patients.X, y=patients.y, inputs=disease.plan.features):
-        fitted = family(name).fit(X, y, inputs, 17)
+        fitted = family(name).fit(X, y, task_of(inputs, len(X)))
         path = tmp_path_factory.mktemp(name) / "model.onnx"
-        fitted.export(path)
+        fitted.export(path.parent)
         return fitted, path
 
     return make
@@ -359,13 +359,13 @@ print(json.dumps([base, found.tolist(), sorted(heavy & set(sys.modules))]))
 
 
 @pytest.fixture(scope="module")
-def of_classes(disease_of_classes, tmp_path_factory):
+def of_classes(disease_of_classes, tmp_path_factory, task_of):
     """Each family's fitted model of three classes, its ONNX session, and what explains it."""
     made, patients = {}, disease_of_classes.cohort.only("train")
     for name in EXPLAINED:
-        fitted = family(name).fit(patients.X, patients.label, disease_of_classes.plan.features, 17)
+        fitted = family(name).fit(patients.X, patients.label, task_of(disease_of_classes.plan, len(patients)))
         path = tmp_path_factory.mktemp("of classes") / "model.onnx"
-        fitted.export(path)
+        fitted.export(path.parent)
         made[name] = fitted, Session(path), explain.explainer(path, disease_of_classes.plan.features), path
     return made
 

@@ -42,15 +42,15 @@ def patients(invented):
 
 
 @pytest.fixture(scope="module")
-def fitted(name, patients, invented):
-    return family(name).fit(patients.X, patients.target, invented.plan.features, 17)
+def fitted(name, patients, invented, task_of):
+    return family(name).fit(patients.X, patients.target, task_of(invented.plan, len(patients.X)))
 
 
 @pytest.fixture(scope="module")
 def session(fitted, tmp_path_factory):
-    path = tmp_path_factory.mktemp("family") / "model.onnx"
-    fitted.export(path)
-    return Session(path)
+    folder = tmp_path_factory.mktemp("family")
+    fitted.export(folder)
+    return Session(folder / "model.onnx")
 
 
 def risk(log_odds):
@@ -85,19 +85,22 @@ def test_a_family_that_does_not_exist_is_refused_with_those_that_do(wrong):
         family(wrong)
 
 
-def test_fit_twice_equals_fit_once_to_the_bit(name, fitted, patients, invented, tmp_path):
-    again = family(name).fit(patients.X.copy(), patients.target.copy(), invented.plan.features, 17)
-    fitted.export(tmp_path / "once.onnx")
-    again.export(tmp_path / "twice.onnx")
+def test_fit_twice_equals_fit_once_to_the_bit(name, fitted, patients, invented, tmp_path, task_of):
+    again = family(name).fit(patients.X.copy(), patients.target.copy(), task_of(invented.plan, len(patients.X)))
+    folders = tmp_path / "once", tmp_path / "twice"
+    for folder, made in zip(folders, (fitted, again), strict=True):
+        folder.mkdir()
+        made.export(folder)
 
     assert_array_equal(again.log_odds(patients.X), fitted.log_odds(patients.X))
-    assert (tmp_path / "once.onnx").read_bytes() == (tmp_path / "twice.onnx").read_bytes()
+    once, twice = (folder / "model.onnx" for folder in folders)
+    assert once.read_bytes() == twice.read_bytes()
 
 
-def test_fit_changes_nothing_that_it_was_given(name, patients, invented):
+def test_fit_changes_nothing_that_it_was_given(name, patients, invented, task_of):
     X, y = patients.X.copy(), patients.target.copy()
 
-    family(name).fit(X, y, invented.plan.features, 17)
+    family(name).fit(X, y, task_of(invented.plan, len(X)))
 
     assert_array_equal(X, patients.X)
     assert_array_equal(y, patients.target)
@@ -112,9 +115,9 @@ def test_the_export_agrees_with_the_library_on_random_rows(session, fitted, inve
     assert_agrees(session, fitted, random_rows(invented.plan, 5000, 3, scale))
 
 
-def test_the_export_agrees_on_a_trees_threshold_and_one_ulp_either_side(invented, patients, tmp_path):
-    fitted = family("boosted").fit(patients.X, patients.target, invented.plan.features, 17)
-    fitted.export(tmp_path / "boosted.onnx")
+def test_the_export_agrees_on_a_trees_threshold_and_one_ulp_either_side(invented, patients, tmp_path, task_of):
+    fitted = family("boosted").fit(patients.X, patients.target, task_of(invented.plan, len(patients.X)))
+    fitted.export(tmp_path)
     rows = []
     for tree in chain.from_iterable(fitted.model._predictors):
         for node in tree.nodes[tree.nodes["is_leaf"] == 0]:
@@ -128,7 +131,7 @@ def test_the_export_agrees_on_a_trees_threshold_and_one_ulp_either_side(invented
                 rows.append(row)
     assert len(rows) > 500
 
-    assert_agrees(Session(tmp_path / "boosted.onnx"), fitted, np.array(rows))
+    assert_agrees(Session(tmp_path / "model.onnx"), fitted, np.array(rows))
 
 
 def test_a_model_says_something_of_the_event_or_of_each_class(session, fitted, patients):
@@ -138,18 +141,20 @@ def test_a_model_says_something_of_the_event_or_of_each_class(session, fitted, p
     assert session.log_odds(patients.X).shape == fitted.log_odds(patients.X).shape == shape
 
 
-def test_the_order_of_the_patients_changes_nothing_that_is_said(name, fitted, patients, invented):
+def test_the_order_of_the_patients_changes_nothing_that_is_said(name, fitted, patients, invented, task_of):
     shuffled = np.random.default_rng(3).permutation(len(patients))
-    again = family(name).fit(patients.X[shuffled], patients.target[shuffled], invented.plan.features, 17)
+    again = family(name).fit(
+        patients.X[shuffled], patients.target[shuffled], task_of(invented.plan, len(patients.X[shuffled]))
+    )
 
     assert_allclose(risk(again.log_odds(patients.X)), risk(fitted.log_odds(patients.X)), rtol=0, atol=1e-6)
 
 
-def test_the_sums_of_trees_of_several_classes_lose_nothing_but_the_last_rounding(disease_of_classes, tmp_path):
+def test_the_sums_of_trees_of_several_classes_lose_nothing_but_the_last_rounding(disease_of_classes, tmp_path, task_of):
     """In float32 they would be ten times as far away, and a risk of classes hangs on several of them."""
     patients = disease_of_classes.cohort.only("train")
-    fitted = family("boosted").fit(patients.X, patients.target, disease_of_classes.plan.features, 17)
-    fitted.export(tmp_path / "model.onnx")
+    fitted = family("boosted").fit(patients.X, patients.target, task_of(disease_of_classes.plan, len(patients.X)))
+    fitted.export(tmp_path)
 
     own = fitted.log_odds(patients.X)
 
@@ -188,21 +193,21 @@ def test_a_category_never_seen_has_a_risk(session, fitted, invented, patients, i
 
 
 @pytest.mark.parametrize("kept", [["age_years", "max_heart_rate_bpm"], ["pain", "smoker"]])
-def test_numbers_alone_and_categories_alone_can_be_learned(name, invented, patients, tmp_path, kept):
+def test_numbers_alone_and_categories_alone_can_be_learned(name, invented, patients, tmp_path, kept, task_of):
     places = [place for place, feature in enumerate(invented.plan.features) if feature.name in kept]
     inputs, X = [invented.plan.features[place] for place in places], np.ascontiguousarray(patients.X[:, places])
-    alone = family(name).fit(X, patients.target, inputs, 17)
-    alone.export(tmp_path / "alone.onnx")
+    alone = family(name).fit(X, patients.target, task_of(inputs, len(X)))
+    alone.export(tmp_path)
 
-    assert_agrees(Session(tmp_path / "alone.onnx"), alone, np.concatenate([X, np.full((1, 2), np.nan, np.float32)]))
+    assert_agrees(Session(tmp_path / "model.onnx"), alone, np.concatenate([X, np.full((1, 2), np.nan, np.float32)]))
 
 
-def test_a_column_never_missing_in_training_may_be_missing_later(name, invented, patients, tmp_path):
+def test_a_column_never_missing_in_training_may_be_missing_later(name, invented, patients, tmp_path, task_of):
     complete = np.where(np.isnan(patients.X), np.float32(1), patients.X)
-    learned = family(name).fit(complete, patients.target, invented.plan.features, 17)
-    learned.export(tmp_path / "complete.onnx")
+    learned = family(name).fit(complete, patients.target, task_of(invented.plan, len(complete)))
+    learned.export(tmp_path)
 
-    assert_agrees(Session(tmp_path / "complete.onnx"), learned, random_rows(invented.plan, 2000, 9))
+    assert_agrees(Session(tmp_path / "model.onnx"), learned, random_rows(invented.plan, 2000, 9))
 
 
 @given(x=st.floats(width=32, allow_nan=False), t=st.floats(allow_nan=False))

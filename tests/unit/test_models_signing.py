@@ -12,7 +12,7 @@ from configs.errors import BundleError
 from configs.settings import Settings
 from models import bundle as bundles
 from models import signing
-from models.bundle import FILES, MANIFEST, SIGNATURE
+from models.bundle import FILES, MANIFEST, ONNX, SIGNATURE
 
 
 def today():
@@ -55,7 +55,7 @@ def public_of(settings, path):
 
 
 @pytest.mark.parametrize("place", [0, 0.3, 0.5, 0.9, 1])
-@pytest.mark.parametrize("name", sorted(FILES | {MANIFEST, SIGNATURE}))
+@pytest.mark.parametrize("name", sorted(FILES | ONNX | {MANIFEST, SIGNATURE}))
 def test_one_changed_byte_anywhere_is_refused_and_its_file_named(kept, folder, home, name, place):
     for where in (kept.folder, folder):
         content = bytearray((where / name).read_bytes())

@@ -118,22 +118,22 @@ def test_operating_points_in_the_wrong_order_are_refused(disease_of, document, t
 
 
 @pytest.mark.parametrize("gap", [0.01, np.nan], ids=["a shift", "NaN"])
-def test_an_export_that_says_something_else_is_refused(linear, tmp_path, monkeypatch, gap):
+def test_an_export_that_says_something_else_is_refused(linear, tmp_path, monkeypatch, gap, task_of):
     """On some rows alone, and none of the self-test's: the oldest patients'."""
     oldest = linear.cohort.X[:, 0].max()
     real = training.fit_family
 
-    def shifted(name, plan, patients, seed):
-        fitted = real(name, plan, patients, seed)
+    def shifted(name, patients, task):
+        fitted = real(name, patients, task)
         return SimpleNamespace(
             export=fitted.export, log_odds=lambda X: fitted.log_odds(X) + np.where(X[:, 0] == oldest, gap, 0)
         )
 
-    out_of_fold = training.out_of_fold("logistic", linear.plan, linear.cohort.only("train"), 17)
+    out_of_fold = training.out_of_fold("logistic", linear.cohort.only("train"), task_of(linear.plan))
     monkeypatch.setattr(training, "fit_family", shifted)
     monkeypatch.setattr(training, "out_of_fold", lambda *_: out_of_fold)
 
-    with pytest.raises(TrainingError, match=r"as ONNX gives risks .* from its own \(limit 1e-06\)"):
+    with pytest.raises(TrainingError, match=r"exported, gives risks .* from its own \(limit 1e-06\)"):
         train(linear.spec, linear.plan, linear.cohort, tmp_path / "angina")
     assert list(tmp_path.iterdir()) == []
 
@@ -181,34 +181,34 @@ def test_every_case_of_the_self_test_is_invented(trained, disease):
         assert row.tobytes() not in known
 
 
-def test_out_of_fold_predictions_are_of_models_that_never_saw_the_patient(disease, monkeypatch):
+def test_out_of_fold_predictions_are_of_models_that_never_saw_the_patient(disease, monkeypatch, task_of):
     patients = disease.cohort.only("train")
     marked = dataclasses.replace(patients, X=np.arange(len(patients), dtype=np.float32)[:, None].repeat(6, axis=1))
     seen_by = []
 
-    def remembers(name, plan, learned, seed):
+    def remembers(name, learned, task):
         mine = set(learned.X[:, 0].tolist())
         seen_by.append(mine)
         return SimpleNamespace(log_odds=lambda X: np.array([float(value in mine) for value in X[:, 0].tolist()]))
 
     monkeypatch.setattr(training, "fit_family", remembers)
 
-    assert out_of_fold("any", disease.plan, marked, 17).tolist() == [0.0] * len(patients)
+    assert out_of_fold("any", marked, task_of(disease.plan)).tolist() == [0.0] * len(patients)
     assert len(seen_by) == FOLDS
 
 
-def test_a_patients_rows_stay_in_one_fold(disease, monkeypatch):
+def test_a_patients_rows_stay_in_one_fold(disease, monkeypatch, task_of):
     patients = disease.cohort.only("train")
     twice = patients.where(np.arange(len(patients)).repeat(2))  # every patient has two rows
     number = np.unique(twice.patient, return_inverse=True)[1].astype(np.float32)
     marked = dataclasses.replace(twice, X=number[:, None].repeat(6, axis=1))
 
-    def remembers(name, plan, learned, seed):
+    def remembers(name, learned, task):
         mine = set(learned.X[:, 0].tolist())
         return SimpleNamespace(log_odds=lambda X: np.array([float(value in mine) for value in X[:, 0].tolist()]))
 
     monkeypatch.setattr(training, "fit_family", remembers)
-    assert not out_of_fold("any", disease.plan, marked, 17).any()
+    assert not out_of_fold("any", marked, task_of(disease.plan)).any()
 
 
 def test_a_histograms_outermost_bins_are_open():
@@ -216,10 +216,10 @@ def test_a_histograms_outermost_bins_are_open():
     assert histogram(np.empty(0), [0.0, 1.0]) == [0, 0, 0]
 
 
-def test_the_exported_model_is_the_one_that_was_fitted(trained, disease):
+def test_the_exported_model_is_the_one_that_was_fitted(trained, disease, task_of):
     patients = disease.cohort.only("train")
-    fitted = training.fit_family(trained.training["family"], disease.plan, patients, 17)
-    gap = np.abs(Session(trained.model).log_odds(disease.cohort.X) - fitted.log_odds(disease.cohort.X))
+    fitted = training.fit_family(trained.training["family"], patients, task_of(disease.plan))
+    gap = np.abs(Session(trained.folder / "model.onnx").log_odds(disease.cohort.X) - fitted.log_odds(disease.cohort.X))
 
     assert gap.max() < 1e-5
     assert trained.training["parity"] < 1e-6
@@ -252,26 +252,26 @@ def test_classes_outside_the_training_part_are_not_read_and_the_same_ones_give_t
             assert (other.folder / path.name).read_bytes() == path.read_bytes(), path.name
 
 
-def test_candidates_are_compared_by_the_log_loss_of_all_classes(linear_of_classes, tmp_path):
+def test_candidates_are_compared_by_the_log_loss_of_all_classes(linear_of_classes, tmp_path, task_of):
     from sklearn.metrics import log_loss, roc_auc_score
 
     spec, plan, patients = linear_of_classes.spec, linear_of_classes.plan, linear_of_classes.cohort.only("train")
 
     bundle = train(spec, plan, linear_of_classes.cohort, tmp_path / "angina")
 
-    log_odds = out_of_fold("logistic", plan, patients, spec.split.seed)
+    log_odds = out_of_fold("logistic", patients, task_of(plan))
     shares = np.exp(log_odds) / np.exp(log_odds).sum(axis=1, keepdims=True)
     compared = bundle.training["candidates"]["logistic"]
     assert compared["log_loss"] == pytest.approx(log_loss(patients.label, bundle.calibration.risks(log_odds)))
     assert compared["auroc"] == pytest.approx(roc_auc_score(patients.y, shares[:, 1] + shares[:, 2]))
 
 
-def test_an_operating_point_is_reached_by_the_risk_of_all_the_events_classes(linear_of_classes, tmp_path):
+def test_an_operating_point_is_reached_by_the_risk_of_all_the_events_classes(linear_of_classes, tmp_path, task_of):
     spec, plan, patients = linear_of_classes.spec, linear_of_classes.plan, linear_of_classes.cohort.only("train")
 
     bundle = train(spec, plan, linear_of_classes.cohort, tmp_path / "angina")
 
-    risk = bundle.calibration.risk(out_of_fold("logistic", plan, patients, spec.split.seed))
+    risk = bundle.calibration.risk(out_of_fold("logistic", patients, task_of(plan)))
     assert (risk[patients.y == 1] >= bundle.thresholds["rule_out"]).mean() >= 0.95
     assert (risk[patients.y == 0] < bundle.thresholds["alert"]).mean() >= 0.9
 
@@ -289,18 +289,18 @@ def test_the_reference_has_each_classs_patients_and_a_histogram_of_its_risks(pre
         assert classes[name]["score"]["mean"] == pytest.approx(share)  # calibrated on these very patients
 
 
-def test_an_export_that_says_something_else_of_one_class_is_refused(linear_of_classes, tmp_path, monkeypatch):
-    out = training.out_of_fold("logistic", linear_of_classes.plan, linear_of_classes.cohort.only("train"), 17)
+def test_an_export_that_says_something_else_of_one_class_is_refused(linear_of_classes, tmp_path, monkeypatch, task_of):
+    out = training.out_of_fold("logistic", linear_of_classes.cohort.only("train"), task_of(linear_of_classes.plan))
     real = training.fit_family
 
-    def shifted(name, plan, patients, seed):
-        fitted = real(name, plan, patients, seed)
+    def shifted(name, patients, task):
+        fitted = real(name, patients, task)
         return SimpleNamespace(export=fitted.export, log_odds=lambda X: fitted.log_odds(X) + np.array([0, 0, 1e-4]))
 
     monkeypatch.setattr(training, "fit_family", shifted)
     monkeypatch.setattr(training, "out_of_fold", lambda *_: out)
 
-    with pytest.raises(TrainingError, match=r"as ONNX gives risks .* from its own"):
+    with pytest.raises(TrainingError, match=r"exported, gives risks .* from its own"):
         train(linear_of_classes.spec, linear_of_classes.plan, linear_of_classes.cohort, tmp_path / "angina")
 
 
@@ -315,9 +315,9 @@ def test_classes_that_mean_nothing_give_no_model_or_one_like_chance(linear_of_cl
     assert 0.4 < bundle.training["candidates"]["logistic"]["auroc"] < 0.6
 
 
-def test_a_class_that_is_one_patients_rows_cannot_be_cross_validated(linear_of_classes):
+def test_a_class_that_is_one_patients_rows_cannot_be_cross_validated(linear_of_classes, task_of):
     patients = linear_of_classes.cohort.only("train")
     one = dataclasses.replace(patients, patient=np.where(patients.label == 2, "P", patients.patient))
 
     with pytest.raises(TrainingError, match="class 2 is that of too few different patients"):
-        out_of_fold("logistic", linear_of_classes.plan, one, 17)
+        out_of_fold("logistic", one, task_of(linear_of_classes.plan))

@@ -1,0 +1,153 @@
+"""How a network learns: one way for every family, on Lightning's Trainer (models/lesson.py is what it runs).
+
+The table lies on the device as tensors, and a batch is a slice of them: no worker processes, no loader that copies row
+by row. On the CPU the same rows, seed and network give the same bits, on one thread, whatever the number of cores.
+Which rows a step reads and what it draws (dropout, augmentation) follow from the seed, the epoch and the step alone, so
+a training that was killed goes on from its last state and ends with the bits of one that was not.
+"""
+
+import random
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from configs.errors import TrainingError
+from models.calibration import calibrate, calibrate_classes
+from models.family import Task
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    Parts = tuple[Tensor, ...]
+
+HOLD_OUT = 6
+"""One patient in so many is held out for early stopping; our own convention."""
+
+
+@dataclass(frozen=True)
+class Habits:
+    """How a family trains where the spec says nothing else.
+
+    `augment` takes a batch's parts and gives them altered; what it draws comes from torch's own generator, which is
+    seeded before each step.
+    """
+
+    epochs: int
+    patience: int
+    batch: int
+    learning_rate: float
+    weight_decay: float
+    augment: "Callable[[Parts], Parts] | None" = None
+
+
+def learn(
+    module: "nn.Module", parts: "Parts", y: "Tensor", task: Task, settings: Habits, *, hold: "Tensor"
+) -> "nn.Module":
+    """The network with the weights of its best epoch: the object that was given, in eval mode, on the CPU.
+
+    `module(*parts)` gives logits (n, 1) or (n, K), of an ensemble (n, E, 1) or (n, E, K). `parts` are float32 (n, …),
+    `y` (n,) 0 or 1, or 0 to K - 1. Rows where `hold` (n,) is true are never learned from: the best epoch is the one
+    whose log-odds, once calibrated on them, have the least log loss there. The module's first weights are the caller's
+    to draw, under `seeded`. Raises TrainingError if the loss is never a number.
+    """
+    from models import lesson  # Lightning takes ten seconds to import
+
+    with seeded(task.seed):
+        return lesson.teach(module, parts, y, task, settings, hold)
+
+
+def hold_out(y: NDArray[np.float64], groups: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
+    """Which rows (n,) early stopping watches: one patient in six, all of a patient's rows, every class on both sides.
+
+    Raises TrainingError if a class has too few different patients for that.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    known = set(np.unique(y).tolist())
+    folds = min(HOLD_OUT, len(np.unique(groups)))
+    if folds > 1:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a class with fewer patients than folds: looked at below
+            splits = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(y, y, groups)
+            for learned, held in splits:
+                if set(np.unique(y[learned]).tolist()) == known == set(np.unique(y[held]).tolist()):
+                    found: NDArray[np.bool_] = np.isin(np.arange(len(y)), held)
+                    return found
+    few = min(known, key=lambda label: len(np.unique(groups[y == label])))
+    raise TrainingError(
+        f"class {few:g} is that of too few different patients ({len(np.unique(groups[y == few]))}): a network needs "
+        "some to learn from and some to stop by."
+    )
+
+
+def answer(logits: "Tensor") -> "Tensor":
+    """The log-odds (n,) of logits (n, 1), or of K classes log-probabilities (n, K) up to a constant; float64.
+
+    Of an ensemble, (n, E, 1) or (n, E, K), those of the mean of its members' probabilities.
+    """
+    from torch import nn
+
+    logits = logits.double()
+    if logits.ndim == 2:
+        return logits[:, 0] if logits.shape[1] == 1 else logits
+    if logits.shape[2] == 1:
+        of, against = (nn.functional.logsigmoid(sign * logits[:, :, 0]).logsumexp(dim=1) for sign in (1, -1))
+        return of - against
+    return nn.functional.log_softmax(logits, dim=2).logsumexp(dim=1)
+
+
+def calibrated_loss(log_odds: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    """The log loss of these log-odds, (n,) or (n, K), once calibrated on the same rows; NaN if one is not a number.
+
+    Where they say nothing of the outcome it is that of the classes' shares.
+    """
+    if not np.isfinite(log_odds).all():
+        return float("nan")
+    true = y.astype(np.int64)
+    rows = np.arange(len(true))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a hold-out that is told apart without error no slope is the best
+        try:
+            if log_odds.ndim == 1:
+                risk = calibrate(log_odds, y).risk(log_odds)
+                of_true = np.where(true == 1, risk, 1 - risk)
+            else:
+                names = tuple(str(place) for place in range(log_odds.shape[1]))
+                of_true = calibrate_classes(log_odds, y, names, names[1:]).risks(log_odds)[rows, true]
+        except TrainingError:
+            of_true = (np.bincount(true) / len(true))[true]
+    return float(-np.log(np.clip(of_true, 1e-12, 1)).mean())
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """All that is drawn in here follows from `seed`, and torch computes the same bits each time: on one thread, by its
+    deterministic ways. Afterwards the process is as it was."""
+    import torch
+
+    before = random.getstate(), np.random.get_state(), torch.get_num_threads(), torch.get_rng_state()
+    strict = torch.are_deterministic_algorithms_enabled()
+    lenient = torch.is_deterministic_algorithms_warn_only_enabled()
+    memory: Any = torch.utils.deterministic
+    fill = memory.fill_uninitialized_memory
+    try:
+        torch.set_num_threads(1)
+        # on a card some ways have no deterministic form; a training there is the same up to its tolerance
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        memory.fill_uninitialized_memory = False  # it costs time, and nothing here reads such memory
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.manual_seed(seed)
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.set_num_threads(before[2])
+        torch.set_rng_state(before[3])
+        torch.use_deterministic_algorithms(strict, warn_only=lenient)
+        memory.fill_uninitialized_memory = fill

@@ -1,0 +1,227 @@
+"""How a network learns: deterministic, stopped by a hold-out of other patients, with the best epoch's weights."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+from torch import Tensor, nn
+
+from configs.errors import TrainingError
+from configs.settings import Settings
+from configs.spec import Learning
+from models import learner
+from models.family import Task
+from models.learner import Habits, answer, calibrated_loss, hold_out, learn, seeded
+
+HABITS = Habits(epochs=6, patience=6, batch=64, learning_rate=0.01, weight_decay=1e-4)
+
+
+class History(list[dict[str, float]]):
+    """What a training tells, an epoch each."""
+
+    def __call__(self, epoch: int, figures: Mapping[str, float]) -> None:
+        assert epoch == len(self)
+        self.append(dict(figures))
+
+
+def task(classes: int = 2, told: History | None = None, n: int = 600, **asked: Any) -> Task:
+    """A task that reads no plan; `asked` is the spec's `learning`."""
+    no_plan: Any = None
+    return Task(
+        no_plan, 3, np.arange(n), Settings(), classes, Learning(**asked), told=History() if told is None else told
+    )
+
+
+class Net(nn.Module):
+    def __init__(self, out: int = 1, members: int = 1, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(4, 16), nn.Linear(16, members * out)
+        self.drop, self.shape = nn.Dropout(dropout), (members, out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.outer(self.drop(torch.relu(self.inner(x))))
+        return logits if self.shape[0] == 1 else logits.view(-1, *self.shape)
+
+
+def rows(classes: int = 2, n: int = 600) -> tuple[Tensor, Tensor, Tensor]:
+    """A table, its classes and its hold-out: the first two columns tell the class, with noise."""
+    rng = np.random.default_rng(7)
+    X = rng.normal(size=(n, 4)).astype(np.float32)
+    cuts = [0.0] if classes == 2 else [-0.5, 0.5]
+    y = np.digitize(X[:, 0] + X[:, 1] + 0.5 * rng.normal(size=n), cuts).astype(np.float64)
+    return torch.from_numpy(X), torch.from_numpy(y), torch.from_numpy(hold_out(y, np.arange(n), 1))
+
+
+def taught(of: Task, habits: Habits = HABITS, **net: Any) -> nn.Module:
+    X, y, hold = rows(of.classes)
+    with seeded(5):
+        module = Net(**net)
+    return learn(module, (X,), y, of, habits, hold=hold)
+
+
+def weights(module: nn.Module) -> Tensor:
+    return torch.cat([value.flatten() for value in module.state_dict().values()])
+
+
+@pytest.mark.parametrize(
+    ("classes", "members", "asked"),
+    [
+        (2, 1, {}),
+        (2, 4, {"precision": "bf16", "clip": 1.0, "accumulate": 2}),
+        (3, 1, {"class_weights": "balanced", "label_smoothing": 0.1}),
+        (3, 4, {}),
+    ],
+)
+def test_the_same_rows_and_seed_give_the_same_bits_and_something_is_learned(classes, members, asked):
+    net = {"out": 1 if classes == 2 else classes, "members": members}
+    first, second = History(), History()
+    modules = [taught(task(classes, told, **asked), **net) for told in (first, second)]
+    assert torch.equal(*(weights(module) for module in modules))
+    assert first == second
+    shares = np.bincount(rows(classes)[1].long().numpy()) / 600
+    assert first[-1]["log_loss"] < -(shares * np.log(shares)).sum() - 0.2
+
+
+def test_training_leaves_the_process_as_it_was():
+    torch.manual_seed(11)
+    before = torch.get_rng_state(), torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    taught(task(epochs=1))
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before[1:]
+
+
+def test_the_weights_of_the_best_epoch_come_back():
+    told = History()
+    module = taught(
+        task(told=told), Habits(12, 12, 16, learning_rate=0.3, weight_decay=0.0), dropout=0.0
+    )  # it jumps about
+    X, y, hold = rows()
+    with torch.inference_mode():
+        loss = calibrated_loss(answer(module(X[hold])).numpy(), y[hold].numpy())
+    best = min(figures["log_loss"] for figures in told)
+    assert best < told[-1]["log_loss"]
+    assert loss == pytest.approx(best, abs=1e-4)
+    assert not module.training
+
+
+def test_training_ends_when_patience_does():
+    told = History()
+    taught(task(told=told, epochs=50, patience=2), Habits(6, 6, 64, learning_rate=0.1, weight_decay=0.0))
+    losses = [figures["log_loss"] for figures in told]
+    assert len(losses) < 50
+    assert len(losses) - 1 - int(np.argmin(losses)) == 2
+
+
+def test_rows_held_out_are_never_learned_from():
+    X, y, hold = rows()
+    modules = []
+    for value in (0.0, 1e6):
+        spoiled = X.clone()
+        spoiled[hold] = value
+        with seeded(5):
+            modules.append(Net())
+        learn(modules[-1], (spoiled,), y, task(epochs=1), HABITS, hold=hold)
+    assert torch.equal(weights(modules[0]), weights(modules[1]))
+
+
+def test_a_batch_in_slices_learns_as_the_whole_batch_does():
+    whole, slices = task(batch=64), task(batch=16, accumulate=4)
+    a, b = (weights(taught(of, dropout=0.0)) for of in (whole, slices))
+    assert_allclose(a, b, atol=1e-4)
+    assert not torch.equal(a, weights(taught(task(batch=16), dropout=0.0)))
+
+
+def test_balanced_classes_move_the_mean_risk_to_one_half():
+    X, _, _ = rows()
+    y = (X[:, 0] > 1.2).double()  # one in nine
+    hold = torch.from_numpy(hold_out(y.numpy(), np.arange(600), 1))
+    means = []
+    for asked in ({}, {"class_weights": "balanced"}):
+        with seeded(5):
+            module = Net()
+        learn(module, (0.1 * X,), y, task(**asked), HABITS, hold=hold)
+        with torch.inference_mode():
+            means.append(float(torch.sigmoid(module(X * 0)).mean()))
+    assert means[0] < 0.25
+    assert 0.4 < means[1] < 0.6
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_smoothed_labels_keep_risks_from_the_extremes(classes):
+    X, _, _ = rows()
+    y = (X[:, 0] > 0).double() + (0 if classes == 2 else (X[:, 0] > 1).double())
+    hold = torch.from_numpy(hold_out(y.numpy(), np.arange(600), 1))
+    most = []
+    for smoothing in (None, 0.2):
+        with seeded(5):
+            module = Net(out=1 if classes == 2 else 3, dropout=0.0)
+        of = task(classes, epochs=30, patience=30, label_smoothing=smoothing)
+        learn(module, (X,), y, of, HABITS, hold=hold)
+        with torch.inference_mode():
+            logits = module(X)
+        most.append(float((logits.abs() if classes == 2 else logits.log_softmax(1).max(1).values.exp()).max()))
+    assert most[1] < most[0]
+
+
+def test_a_diverged_network_is_an_error():
+    X, y, hold = rows()
+    with pytest.raises(TrainingError, match="diverged"):
+        learn(Net(), (X * float("nan"),), y, task(epochs=2), HABITS, hold=hold)
+
+
+def test_augmentation_alters_what_is_learned_from_and_follows_the_seed():
+    def noise(parts):
+        return tuple(part + torch.randn_like(part) for part in parts)
+
+    habits = Habits(2, 2, 64, 0.01, 0.0, augment=noise)
+    plain, noisy, again = (weights(taught(task(), h)) for h in (Habits(2, 2, 64, 0.01, 0.0), habits, habits))
+    assert torch.equal(noisy, again) and not torch.equal(plain, noisy)
+
+
+def test_a_patients_rows_stay_on_one_side_of_the_hold_out():
+    y = np.tile([0.0, 1.0, 0.0], 60)
+    groups = np.repeat(np.arange(60), 3)
+    hold = hold_out(y, groups, seed=1)
+    assert not set(groups[hold]) & set(groups[~hold])
+    assert 5 <= len(set(groups[hold])) <= 15
+    assert (hold_out(y, groups, seed=1) == hold).all()
+
+
+def test_a_class_of_one_patient_cannot_be_held_out():
+    y = np.r_[np.zeros(20), np.ones(5)]
+    groups = np.r_[np.arange(20), np.full(5, 99)]
+    with pytest.raises(TrainingError, match=r"class 1 .* \(1\)"):
+        hold_out(y, groups, seed=1)
+
+
+@pytest.mark.parametrize("out", [1, 3])
+def test_an_ensembles_answer_is_its_members_mean_probability(out):
+    logits = torch.randn(9, 5, out, generator=torch.Generator().manual_seed(1))
+    said = answer(logits)
+    if out == 1:
+        assert_allclose(torch.sigmoid(said), torch.sigmoid(logits[:, :, 0].double()).mean(dim=1), rtol=1e-12)
+    else:
+        assert_allclose(said.softmax(dim=1), logits.double().softmax(dim=2).mean(dim=1), rtol=1e-12)
+    assert said.dtype == torch.float64
+
+
+def test_the_calibrated_loss_knows_no_scale_and_is_the_shares_where_nothing_was_learned():
+    rng = np.random.default_rng(3)
+    y = (rng.random(400) < 0.3).astype(np.float64)
+    score = y + rng.normal(size=400)
+    assert calibrated_loss(score, y) == pytest.approx(calibrated_loss(7 * score - 4, y), abs=1e-6)
+    share = y.mean()
+    entropy = -(share * np.log(share) + (1 - share) * np.log(1 - share))
+    assert calibrated_loss(-score, y) == pytest.approx(entropy)
+    assert np.isnan(calibrated_loss(np.where(y == 1, np.nan, score), y))
+
+
+def test_importing_the_learner_does_not_import_lightning():
+    import subprocess
+    import sys
+
+    code = "import sys, models.learner; sys.exit('lightning' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=learner.__file__.rsplit("/models/", 1)[0]).returncode == 0

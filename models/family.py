@@ -1,6 +1,5 @@
 """The small interface that every model family keeps."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
@@ -15,9 +14,7 @@ from configs.errors import BundleError, SpecError
 from configs.settings import Settings
 from configs.spec import Encoder, Learning
 from features.build import Plan
-
-ABOUT = "model.json"
-"""The file that says what a model is that is not an ONNX graph alone."""
+from models import weights
 
 
 @dataclass(frozen=True)
@@ -112,23 +109,11 @@ def load(folder: Path, plan: Plan) -> Model:
     """The model whose files lie in `folder`. Raises BundleError, saying what is wrong with them."""
     from models.onnx import Session
 
-    if not (folder / ABOUT).exists():
+    if not (folder / weights.DOCUMENT).exists():
         return Session(folder / "model.onnx")
-    about = read_about(folder)
     try:
-        of_family: Any = family(about["family"])
-        found: Model = of_family.load(folder, plan)
+        of_family: Any = family(weights.family_of(folder))
     except SpecError as exc:
-        raise BundleError(f"{folder.name}: {ABOUT}: {exc}") from exc
+        raise BundleError(f"{folder.name}: {weights.DOCUMENT}: {exc}") from exc
+    found: Model = of_family.load(folder, plan)
     return found
-
-
-def read_about(folder: Path) -> dict[str, Any]:
-    """What model.json says. Raises BundleError if it is no JSON object that names a family."""
-    try:
-        about = json.loads((folder / ABOUT).read_bytes())
-    except (OSError, ValueError) as exc:
-        raise BundleError(f"{folder.name}: {ABOUT} is no readable JSON ({type(exc).__name__}).") from exc
-    if not isinstance(about, dict) or not isinstance(about.get("family"), str):
-        raise BundleError(f"{folder.name}: {ABOUT} does not name a `family`.")
-    return about

@@ -50,9 +50,9 @@ def odd(machine: Settings, tmp_path) -> Settings:
     report = replace(champion.report, name="flipped", bundle=kept.digest)
     promotions.promote(engine, 1, report, "tests", "it was good")
     engine.dispose()
-    content = bytearray(kept.model.read_bytes())
+    content = bytearray((kept.folder / "model.onnx").read_bytes())
     content[len(content) // 2] ^= 1
-    kept.model.write_bytes(content)
+    (kept.folder / "model.onnx").write_bytes(content)
     return settings
 
 

@@ -134,9 +134,9 @@ def test_a_new_champion_whose_bundle_is_damaged_leaves_the_old_one_answering_unt
 ):
     with fetch(ward, find(ward, "toy", 4)) as (folder, report):
         kept = put(folder, ward)
-    content = bytearray(kept.model.read_bytes())
+    content = bytearray((kept.folder / "model.onnx").read_bytes())
     content[len(content) // 2] ^= 1
-    kept.model.write_bytes(content)
+    (kept.folder / "model.onnx").write_bytes(content)
     with pair.one_client_each() as clients:
         promotions.promote(ward_ledger, 4, report, "tests", "its bundle is damaged meanwhile")
         time.sleep(FOLLOWED_WITHIN_S)

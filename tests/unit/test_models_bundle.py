@@ -30,7 +30,7 @@ documents = {"spec": source.spec.document, "calibration": vars(source.calibratio
              "reference": source.reference, "selftest": source.selftest, "training": source.training}
 try:
     if verb == "write":
-        write(target, documents, lambda path: path.write_bytes(source.model.read_bytes()) and None)
+        write(target, documents, lambda files: shutil.copy(source.folder / "model.onnx", files) and None)
     else:
         put(source.folder, Settings(home=target, trust=sys.argv[4]))
 except BundleError as exc:
@@ -63,7 +63,8 @@ def documents_of(bundle):
 
 
 def write_again(bundle, folder, **changed):
-    return write(folder, {**documents_of(bundle), **changed}, lambda path: shutil.copyfile(bundle.model, path))
+    model = bundle.folder / "model.onnx"
+    return write(folder, {**documents_of(bundle), **changed}, lambda files: shutil.copy(model, files))
 
 
 def contents(folder):
@@ -325,8 +326,8 @@ def test_a_swap_that_fails_half_way_puts_the_old_bundle_back(trained, folder, mo
 
 
 def test_an_export_that_fails_leaves_nothing_behind(trained, tmp_path):
-    def export(path):
-        path.write_bytes(b"half a mod")
+    def export(files):
+        (files / "model.onnx").write_bytes(b"half a mod")
         raise RuntimeError("no")
 
     with pytest.raises(RuntimeError):

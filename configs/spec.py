@@ -75,7 +75,7 @@ class Place(Frozen):
     query: str | None = None
     published: str | None = None
     """Of a file that the user puts there: where it is published, under which licence, and what to do to get it."""
-    simulated: Literal["liquid_biopsy"] | None = None
+    simulated: Literal["liquid_biopsy", "lesions"] | None = None
     """A simulation in pipelines/, of so many `patients`, drawn from `seed`. Nobody in it exists."""
     patients: Annotated[int, Field(gt=0)] | None = None
     seed: int | None = None
@@ -282,6 +282,10 @@ class Column(Frozen):
             raise ValueError(f"a column of type {self.type} needs {', '.join(f'`{key}`' for key in lacking)}")
         if isinstance(self.window, ImageWindow) and self.type != "image":
             raise ValueError("a `window` of center and width is for an image")
+        if isinstance(self.window, ImageWindow) and self.unit != "1":
+            raise ValueError(
+                f'a `window` maps to plain intensities, of unit "1"; those in {self.unit} stand as they are'
+            )
         if twice := sorted({lead for lead in self.leads if self.leads.count(lead) > 1}):
             raise ValueError(f"`leads` names {twice[0]!r} twice")
         if self.band_hz is not None:

@@ -8,10 +8,11 @@ from datetime import date, datetime
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from configs.errors import SpecError
 from configs.settings import ROOT
-from configs.spec import Bound, diseases, enabled, from_document, is_loinc, is_snomed, load_spec, read_yaml
+from configs.spec import Bound, Column, diseases, enabled, from_document, is_loinc, is_snomed, load_spec, read_yaml
 
 GONE = object()
 
@@ -857,3 +858,12 @@ def test_a_simulation_is_named_with_its_people_and_its_seed(toy_document, gone):
     told = refusal(toy_document, "source", {key: value for key, value in source.items() if key != gone})
 
     assert "go together" in told or "is expected" in told
+
+
+def test_a_window_of_intensities_is_for_an_image_of_plain_ones():
+    xray = {"type": "image", "channels": 1, "height": 8, "width": 8, "range": [0, 1], "unit": "1"}
+    window = {"center": 40, "width": 400}
+    assert Column.model_validate({**xray, "window": window}).window.center == 40
+    for other in ({**xray, "unit": "[hnsf'U]"}, {"type": "number", "unit": "1", "range": [0, 1]}):
+        with pytest.raises(ValidationError, match="`window`"):
+            Column.model_validate({**other, "window": window})

@@ -34,12 +34,14 @@ def case(
     champion: Rival,
     sites: Mapping[str, tuple[Array, Array]],
     fit: Callable[[Cohort], Fitted],
+    fit_plain: Callable[[Cohort], Fitted],
     lineage: Mapping[str, Any],
 ) -> Report:
     """The validation report of the predictor's bundle, complete.
 
     `yardsticks`: the test patients' log-odds from families fitted alike, `logistic` among them; `sites`: outcomes and
-    risks of each site left out; `fit` fits the bundle's family on a cohort, as in training; `lineage`: git, pins.
+    risks of each site left out; `fit` fits the bundle's family on a cohort, as in training, `fit_plain` a family of
+    plain numbers on a cohort of one column a feature or signal; `lineage`: git, pins.
     """
     bundle = predictor.bundle
     spec, seed = bundle.spec, bundle.spec.split.seed
@@ -52,7 +54,7 @@ def case(
         *checks.against(test.y, risk, champion.shown, champion.risk, champion.why, yardsticks["logistic"]),
         *checks.certain(predictor, test, risks),
         *checks.robust(spec, spoilt),
-        *checks.leaks(bundle, cohort, fit),
+        *checks.leaks(bundle, cohort, fit, fit_plain),
         checks.sizes(bundle, cohort),
         *checks.censored(cohort),
         *checks.left_out(sites),

@@ -319,7 +319,9 @@ def _spoilt(code: str, title: str, spec: Spec, changes: Sequence[Change], how: s
     return _figure(code, title, change.change, bound, f"{of}, {how}{caught}", spread)
 
 
-def leaks(bundle: Bundle, cohort: Cohort, fit: Callable[[Cohort], Fitted]) -> list[Finding]:
+def leaks(
+    bundle: Bundle, cohort: Cohort, fit: Callable[[Cohort], Fitted], fit_plain: Callable[[Cohort], Fitted]
+) -> list[Finding]:
     """MM032 to MM036, and MM055: whether the model knows the answer by a door that should be shut."""
     spec = bundle.spec
     none, inside = Bound(low=None, high=0.0), cohort.where(cohort.part != "external")
@@ -344,7 +346,7 @@ def leaks(bundle: Bundle, cohort: Cohort, fit: Callable[[Cohort], Fitted]) -> li
     found.append(_figure("MM035", "rows alike in more than one part", alike, None if by_chance else none, about_rows))
     about = f"{bundle.training['family']}, fitted on permuted labels {probes.PERMUTATIONS} times: 0.5 is chance"
     found.append(_figure("MM036", "AUROC of permuted labels", permuted.auroc, chance, about))
-    return [*found, _absence(bundle, inside, fit)]
+    return [*found, _absence(bundle, replace(inside, X=plan.summary(inside.X), signals=()), fit_plain)]
 
 
 def _absence(bundle: Bundle, cohort: Cohort, fit: Callable[[Cohort], Fitted]) -> Finding:
@@ -352,13 +354,17 @@ def _absence(bundle: Bundle, cohort: Cohort, fit: Callable[[Cohort], Fitted]) ->
     if told is None:
         return Finding("MM055", title, "not applicable", None, None, "nothing is missing")
     value, ends = told
-    about = f"{bundle.training['family']}, fitted on which features are missing, without a value"
+    about = f"{probes.plain_family(bundle.training['family'])}, fitted on which features are missing, without a value"
     return _figure("MM055", title, value, None, about, ends)
 
 
 def sizes(bundle: Bundle, cohort: Cohort) -> Finding:
     """MM037: what Riley's criteria ask of the training part, and what there is. A warning, never a gate."""
     n, parameters, asked = _asked(bundle, cohort)
+    title = "patients needed by Riley's criteria"
+    if not asked:
+        about = f"{n} training patients; the criteria count plain predictors, and the model reads signals as a whole"
+        return Finding("MM037", title, "not applicable", None, None, about)
     told = "; ".join(f"{one.title}: {one.needed if one.why is None else one.why}" for one in asked)
     needed = max((one.needed for one in asked if one.needed is not None), default=None)
     enough = needed is not None and n >= needed
@@ -367,7 +373,7 @@ def sizes(bundle: Bundle, cohort: Cohort) -> Finding:
         f"parameters, if nothing is known of the model beforehand ({told})"
     )
     value = None if needed is None else float(needed)
-    return Finding("MM037", "patients needed by Riley's criteria", "not applicable", value, None, about)
+    return Finding("MM037", title, "not applicable", value, None, about)
 
 
 def censored(cohort: Cohort) -> list[Finding]:
@@ -395,10 +401,12 @@ def asked_by_riley(bundle: Bundle, cohort: Cohort) -> list[dict[str, Any]]:
 
 
 def _asked(bundle: Bundle, cohort: Cohort) -> tuple[int, int, Sequence[Criterion]]:
-    """The training part's patients, the candidate parameters, and what each criterion asks for."""
-    learned = cohort.only("train")
+    """The training part's patients, the candidate parameters, and what each criterion asks for; nothing of signals."""
+    learned, plan = cohort.only("train"), build.plan(bundle.spec)
     prevalence = float(learned.y.mean())
-    parameters = sum(max(len(feature.categories) - 1, 1) for feature in build.plan(bundle.spec).features)
+    parameters = sum(max(len(feature.categories) - 1, 1) for feature in plan.features)
+    if plan.signals:
+        return len(learned), parameters, ()
     return len(learned), parameters, criteria(parameters, prevalence, r2_of_nothing_known(prevalence))
 
 

@@ -251,9 +251,9 @@ def label_permutation(cohort: Cohort, fit: Callable[[Cohort], Fitted], seed: int
 def absence(cohort: Cohort, fit: Callable[[Cohort], Fitted]) -> tuple[float, tuple[float, float] | None] | None:
     """The test AUROC, and its 95 % interval, of a model that sees which features are missing, and not one value.
 
-    None where nothing is missing. `fit` is training's own; of several classes the event alone is learned. Which tests
-    were asked for tells something of a patient. Where it tells the most of all, the model has learned how the study was
-    run: in one table of ovarian tumours it reaches 0.84 (2026-11, docs/benchmarks.md).
+    None where nothing is missing. `fit` is training's own of `plain_family`; of several classes the event alone is
+    learned. Which tests were asked for tells something of a patient. Where it tells the most of all, the model has
+    learned how the study was run: in one table of ovarian tumours it reaches 0.84 (2026-11, docs/benchmarks.md).
     """
     if not np.isnan(cohort.X).any():
         return None
@@ -263,6 +263,11 @@ def absence(cohort: Cohort, fit: Callable[[Cohort], Fitted]) -> tuple[float, tup
     )
     told = fit(train).log_odds(test.X)
     return auroc(test.y, told), delong_interval(test.y, told)
+
+
+def plain_family(family: str) -> str:
+    """The family of plain numbers that a probe of plain numbers is fitted with: the bundle's own, or logistic."""
+    return family if family in ("boosted", "logistic") else "logistic"
 
 
 def _changes(predictor: Predictor, test: Cohort, spoilt: Sequence[tuple[str, Matrix, float]]) -> list[Change]:

@@ -23,6 +23,7 @@ import numpy as np
 from configs.errors import RegistryError
 from configs.settings import Settings
 from evidence.report import Report
+from features import build
 from ledger.chain import Head
 from ledger.promotions import Promotion
 from models.bundle import Bundle, load, sign
@@ -197,7 +198,10 @@ def _load_pyfunc(data_path: str) -> Any:
 
     class Model:
         def predict(self, rows: Any) -> Any:
-            return predictor.risk(rows[list(predictor.plan.names)].to_numpy(np.float32))
+            plan = predictor.plan
+            plain = rows[[feature.name for feature in plan.features]].to_numpy(np.float32)
+            whole = [np.stack(list(rows[signal.name])).astype(np.float32) for signal in plan.signals]
+            return predictor.risk(np.concatenate([plain, *whole], axis=1))
 
     return Model()
 
@@ -323,5 +327,9 @@ def _signature(bundle: Bundle) -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
-    inputs = Schema([ColSpec("double", feature.name) for feature in Predictor(bundle).plan.features])
-    return ModelSignature(inputs=inputs, outputs=Schema([ColSpec("double", "risk")]))
+    from mlflow.types.schema import Array, DataType
+
+    plan = build.plan(bundle.spec)
+    plain = [ColSpec("double", feature.name) for feature in plan.features]
+    whole = [ColSpec(Array(DataType.double), signal.name) for signal in plan.signals]
+    return ModelSignature(inputs=Schema([*plain, *whole]), outputs=Schema([ColSpec("double", "risk")]))

@@ -46,7 +46,8 @@ def fit_family(name: str, train: Cohort, task: Task) -> Fitted:
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(limits=1):
-        return family(name).fit(train.X, train.target, replace(task, groups=train.groups))
+        classes = 2 if train.label is None else task.classes  # a probe may learn the event alone
+        return family(name).fit(train.X, train.target, replace(task, groups=train.groups, classes=classes))
 
 
 def out_of_fold(name: str, train: Cohort, task: Task) -> NDArray[np.float64]:

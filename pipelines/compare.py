@@ -62,7 +62,10 @@ def risk_of(shown: str, bundle: Bundle, patients: Cohort) -> Array:
     predictor, test = Predictor(bundle), patients.only("test")
     if missing := [name for name in predictor.plan.names if name not in test.names]:
         raise CohortError(f"{shown}: reads the feature {missing[0]!r}, which the present cohort does not have.")
-    return predictor.risk(test.columns(predictor.plan.names))
+    X = test.columns(predictor.plan.names)
+    if X.shape[1] != predictor.plan.width:
+        raise CohortError(f"{shown}: reads its signals in other sizes than the present cohort has them.")
+    return predictor.risk(X)
 
 
 def registered(name: str, number: int, settings: Settings) -> Bundle:

@@ -10,6 +10,7 @@ from configs.settings import ROOT, Settings
 from configs.spec import load_spec
 from evidence import plots, review
 from evidence.case import Rival, case
+from evidence.probes import plain_family
 from evidence.report import Report
 from features import build, cohort
 from features.cohort import Cohort
@@ -68,7 +69,7 @@ def judge(bundle: Bundle, patients: Cohort, champion: Rival, commit: str, settin
     yardsticks = {}
     for other in dict.fromkeys(["logistic", *(spec.gates.not_worse_than or {})]):
         # Of signals alone a model of plain numbers sees what their summaries tell.
-        blind = other in ("logistic", "boosted") and not plan.features
+        blind = other == plain_family(other) and not plan.features
         its_task = replace(task, plan=plan.summarised) if blind else task
         its_learned, its_test = (
             replace(part, X=plan.summary(part.X), signals=()) if blind else part for part in (learned, test)
@@ -82,6 +83,7 @@ def judge(bundle: Bundle, patients: Cohort, champion: Rival, commit: str, settin
         champion,
         leave_one_out(spec, patients, family, task),
         lambda cohort: training.fit_family(family, cohort, task),
+        lambda cohort: training.fit_family(plain_family(family), cohort, replace(task, plan=plan.summarised)),
         {"git": commit, "libraries": bundle.training["libraries"]},
     )
 

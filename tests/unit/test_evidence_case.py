@@ -35,7 +35,7 @@ def judged(disease, predictor, cohort=None, champion=NOBODY):
     yardstick = fit_family("logistic", cohort.only("train"), learning).log_odds(cohort.only("test").X)
     logistic = ranking(disease.spec.outcome, yardstick)
     sites = leave_one_out(disease.spec, cohort, family, learning)
-    return case(predictor, cohort, {"logistic": logistic}, champion, sites, fit, {"git": "unknown"})
+    return case(predictor, cohort, {"logistic": logistic}, champion, sites, fit, fit, {"git": "unknown"})
 
 
 @pytest.fixture(scope="module")

@@ -97,11 +97,12 @@ def _weights(folder: Path) -> "dict[str, Tensor]":
     from safetensors.torch import load as from_bytes
 
     try:
-        return from_bytes((folder / WEIGHTS).read_bytes())
+        found: dict[str, Tensor] = from_bytes((folder / WEIGHTS).read_bytes())
     except OSError as exc:
         raise BundleError(f"{WEIGHTS}: it cannot be read ({exc.strerror}).") from exc
     except SafetensorError as exc:
         raise BundleError(f"{WEIGHTS}: it is no safetensors file ({exc!s:.120}).") from exc
+    return found
 
 
 def _told(tensor: "Tensor") -> str:

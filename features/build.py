@@ -139,7 +139,7 @@ class Plan:
 
 def plan(spec: Spec) -> Plan:
     """The functions behind the Spec's names. Raises SpecError for a name that is nothing in the repository."""
-    tables = {name: _table(spec, name) for name in spec.references}
+    tables: dict[str, Any] = {name: _table(spec, name) for name in spec.references} | _facts(spec)
     for name in spec.attributes:
         if any(feature.part is not None for feature in _resolve(spec, tables, "attributes", name)):
             raise SpecError(
@@ -191,6 +191,15 @@ def attributes(plan: Plan, values: Mapping[str, Array], at: Array) -> dict[str, 
     return found
 
 
+def _facts(spec: Spec) -> dict[str, Any]:
+    """What a definition has to know of a waveform that it reads: of a column `ecg`, `ecg_leads` and
+    `ecg_sampling_hz`, as the contract has them."""
+    waves = {name: column for name, column in spec.columns.items() if column.type == "waveform"}
+    return {f"{name}_leads": column.leads for name, column in waves.items()} | {
+        f"{name}_sampling_hz": column.sampling_hz for name, column in waves.items()
+    }
+
+
 def _table(spec: Spec, name: str) -> Reference:
     """A reference's lists as arrays, of numbers or of texts."""
     where = f"configs/diseases/{spec.name}.yaml: references.{name}"
@@ -212,7 +221,7 @@ def _table(spec: Spec, name: str) -> Reference:
     return found
 
 
-def _resolve(spec: Spec, tables: Mapping[str, Reference], key: str, name: str) -> list[Feature]:
+def _resolve(spec: Spec, tables: Mapping[str, Any], key: str, name: str) -> list[Feature]:
     where = f"configs/diseases/{spec.name}.yaml: {key}"
     if name in spec.columns:
         return [Feature(name, (name,), None, spec.columns[name].categories)]

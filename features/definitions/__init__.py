@@ -1,7 +1,8 @@
 """Feature functions by clinical topic. A function's parameters name the columns it reads; missing in, missing out.
 
-A parameter may also name one of the Spec's `references`, a constant table. A function that gives several features at
-once returns (n, k), and its module's `PARTS` says their names, from the references.
+A parameter may also name one of the Spec's `references`, a constant table; a function that reads a waveform `ecg` may
+ask for the contract's `ecg_leads`, their names, and `ecg_sampling_hz`. A function that gives several features at once
+returns (n, k), and its module's `PARTS` says their names, from the references.
 """
 
 from collections.abc import Mapping

@@ -58,6 +58,12 @@ class BundleError(MediMindError):
     code = "bundle"
 
 
+class EncoderError(BundleError):
+    """The encoder that a bundle or a spec names is not in the store, is not what its digest says, or cannot be read."""
+
+    code = "encoder"
+
+
 class RegistryError(MediMindError):
     """The MLflow registry does not answer, or does not hold what was asked for."""
 

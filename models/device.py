@@ -39,7 +39,7 @@ def run(module: "nn.Module", parts: "Sequence[Tensor | NDArray[np.float32]]", bl
     n = len(tensors[0])
     module.eval()
     found: list[NDArray[Any]] = []
-    with torch.inference_mode(), _one_thread():
+    with torch.inference_mode(), one_thread():
         for start in range(0, max(n, 1), block):
             rows = min(block, n - start)
             # A tensor of its own even where the block is whole: how a caller's slice is aligned is chance.
@@ -51,7 +51,7 @@ def run(module: "nn.Module", parts: "Sequence[Tensor | NDArray[np.float32]]", bl
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """One thread for each operation, which no other process on the machine is then in the way of."""
     import torch
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from configs.errors import BundleError
+from configs.errors import BundleError, EncoderError
 from models.encoding import Encoding
 
 OPSET = 21
@@ -342,17 +342,12 @@ class Session:
     """A loaded model.onnx. One thread and never a lone row: a batch and its rows one by one agree to the bit."""
 
     def __init__(self, path: Path) -> None:
-        import onnxruntime as ort
+        self._session = _session(path.read_bytes(), path.name)
 
-        _one_arena()
-        options = ort.SessionOptions()
-        options.add_session_config_entry("session.use_env_allocators", "1")
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        try:
-            self._session = ort.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
-        except Exception as exc:  # ONNX Runtime's own errors share no base class but this one
-            raise BundleError(f"{path.name}: ONNX Runtime cannot load it ({type(exc).__name__}).") from exc
+    @property
+    def width(self) -> int:
+        """How many numbers a row of X has."""
+        return int(self._session.get_inputs()[0].shape[1])
 
     def log_odds(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
         """The log-odds of each row of X (n, d), as (n,) float64; of a model of K classes (n, K)."""
@@ -360,6 +355,68 @@ class Session:
         batch = np.concatenate([X, X]) if n == 1 else X
         found = self._session.run(None, {"X": np.ascontiguousarray(batch, np.float32)})[0]
         return np.ascontiguousarray(found[:n, 0] if found.shape[1] == 1 else found[:n], np.float64)
+
+
+class ForeignGraph:
+    """Somebody else's ONNX graph of one float input and one row at a time, of which one tensor is taken.
+
+    `shape` is what its input asks for, the batch first; None where any length will do. `output` names the tensor, one
+    inside the graph too; None takes the graph's only output. A file with weights outside itself cannot be loaded.
+    Raises EncoderError for a graph that is none of this.
+    """
+
+    def __init__(self, content: bytes, name: str, output: str | None) -> None:
+        try:
+            self._session = _session(_with_output(content, output), name)
+        except Exception as exc:  # protobuf's own errors among them
+            raise EncoderError(f"{name}: is no ONNX graph that can be run ({type(exc).__name__}).") from exc
+        inputs, outputs = self._session.get_inputs(), [found.name for found in self._session.get_outputs()]
+        if len(inputs) != 1 or inputs[0].type != "tensor(float)":
+            told = ", ".join(f"{found.name} {found.type}" for found in inputs)
+            raise EncoderError(f"{name}: has the inputs {told}; one of float32 is expected.")
+        if output is None and len(outputs) != 1:
+            raise EncoderError(f"{name}: has the outputs {', '.join(outputs)}; `output` says which is taken.")
+        if output is not None and output not in outputs:
+            raise EncoderError(f"{name}: has no tensor {output!r}. Its outputs: {', '.join(outputs)}.")
+        self._name, self._input, self._output = name, inputs[0].name, output or outputs[0]
+        self.shape = tuple(length if isinstance(length, int) else None for length in inputs[0].shape)
+
+    def run(self, row: NDArray[np.float32]) -> NDArray[Any]:
+        """The tensor for one row, (1, …)."""
+        try:
+            found: NDArray[Any] = self._session.run([self._output], {self._input: row})[0]
+        except Exception as exc:  # ONNX Runtime's own errors share no base class but this one
+            raise EncoderError(f"{self._name}: cannot be run on a row {row.shape} ({type(exc).__name__}).") from exc
+        return found
+
+
+def _with_output(content: bytes, output: str | None) -> bytes:
+    """The graph with a tensor of its inside as one more output, where it is none yet."""
+    import onnx
+
+    if output is None:
+        return content
+    model = onnx.load_model_from_string(content)
+    inside = {name for node in model.graph.node for name in node.output}
+    if output in inside and output not in {found.name for found in model.graph.output}:
+        model.graph.output.append(onnx.helper.make_empty_tensor_value_info(output))
+    found: bytes = model.SerializeToString()
+    return found
+
+
+def _session(content: bytes, name: str) -> Any:
+    """A session of one thread, in the memory that this process's models share."""
+    import onnxruntime as ort
+
+    _one_arena()
+    options = ort.SessionOptions()
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as exc:  # ONNX Runtime's own errors share no base class but this one
+        raise BundleError(f"{name}: ONNX Runtime cannot load it ({type(exc).__name__}).") from exc
 
 
 @cache

@@ -29,10 +29,15 @@ def save(folder: Path, family: str, architecture: BaseModel, network: "nn.Module
     """Write the network's two files to `folder`. The same network gives the same bytes."""
     from safetensors.torch import save as as_bytes
 
-    document = {"family": family, "architecture": architecture.model_dump(mode="json")}
-    (folder / DOCUMENT).write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    describe(folder, family, architecture)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     (folder / WEIGHTS).write_bytes(as_bytes(weights))
+
+
+def describe(folder: Path, family: str, architecture: BaseModel) -> None:
+    """Write model.json alone, of a family whose weights are another file."""
+    document = {"family": family, "architecture": architecture.model_dump(mode="json")}
+    (folder / DOCUMENT).write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def load(folder: Path, family: str, kind: type[A], rebuild: Callable[[A], N]) -> tuple[A, N]:
@@ -43,7 +48,7 @@ def load(folder: Path, family: str, kind: type[A], rebuild: Callable[[A], N]) ->
     """
     import torch
 
-    architecture = _architecture(folder, family, kind)
+    architecture = described(folder, family, kind)
     weights = _weights(folder)
     with torch.device("meta"):
         network = rebuild(architecture)
@@ -77,7 +82,8 @@ def _document(folder: Path) -> dict[str, Any]:
     return document
 
 
-def _architecture(folder: Path, family: str, kind: type[A]) -> A:
+def described(folder: Path, family: str, kind: type[A]) -> A:
+    """The architecture in model.json, which is this family's. Raises BundleError, naming what differs."""
     document = _document(folder)
     if odd := sorted(set(document) ^ {"family", "architecture"}):
         raise BundleError(f"{DOCUMENT}: {odd[0]!r}: `family` and `architecture` are expected, and nothing else.")

@@ -14,7 +14,7 @@ from features import columns, histories, records
 from features.columns import Refusal
 from features.histories import Histories
 from features.records import Records
-from pipelines import expectations, sources
+from pipelines import encoders, expectations, sources
 from pipelines.files import alone, replacing
 from pipelines.sources import Table
 
@@ -66,6 +66,8 @@ def _ingest(name: str, settings: Settings) -> Ingested:
     raw = settings.data / "raw"
     (raw / name).mkdir(parents=True, exist_ok=True)  # DVC's stage names it for any source
     raw.chmod(0o700)
+    if spec.encoder is not None:
+        encoders.lay(spec.encoder, settings)
     read = check_source(spec, settings)
     refusals, held = read.refusals, read.histories
     judgements = expectations.judge(spec, pd.DataFrame(read.cells, dtype=object))

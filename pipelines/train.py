@@ -7,6 +7,7 @@ from ledger import reviews
 from ledger.database import connect
 from models import training
 from models.bundle import Bundle
+from pipelines import encoders
 from pipelines.files import alone
 
 
@@ -23,6 +24,8 @@ def _train(name: str, settings: Settings) -> Bundle:
     spec = load_spec(name, settings.configs)
     patients = cohort.load(settings.data / "cohorts" / f"{name}.parquet")
     engine = connect(settings)
+    if spec.encoder is not None:
+        encoders.lay(spec.encoder, settings)
     bundle = training.train(spec, build.plan(spec), patients, settings.data / "bundles" / name, settings)
     reviews.trained(engine, name, bundle.digest, settings.actor)
     return bundle

@@ -69,9 +69,8 @@ def fit(X: NDArray[np.float32], y: NDArray[np.float64], task: Task) -> Fitted:
     often = (missing.sum(axis=0) >= FEWEST_MISSING) & ((~missing).sum(axis=0) >= FEWEST_MISSING)
     once = [*range(numbers), *(numbers + place for place, (_, index) in enumerate(layout.choices) if index == 0)]
     flagged = np.array([column for column in once if often[column]], np.int64)
-    pipeline = make_pipeline(
-        StandardScaler(), LogisticRegression(C=1.0, max_iter=2000, tol=1e-8, random_state=task.seed)
-    )
+    C = float(task.parameters.get("C", 1.0))
+    pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=2000, tol=1e-8, random_state=task.seed))
     pipeline.fit(_terms(encoded, filled_with, flagged), y)
     return Fitted(layout, X.shape[1], filled_with, flagged, pipeline)
 

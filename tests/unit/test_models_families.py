@@ -15,7 +15,9 @@ from configs.settings import ROOT
 from models.family import family
 from models.onnx import Session, round_down
 
-FAMILIES = sorted(path.stem for path in (ROOT / "models" / "families").glob("[a-z]*.py"))
+OF_SIGNALS = {"frozen_encoder"}
+"""Families that read a signal, which the patients here have none of; each has the battery in a file of its own."""
+FAMILIES = sorted({path.stem for path in (ROOT / "models" / "families").glob("[a-z]*.py")} - OF_SIGNALS)
 FLOAT32 = np.finfo(np.float32)
 
 
@@ -81,7 +83,7 @@ def test_the_families_are_the_files_of_their_folder():
 
 @pytest.mark.parametrize("wrong", ["booosted", "", "../logistic", "logistic.fit", "onnx"])
 def test_a_family_that_does_not_exist_is_refused_with_those_that_do(wrong):
-    with pytest.raises(SpecError, match="Known: boosted, logistic"):
+    with pytest.raises(SpecError, match=r"Known: boosted, .*logistic"):
         family(wrong)
 
 

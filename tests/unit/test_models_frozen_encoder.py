@@ -1,0 +1,230 @@
+"""The battery of models/family.py for a frozen encoder with its head, and what happens when the encoder is another."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from scipy.special import softmax
+
+from configs.errors import BundleError, EncoderError, TrainingError
+from configs.spec import from_document
+from features import build, columns
+from models import encoders
+from models.families import frozen_encoder
+from models.family import load
+from models.predict import TOLERANCE
+
+FELL = ("fell twice at home .", "unsteady at home", "fell at home", "unsteady . fell twice")
+DID_NOT = ("steady . no falls", "no falls at home", "steady at home", "steady")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def home(tmp_path_factory, sentences):
+    """This machine's home, with the encoder in its store."""
+    home = tmp_path_factory.mktemp("home")
+    shutil.copytree(sentences, home / "encoders" / encoders.digest(sentences))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("MEDIMIND_HOME", str(home))
+        yield home
+
+
+def document(toy, sha256, head="logistic"):
+    """The toy disease with a note that tells of a fall; the encoder reads it."""
+    toy["columns"] = {
+        "note": {"type": "text", "length": 40},
+        "age_years": {"from": "age", "type": "number", "unit": "a", "range": [18, 120]},
+        "sex": {"type": "category", "values": ["female", "male"]},
+    }
+    toy |= {"attributes": ["sex"], "features": ["note", "age_years", "sex", "notes.mentions_of_falls"]}
+    toy |= {"split": {"test_fraction": 0.25, "seed": 17}, "candidates": ["frozen_encoder"]}
+    toy["encoder"] = {"path": "x", "sha256": sha256, "kind": "sentence_transformer", "reads": "note", "head": head}
+    del toy["external"]
+    return toy
+
+
+@pytest.fixture(params=["logistic", "boosted"])
+def spec(request, toy_document, sentences):
+    return from_document(document(toy_document, encoders.digest(sentences), request.param), "toy.yaml")
+
+
+@pytest.fixture
+def plan(spec):
+    return build.plan(spec)
+
+
+@pytest.fixture
+def patients(spec, plan):
+    """X and y of 120 invented patients, every tenth without a note."""
+    dice = np.random.default_rng(4)
+    y = (dice.random(120) < 0.4).astype(float)
+    records = [
+        {
+            "note": None if row % 10 == 0 else str(dice.choice(FELL if sick else DID_NOT)),
+            "age_years": float(dice.integers(20, 99)) if row % 7 else None,
+            "sex": str(dice.choice(["female", "male"])),
+        }
+        for row, sick in enumerate(y)
+    ]
+    checked = [columns.check_record(spec.columns, record) for record in records]
+    return build.build(plan, columns.as_arrays(spec.columns, checked), columns.times(checked)), y
+
+
+@pytest.fixture
+def task(spec, plan, task_of):
+    return task_of(plan, 120, encoder=spec.encoder)
+
+
+@pytest.fixture
+def fitted(patients, task):
+    return frozen_encoder.fit(*patients, task)
+
+
+@pytest.fixture
+def folder(fitted, tmp_path):
+    (tmp_path / "bundle").mkdir()
+    fitted.export(tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+def test_fit_twice_equals_fit_once_to_the_bit(fitted, folder, patients, task, tmp_path):
+    X, y = (part.copy() for part in patients)
+    again = frozen_encoder.fit(X, y, task)
+    again.export(tmp_path)
+
+    assert_array_equal(X, patients[0])
+    assert_array_equal(again.log_odds(X), fitted.log_odds(X))
+    for name in ("model.onnx", "model.json"):
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_what_was_written_says_what_was_learned(fitted, folder, plan, patients):
+    X, y = patients
+    loaded = load(folder, plan)
+
+    risks = [1 / (1 + np.exp(-model.log_odds(X))) for model in (fitted, loaded)]
+
+    assert sorted(path.name for path in folder.iterdir()) == ["model.json", "model.onnx"]
+    assert np.abs(risks[0] - risks[1]).max() <= TOLERANCE
+    assert risks[1][y == 1].mean() > risks[1][y == 0].mean() + 0.3, "nothing was learned"
+
+
+def test_one_row_equals_a_batch_to_the_bit(folder, plan, patients):
+    X, _ = patients
+    together = load(folder, plan).log_odds(X)
+    alone = load(folder, plan)
+
+    for size in (1, 2, 7):
+        parts = [alone.log_odds(X[start : start + size]) for start in range(0, len(X), size)]
+        assert_array_equal(np.concatenate(parts), together)
+
+
+def test_a_missing_note_is_told_by_its_flag_and_the_note_of_nobody_in_particular(fitted, folder, plan, patients):
+    X, _ = patients
+    X = X[:1].copy()
+    X[:, plan.places("note")] = np.nan
+
+    rows = fitted.reader.rows(X)
+
+    assert np.isfinite(load(folder, plan).log_odds(X)).all()
+    assert rows[0, len(plan.features)] == 1
+    assert_array_equal(rows[0, len(plan.features) + 1 :], np.float32(fitted.reader.about.filled_with))
+
+
+def test_several_classes_have_a_log_probability_each(spec, plan, patients, task_of, tmp_path):
+    X, y = patients
+    y = np.where(np.arange(len(y)) % 4 == 3, 2.0, y)
+    fitted = frozen_encoder.fit(X, y, task_of(plan, len(X), encoder=spec.encoder, classes=3))
+    fitted.export(tmp_path)
+
+    said = load(tmp_path, plan).log_odds(X)
+
+    assert said.shape == (120, 3)
+    assert np.abs(softmax(said, axis=1) - softmax(fitted.log_odds(X), axis=1)).max() <= TOLERANCE
+
+
+def test_the_patients_vectors_are_kept_once_under_home_and_not_in_the_bundle(home, fitted, folder, patients):
+    X, _ = patients
+    kept = list((home / "embeddings").rglob("*.db"))
+    vectors = fitted.reader.rows(X)[:, -8:]
+
+    assert len(kept) == 1
+    content = b"".join(path.read_bytes() for path in folder.iterdir())
+    assert not any(vector.tobytes() in content or note.encode() in content for vector in vectors for note in FELL)
+
+
+def test_a_bundle_whose_encoder_is_not_here_says_what_to_do(folder, plan, tmp_path, monkeypatch):
+    monkeypatch.setenv("MEDIMIND_HOME", str(tmp_path / "elsewhere"))
+
+    with pytest.raises(EncoderError, match=r"is not in the encoder store\. `medimind ingest NAME`.*copy the folder"):
+        load(folder, plan)
+
+
+def test_a_bundle_whose_encoder_was_changed_is_not_served(folder, plan, tmp_path, monkeypatch, sentences):
+    sha256 = encoders.digest(sentences)
+    changed = shutil.copytree(sentences, tmp_path / "home" / "encoders" / sha256)
+    (changed / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
+    monkeypatch.setenv("MEDIMIND_HOME", str(tmp_path / "home"))
+
+    with pytest.raises(EncoderError, match=f"SHA-256 {encoders.digest(changed)}, where {sha256} is promised"):
+        load(folder, plan)
+
+
+def test_training_without_the_encoder_says_what_to_do(patients, spec, plan, task_of, tmp_path):
+    task = task_of(plan, 120, encoder=spec.encoder.model_copy(update={"sha256": "0" * 64}))
+
+    with pytest.raises(TrainingError, match="encoder 000000000000…: is not in the encoder store"):
+        frozen_encoder.fit(*patients, task)
+
+
+def test_training_without_a_single_note_is_refused(patients, plan, task):
+    X, y = patients
+    X[:, plan.places("note")] = np.nan
+
+    with pytest.raises(TrainingError, match="no patient that is learned from has a 'note'"):
+        frozen_encoder.fit(X, y, task)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda about: about.update(dimension=9), "its encoder is said to be another: it gives 8 numbers"),
+        (lambda about: about.update(tokens=None), "its encoder is said to be another"),
+        (lambda about: about.update(filled_with=about["filled_with"][1:]), "its encoder is said to be another"),
+        (lambda about: about.update(reads="letter"), "'letter' is no signal among the features: note"),
+        (lambda about: about.update(sha256="../../etc"), "sha256"),
+        (lambda about: about.update(kind="pickle"), "kind"),
+        (lambda about: about.update(code="print()"), "code"),
+        (lambda about: about.pop("head"), "head"),
+    ],
+)
+def test_a_forged_model_json_is_refused_by_name(folder, plan, change, told):
+    path = folder / "model.json"
+    forged = json.loads(path.read_text())
+    change(forged["architecture"])
+    path.write_text(json.dumps(forged))
+
+    with pytest.raises(BundleError, match=told):
+        load(folder, plan)
+
+
+def test_a_head_of_other_inputs_is_refused(folder, plan, spec):
+    wider = build.plan(spec.model_copy(update={"features": (*spec.features, "notes.characters")}))
+
+    with pytest.raises(BundleError, match=r"model\.onnx: reads 12 numbers; 13 are expected"):
+        load(folder, wider)
+
+
+def test_a_spec_holds_together_with_its_encoder(toy_document, sentences):
+    good = document(toy_document, encoders.digest(sentences))
+    from_document(good, "toy.yaml")
+    for change, told in (
+        ({"kind": "onnx"}, "a text is not read by onnx"),
+        ({"scale": "rank"}, "`scale` for what reads a waveform"),
+        ({"output": "hidden"}, "`output` is for `kind: onnx`"),
+        ({"member": "model"}, "`member` is the file or folder inside a `wheel`"),
+        ({"sha256": "abc"}, "sha256"),
+    ):
+        with pytest.raises(Exception, match=told):
+            from_document({**good, "encoder": {**good["encoder"], **change}}, "toy.yaml")

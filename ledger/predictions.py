@@ -23,6 +23,7 @@ from ledger import tables
 from ledger.database import BUSY_TIMEOUT_S, audit, reading, utc, writing
 
 if TYPE_CHECKING:
+    from features.build import Plan
     from models.predict import Predictor
 
 DIGEST_BYTES = 32
@@ -71,6 +72,9 @@ class ByClass:
 class Answered:
     """Predictions of one version for one request, as they go on record: features (n, d), risks (n,).
 
+    Of a model with signals `features` is what `kept_features` keeps of the rows that it saw, and `digests` are the
+    rows' own, joined; else they are the rows, and `digests` is None.
+
     `records` are n as JSON: the names of their fields, and a row of cells each; one without `at` is of the moment it
     was received. A list of objects, as earlier releases wrote it, is read as well.
 
@@ -90,6 +94,7 @@ class Answered:
     bands: list[str | None]
     traffic: int | None = None
     by_class: ByClass | None = None
+    digests: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -262,7 +267,7 @@ def _row(
         answered.received_at,
         len(rows),
         np.ascontiguousarray(answered.risks, np.float64).tobytes(),
-        feature_digests(rows),
+        feature_digests(rows) if answered.digests is None else answered.digests,
         msgspec.json.encode(answered.bands).decode(),
         rows.tobytes(),
         answered.records,
@@ -500,6 +505,15 @@ def feature_digests(X: NDArray[np.float32]) -> bytes:
     """`feature_digest` of each row of X (n, d), 32 bytes each, one after the other."""
     content, width = X.astype("<f4", copy=False).tobytes(), X.shape[1] * 4
     return b"".join([hashlib.sha256(content[at : at + width]).digest() for at in range(0, len(content), width)])
+
+
+def kept_features(plan: "Plan", X: NDArray[np.float32]) -> tuple[NDArray[np.float32], bytes | None]:
+    """What is kept of the rows X (n, d) that a model saw, and their digests where it is less than all of them.
+
+    A signal is thousands of numbers, and its record is kept: a replay computes them again. One figure of it stays, by
+    which windows are compared.
+    """
+    return (plan.summary(X).astype(np.float32), feature_digests(X)) if plan.signals else (X, None)
 
 
 def _digests(joined: bytes) -> list[str]:

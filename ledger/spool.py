@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class _Row(msgspec.Struct, omit_defaults=True):
-    """Answered, as it stands in the file; of several classes alone the last three."""
+    """Answered, as it stands in the file; of several classes alone those that say so, of signals the digests."""
 
     model: str
     version: int
@@ -47,6 +47,7 @@ class _Row(msgspec.Struct, omit_defaults=True):
     classes: dict[str, bool] | None = None
     class_risks: bytes | None = None
     labels: list[str | None] | None = None
+    digests: bytes | None = None
 
 
 class _Line(msgspec.Struct):
@@ -192,6 +193,7 @@ def _content(entry: Entry) -> tuple[bytes, bytes | None]:
             dict(row.by_class.events) if row.by_class else None,
             np.ascontiguousarray(row.by_class.risks, np.float64).tobytes() if row.by_class else None,
             list(row.by_class.labels) if row.by_class else None,
+            row.digests,
         )
         for row in entry.rows
     ]
@@ -235,6 +237,7 @@ def _entry(line: _Line) -> Entry:
             row.bands,
             row.traffic,
             _by_class(row),
+            row.digests,
         )
         for row in line.rows
     ]

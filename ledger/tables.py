@@ -33,7 +33,7 @@ requests = Table(
     Column("risks", LargeBinary, nullable=False),  # n float64
     Column("feature_digests", LargeBinary, nullable=False),  # n SHA-256, of each row's float32 bytes
     Column("bands", JSON, nullable=False),  # n names or null
-    Column("features", LargeBinary),  # n x d float32; null once purged
+    Column("features", LargeBinary),  # n x d float32, one figure for each signal; null once purged
     Column("records", JSON),  # n records as they were checked; null once purged
     Column("patients", JSON),  # n keyed hashes or null; null once purged
     Column("idempotency_key", String),  # its SHA-256

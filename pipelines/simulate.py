@@ -195,6 +195,7 @@ class Clinic:
         X = predictor.matrix(checked.values, checked.at)
         said, missing = predictor.risks(X), predictor.missing(checked.values)
         risks, abstained = predictor.positive(said), predictor.abstains(said, missing)
+        features, digests = predictions.kept_features(predictor.plan, X)
         row = Answered(
             self.name,
             version,
@@ -203,11 +204,12 @@ class Clinic:
             predictor.contract.table(checked.cells),
             checked.references,
             predictions.hash_patients(self.key, checked.patients),
-            X,
+            features,
             risks,
             predictor.bands(risks, abstained),
             lanes.canary.id if canary and lanes.canary else None,
             by_class(predictor, said, abstained),
+            digests,
         )
         (number,) = json.loads(predictions.keep(self.engine, Entry([row], None, msgspec.json.encode)))
         if lanes.shadow is not None:

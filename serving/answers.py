@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from configs.errors import RecordError
-from ledger.predictions import Answered, Entry, Idempotency, hash_patients, prediction_id
+from ledger.predictions import Answered, Entry, Idempotency, hash_patients, kept_features, prediction_id
 from ledger.writer import Kept
 from models import conformal
 from serving.batcher import Job
@@ -128,8 +128,12 @@ class Call:
 
     def entry(self) -> Entry:
         """What goes on record: a row for each version that answered."""
-        rows = [
-            Answered(
+        rows = []
+        for part in self.parts:
+            if not len(part.scored):
+                continue
+            features, digests = kept_features(part.version.predictor.plan, part.scored.features)
+            row = Answered(
                 part.version.model,
                 part.version.number,
                 part.version.bundle,
@@ -137,15 +141,14 @@ class Call:
                 part.version.predictor.contract.table(part.scored.cells),
                 part.scored.references,
                 hash_patients(self.key, part.scored.patients),
-                part.scored.features,
+                features,
                 part.scored.risks,
                 part.scored.bands,
                 part.lane,
                 part.scored.by_class,
+                digests,
             )
-            for part in self.parts
-            if len(part.scored)
-        ]
+            rows.append(row)
         return Entry(rows, self.idempotency, self.answer)
 
     def answer(self, numbers: list[int]) -> bytes:

@@ -147,6 +147,16 @@ def _signal(name: str, column: Column, value: Any) -> Array:
     return judge[column.type](name, column, value)
 
 
+def kept_signal(column: Column, sent: Any, checked: Value) -> Any:
+    """What stands on record for a signal that was sent, and `checked` (size,): JSON, or bytes that it holds as base64.
+
+    `check_value` makes the same bits of it again. Of an image its pixels stay, and never the file.
+    """
+    if sent is None or column.type == "text":
+        return sent
+    return np.asarray(checked, "<f4").tobytes() if column.type == "image" else waveforms.kept(sent)
+
+
 def _array(name: str, column: Column, value: Any, unit: Any) -> Array:
     """The floats of an array, (length,). Raises RecordError for the first that is none, with its place from 1."""
     if not isinstance(value, list | tuple):

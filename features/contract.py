@@ -30,6 +30,7 @@ from features.columns import (
     check_value,
     detected,
     is_text,
+    kept_signal,
     reduce_told,
     settled,
 )
@@ -64,10 +65,11 @@ class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 class Checked:
     """Records that keep the contract, and why the others do not.
 
-    `values` (n, w) are checked values in the contract's order of columns, an array's numbers side by side; `at` (n,)
-    the times of prediction in seconds since 1970. `cells` are the n records as they came, in that order but for what is
-    computed; behind them the events that count, where the contract has events, and the time of prediction where one was
-    told; no identifier. `ignored` says of each record how many events did not count, by reason. `errors` maps a
+    `values` (n, w) are checked values in the contract's order of columns, an array's numbers and a signal's side by
+    side; `at` (n,) the times of prediction in seconds since 1970. `cells` are the n records as they came, in that order
+    but for what is computed, a signal as its float32; behind them the events that count, where the contract has events,
+    and the time of prediction where one was told; no identifier. `ignored` says of each record how many events did not
+    count, by reason. `errors` maps a
     position among all that were sent to its error.
     """
 
@@ -107,8 +109,9 @@ class Contract:
         """`events`: the codes' contracts, where some of the `columns` are computed from events."""
         self.columns = columns
         self.reducer = Reducer(columns, events or {})
-        self._sent = {name: column for name, column in columns.items() if column.event is None}
-        for column in (*self._sent.values(), *(events or {}).values()):
+        self.sent = {name: column for name, column in columns.items() if column.event is None}
+        """The columns that a caller sends."""
+        for column in (*self.sent.values(), *(events or {}).values()):
             for unit in column.accepts:  # worked out here, so that no request waits for it
                 units.conversion(unit, column.unit or unit, column.loinc)
         lengths = [column.size or 1 for column in columns.values()]
@@ -116,18 +119,25 @@ class Contract:
         self.starts = dict(zip(columns, (end - length for end, length in zip(ends, lengths, strict=True)), strict=True))
         """Where in a row of checked values each column's begin."""
         self._width = sum(lengths)
-        self._arrays = [
-            (place, column.size) for place, column in enumerate(columns.values()) if column.size is not None
+        self._signals = [
+            (place, name, column, slice(self.starts[name], self.starts[name] + (column.size or 0)))
+            for place, (name, column) in enumerate(self.sent.items())
+            if column.signal
         ]
-        self._signals = any(column.signal for column in columns.values())
-        self._computed = [place for place, column in enumerate(columns.values()) if column.event is not None]
+        rest = [column for column in columns.values() if not column.signal]
+        self._arrays = [(place, column.size) for place, column in enumerate(rest) if column.size is not None]
+        self._computed = [place for place, column in enumerate(rest) if column.event is not None]
+        signal = [np.full(column.size or 1, column.signal) for column in columns.values()]
+        self._rest = np.flatnonzero(~np.concatenate(signal))
+        """Where in a row of checked values those of the columns lie that are no signals."""
         self._events = {
             code: (place, column, *_plain(column)) for place, (code, column) in enumerate((events or {}).items())
         }
+        self._single = {name: column for name, column in self.sent.items() if not column.signal}
         self._tables: list[tuple[int, Callable[[Any], Any]]] = []
         fields: list[Any] = []
         names = {}
-        for place, (name, column) in enumerate(self._sent.items()):
+        for place, (name, column) in enumerate(self.sent.items()):
             field = f"column_{place}"  # a column may be named `class`, and its neighbour `class_`
             names[field] = name
             kind, table = _typed(column)
@@ -137,7 +147,7 @@ class Contract:
         if events:
             fields.append(("events", list[Event] | None, None))
         fields += [(name, str | None, None) for name in TOLD]
-        self.fields = (*self._sent, "events") if events else tuple(self._sent)
+        self.fields = (*self.sent, "events") if events else tuple(self.sent)
         self._head = msgspec.json.encode([*self.fields, "at"])
         self.record: Any = msgspec.defstruct(
             "Record", fields, rename=names, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
@@ -145,15 +155,17 @@ class Contract:
 
     def check(self, sent: Sequence[Any], received: datetime) -> Checked:
         """The records, as `record` or as plain JSON values, checked; a record without a time of its own is of now."""
-        if self._signals:  # each goes to the judge of signals
-            return self._one_by_one(sent, received)
-        records = sent if set(map(type, sent)) == {self.record} else [_converted(item, self.record) for item in sent]
+        records = self.typed(sent)
         checked = self.quick(records, received)
         return self._one_by_one(records, received) if checked is None else checked
 
+    def typed(self, sent: Sequence[Any]) -> Sequence[Any]:
+        """The records as `record`; one that msgspec does not take stays what it is, for the judge."""
+        return sent if set(map(type, sent)) == {self.record} else [_converted(item, self.record) for item in sent]
+
     def quick(self, sent: Sequence[Any], received: datetime) -> Checked | None:
         """The same in one go, if all are of the type `record` and nothing is odd about any of them; else None."""
-        if self._signals or set(map(type, sent)) != {self.record}:
+        if set(map(type, sent)) != {self.record}:
             return None
         try:
             return self._all(sent, received)
@@ -162,20 +174,27 @@ class Contract:
 
     def _all(self, records: Sequence[Any], received: datetime) -> Checked:
         """All records, each of which msgspec took. Raises TypeError or RecordError if one is odd."""
-        width, tables = len(self._sent), self._tables
+        width, tables = len(self.sent), self._tables
+        signals = [place for place, *_ in reversed(self._signals)]
         cells = [astuple(record) for record in records]
         rows = []
         for cells_of_one in cells:
             row = list(cells_of_one[:width])
             for place, number_of in tables:
                 row[place] = number_of(row[place])
+            for place in signals:
+                del row[place]
             rows.append(row)
         try:
             values = np.array(self._whole(rows), np.float64)
         except TypeError:
             values = np.array(self._whole([self._scaled(row) for row in rows]), np.float64)
-        values = values.reshape(len(rows), self._width)
+        values = values.reshape(len(rows), len(self._rest))
         values += 0.0  # minus zero becomes zero: equal values have equal bits
+        if signals:
+            whole = np.empty((len(rows), self._width))
+            whole[:, self._rest] = values
+            values, cells = whole, self._judged(cells, whole)
         patients: list[str | None] = [None] * len(cells)
         references: list[str | None] = [None] * len(cells)
         at = np.full(len(cells), received.timestamp())
@@ -203,6 +222,20 @@ class Contract:
         ignored = [of_one.ignored if of_one else {} for of_one in each]
         return Checked(values, at, patients, references, kept, ignored, {})
 
+    def _judged(self, cells: list[tuple[Any, ...]], values: Matrix) -> list[tuple[Any, ...]]:
+        """The records' cells, with their signals as they go on record; what the judge makes of these is in `values`.
+
+        Raises RecordError for the first that breaks its contract.
+        """
+        found = []
+        for cells_of_one, row in zip(cells, values, strict=True):
+            kept = list(cells_of_one)
+            for place, name, column, where in self._signals:
+                row[where] = check_value(name, column, cells_of_one[place])
+                kept[place] = kept_signal(column, cells_of_one[place], row[where])
+            found.append(tuple(kept))
+        return found
+
     def _told(self, sent: list[Event] | None, patient: str | None, at: float) -> Told | None:
         """The events of one record, checked. Raises TypeError or RecordError if one is odd."""
         if sent is None:
@@ -229,7 +262,7 @@ class Contract:
         """A row whose quantities are numbers of the canonical unit. Raises RecordError."""
         return [
             check_value(name, column, {"value": cell.value, "unit": cell.unit}) if isinstance(cell, Quantity) else cell
-            for cell, (name, column) in zip(row, self._sent.items(), strict=True)
+            for cell, (name, column) in zip(row, self._single.items(), strict=True)
         ]
 
     def _whole(self, rows: list[list[Any]]) -> list[list[Any]]:
@@ -251,7 +284,7 @@ class Contract:
 
     def by_column(self, values: Matrix) -> dict[str, Matrix]:
         """Checked values (n, w) as `build` takes them: for each column (n,), of an array (n, length)."""
-        if not self._arrays:
+        if len(self.columns) == self._width:
             return dict(zip(self.columns, values.T, strict=True))
         return {
             name: values[:, start] if column.size is None else values[:, start : start + column.size]
@@ -260,7 +293,7 @@ class Contract:
 
     def _one_by_one(self, records: Sequence[Any], received: datetime) -> Checked:
         """The same by the judge of values, record by record, where it is needed."""
-        rows: list[list[Any]] = []
+        rows: list[Matrix] = []
         at: list[float] = []
         patients: list[str | None] = []
         references: list[str | None] = []
@@ -268,22 +301,32 @@ class Contract:
         ignored: list[dict[str, int]] = []
         errors: dict[int, RecordError] = {}
         for position, item in enumerate(records):
-            raw = msgspec.to_builtins(item) if isinstance(item, self.record) else item
+            raw = self._plain_of(item) if isinstance(item, self.record) else item
             try:
                 record = check_record(self.columns, raw, self.reducer, received)
             except RecordError as exc:
                 errors[position] = exc
                 continue
-            rows.append(list(record.values.values()))
+            rows.append(np.hstack(list(record.values.values())))
             at.append((record.at or received).timestamp())
             patients.append(record.patient)
             references.append(record.reference)
             told = record.told
             events = [] if not self._events else [_kept(raw["events"], told) if told else None]
-            kept.append((*map(raw.get, self._sent), *events, record.at.isoformat() if record.at else None))
+            cells = [
+                kept_signal(column, raw.get(name), record.values[name]) if column.signal else raw.get(name)
+                for name, column in self.sent.items()
+            ]
+            kept.append((*cells, *events, record.at.isoformat() if record.at else None))
             ignored.append(told.ignored if told else {})
-        values = np.array(self._flat(rows), np.float64).reshape(len(rows), self._width)
+        values = np.array(rows, np.float64).reshape(len(rows), self._width)
         return Checked(values, np.array(at), patients, references, kept, ignored, errors)
+
+    def _plain_of(self, record: Any) -> dict[str, Any]:
+        """A `record` as JSON would hold it, but for its signals, which may be arrays: they stay what they are."""
+        told = zip((*self.fields, *TOLD), astuple(record), strict=True)
+        signals = {name for _, name, *_ in self._signals}
+        return {name: cell if name in signals else msgspec.to_builtins(cell) for name, cell in told if cell is not None}
 
     def table(self, cells: Sequence[tuple[Any, ...]]) -> bytes:
         """Checked records as the ledger keeps them: JSON of the fields' names, once, and of the records' cells."""

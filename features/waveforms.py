@@ -59,7 +59,8 @@ def check(name: str, column: Column, value: Any) -> Array:
         value, unit, rate = value["value"], value.get("unit"), value.get("sampling_hz")
     conversion = _conversion(name, column, unit)
     hz, up, down = _rate(name, column, rate)
-    sent = _decoded(name, column, value)
+    with np.errstate(over="ignore"):  # rounded as it goes on record, so that a replay judges the same
+        sent = _decoded(name, column, value).astype(np.float32).astype(np.float64)
     _judge_length(name, column, sent, hz, up, down)
     _judge_samples(name, column, sent, hz)
     recording = conversion(sent)
@@ -68,6 +69,14 @@ def check(name: str, column: Column, value: Any) -> Array:
     found = resampled(recording, up, down)[:, : column.samples].ravel()
     # As records keep it, so that training and serving see the same bits; and minus zero becomes zero.
     return found.astype(np.float32).astype(np.float64) + 0.0
+
+
+def kept(sent: Any) -> Any:
+    """What stands on record for a recording that keeps its contract: its samples as bytes of float32, which JSON holds
+    as base64, with the unit and the rate where they were told. `check` makes the same bits of it again."""
+    if isinstance(sent, dict):
+        return {**sent, "value": kept(sent["value"])}
+    return sent if isinstance(sent, str) else np.stack([np.asarray(lead, "<f4") for lead in sent]).tobytes()
 
 
 def resampled(recording: Profile, up: int, down: int) -> Profile:

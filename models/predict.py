@@ -72,7 +72,7 @@ class Predictor:
 
     def missing(self, values: NDArray[np.float64]) -> list[list[str]]:
         """For each row of checked values, the columns without a value, of those the model reads."""
-        gone: NDArray[np.bool_] = np.isnan(values)[:, self._read_at]
+        gone: NDArray[np.bool_] = np.isnan(values[:, self._read_at])
         found: list[list[str]] = [[] for _ in range(len(values))]
         for row, place in zip(*(index.tolist() for index in gone.nonzero()), strict=True):
             found[row].append(self._read[place])

@@ -1,5 +1,6 @@
 """The compiled contract says what the judge of values says: the same floats to the bit, the same words of an error."""
 
+import base64
 import json
 import math
 from datetime import UTC, datetime
@@ -410,3 +411,119 @@ def test_the_servers_way_to_the_features_gives_the_same_bits(predictor, seed, n)
     for decoding in decoded(predictor.contract, sent):
         checked = predictor.contract.check(decoding, NINE)
         assert predictor.matrix(checked.values, checked.at).tobytes() == expected.tobytes()
+
+
+# --- signals
+
+ECG = Column(
+    type="waveform", leads=("I", "V1"), sampling_hz=100, samples=50, unit="mV", accepts=("uV",), range=(-20, 20)
+)
+SCAN = Column(type="image", channels=1, height=4, width=6, unit="1", range=(0, 1), required=True)
+NOTE = Column(type="text", length=40)
+SIGNALS = {
+    "note": NOTE,
+    "age_years": Column(type="number", unit="a", range=(18, 120), required=True),
+    "ecg": ECG,
+    "sex": Column(type="category", values=("female", "male")),
+    "scan": SCAN,
+    "counts": Column(type="array", unit="1", range=(0, 100), length=3),
+}
+
+
+def waves(seed=3):
+    return np.random.default_rng(seed).normal(size=(2, 50))
+
+
+def every_way(array):
+    """The ways in which a client, or a body's reader, may hold the same float32."""
+    rounded = array.astype(np.float32)
+    packed = base64.b64encode(rounded.astype("<f4").tobytes()).decode()
+    return [rounded, rounded.astype(">f4"), np.asfortranarray(rounded), rounded.tolist(), packed, rounded.astype(float)]
+
+
+def signal_records(seed=3, n=1):
+    return synthetic.draw(SIGNALS, n, seed)
+
+
+@pytest.mark.parametrize("way", range(6))
+def test_a_signal_has_the_same_bits_however_it_came(way):
+    contract = Contract(SIGNALS)
+    (good,) = signal_records()
+    picture = np.random.default_rng(5).random((1, 4, 6))
+    sent = {**good, "ecg": every_way(waves())[way], "scan": every_way(picture)[way]}
+
+    checked = contract.check([sent], NINE)
+
+    assert not checked.errors
+    found = contract.by_column(checked.values)
+    assert found["ecg"].tobytes() == waves().astype(np.float32).astype(float).tobytes()
+    assert found["scan"].tobytes() == picture.astype(np.float32).astype(float).tobytes()
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 2**32 - 1))
+def test_signals_are_judged_alike_both_ways_to_the_bit_and_to_the_letter(seed):
+    same_as_the_judge(SIGNALS, signal_records(seed, 3))
+
+
+@pytest.mark.parametrize("name", ["ecg", "scan", "note"])
+@pytest.mark.parametrize(
+    "odd", [*ODD, {"value": [[1.0]]}, [[0.5] * 50] * 2, [[0.5] * 6] * 4], ids=lambda o: repr(o)[:40]
+)
+def test_an_odd_signal_is_judged_alike_and_costs_the_others_nothing(name, odd):
+    good, other = signal_records(n=2)
+    same_as_the_judge(SIGNALS, [good, {**good, name: odd}, other])
+
+
+@pytest.mark.parametrize("way", range(6))
+@pytest.mark.parametrize("told", [{}, {"unit": "uV"}, {"unit": "mV", "sampling_hz": 100}, {"sampling_hz": 200}])
+def test_the_ledger_gives_back_a_signal_of_which_the_judge_makes_the_same_bits(way, told):
+    contract = Contract(SIGNALS)
+    wave = every_way(waves(4))[way]
+    sent = {**signal_records()[0], "ecg": {"value": wave, **told} if told else wave, "note": "Schmerz im linken Knie"}
+    checked = contract.check([sent], NINE)
+    assert not checked.errors
+
+    (back,), kept = on_record(contract, checked)
+
+    assert contract.check([back], NINE).values.tobytes() == checked.values.tobytes()
+    assert back["note"] == "Schmerz im linken Knie"
+    assert {key: back["ecg"][key] for key in told} == told if told else isinstance(back["ecg"], str)
+    assert len(kept) < 2000  # 400 and 96 bytes of float32 as base64, and no list of numbers
+
+
+@pytest.mark.parametrize("name", ["ecg", "scan"])
+def test_numbers_between_two_float32_are_judged_as_they_go_on_record(name):
+    contract = Contract(SIGNALS)
+    shape = SIGNALS[name].shape
+    sent = {**signal_records()[0], name: np.random.default_rng(7).random(shape).tolist()}
+    checked = contract.check([sent], NINE)
+
+    (back,), _ = on_record(contract, checked)
+
+    assert contract.check([back], NINE).values.tobytes() == checked.values.tobytes()
+
+
+def test_records_with_arrays_are_taken_in_one_go():
+    contract = Contract(SIGNALS)
+    sent = [{**record, "ecg": waves(seed).astype(np.float32)} for seed, record in enumerate(signal_records(n=5))]
+
+    typed = contract.typed(sent)
+    whole = contract.quick(typed, NINE)
+
+    assert whole is not None
+    alone = [contract.check([record], NINE) for record in typed]
+    assert whole.values.tobytes() == b"".join(one.values.tobytes() for one in alone)
+    assert contract.table(whole.cells) == contract.table([cells for one in alone for cells in one.cells])
+
+
+def test_what_the_client_holds_is_not_changed():
+    contract, wave = Contract(SIGNALS), waves().astype(np.float32)
+    before = wave.copy()
+    wave.flags.writeable = False
+    contract.check([{**signal_records()[0], "ecg": wave}], NINE)
+    assert np.array_equal(wave, before)
+
+
+def test_no_records_with_signals_are_no_rows():
+    assert Contract(SIGNALS).check([], NINE).values.shape == (0, 40 + 1 + 100 + 1 + 24 + 3)

@@ -15,6 +15,7 @@ import httpx
 from client import answers
 from client.answers import Answer, Event, ModelState, Outcome, OutcomeRecorded, PredictionOnRecord, RecordRefused
 from client.errors import ClientError, Refused, Unanswered
+from client.npy import saved
 
 FIRST_WAIT_S = 0.1
 LONGEST_WAIT_S = 5.0
@@ -54,15 +55,34 @@ class Client:
     def predict(
         self,
         model: str,
-        records: Sequence[Mapping[str, Any]],
+        records: Sequence[Mapping[str, Any]] = (),
         *,
+        array: Any = None,
+        field: str | None = None,
+        unit: str | None = None,
+        sampling_hz: float | None = None,
         explain: bool = False,
         deadline_ms: int | None = None,
         tag: str | None = None,
     ) -> Answer:
         """The risk of each record, whose `events` may be Events. A `deadline_ms` holds for each try; `tag` names a side
-        of an A/B comparison."""
-        return self._predict(model, {"records": list(records)}, explain, deadline_ms, tag)
+        of an A/B comparison.
+
+        `array`: a waveform or an image, or several along the first axis, one a record, sent as .npy and not as JSON: a
+        numpy array. `field` says which signal it is where the model has several, `unit` and `sampling_hz` what a
+        waveform is in where that is not the contract's. `records` hold the other fields then, or nothing.
+        """
+        if array is None:
+            if (field, unit, sampling_hz) != (None, None, None):
+                raise ValueError("field, unit and sampling_hz are said of an `array`, and none is given.")
+            return self._predict(model, {"records": list(records)}, explain, deadline_ms, tag)
+        told = {"X-Field": field, "X-Unit": unit, "X-Sampling-Hz": None if sampling_hz is None else str(sampling_hz)}
+        headers = {name: value for name, value in told.items() if value is not None}
+        headers |= {"Content-Type": "application/x-npy"} | ({"X-Explain": "true"} if explain else {})
+        if records:
+            headers["X-Record"] = _encoded(list(records)).decode()  # ASCII: json escapes the rest
+        headers |= _asked_with(deadline_ms, tag)
+        return self._call(answers.answer, "POST", _predict_path(model), saved(array), headers)
 
     def columns(
         self,
@@ -80,10 +100,8 @@ class Client:
     def _predict(
         self, model: str, body: dict[str, Any], explain: bool, deadline_ms: int | None, tag: str | None
     ) -> Answer:
-        headers = {} if deadline_ms is None else {"X-Deadline-Ms": str(deadline_ms)}
-        headers |= {} if tag is None else {"X-Traffic-Tag": tag}
-        path = f"/v1/models/{quote(model, safe='')}/predict"
-        return self._call(answers.answer, "POST", path, {**body, "explain": explain}, headers)
+        sent = {**body, "explain": explain}
+        return self._call(answers.answer, "POST", _predict_path(model), sent, _asked_with(deadline_ms, tag))
 
     def outcomes(self, outcomes: Sequence[Outcome]) -> tuple[OutcomeRecorded | RecordRefused, ...]:
         """Put on record what happened to patients later. An outcome that is told twice counts once, the later."""
@@ -124,10 +142,11 @@ class Client:
         body: Any = None,
         headers: Mapping[str, str] | None = None,
     ) -> T:
-        """One call, in as many tries as it takes: the same bytes and the same key each time."""
-        content = None if body is None else _encoded(body)
+        """One call, in as many tries as it takes: the same bytes and the same key each time. A body that is no bytes
+        goes as JSON."""
+        content = body if body is None or isinstance(body, bytes) else _encoded(body)
         sent = {**(headers or {}), "Idempotency-Key": str(uuid4())}
-        if content is not None:
+        if content is not body:
             sent["Content-Type"] = "application/json"
         end = monotonic() + self._within_s
         for number in range(1, self._tries + 1):
@@ -148,6 +167,15 @@ class Client:
                 raise Unanswered(number, reason, status)  # not in the except: httpx's errors carry the request's bytes
             sleep(wait_s)
         raise AssertionError("a call ends in its last try")
+
+
+def _predict_path(model: str) -> str:
+    return f"/v1/models/{quote(model, safe='')}/predict"
+
+
+def _asked_with(deadline_ms: int | None, tag: str | None) -> dict[str, str]:
+    told = {"X-Deadline-Ms": None if deadline_ms is None else str(deadline_ms), "X-Traffic-Tag": tag}
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def _encoded(body: Any) -> bytes:

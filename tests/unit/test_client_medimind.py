@@ -1,5 +1,6 @@
 """The client against a scripted service on a real socket: what it asks again, what it raises, what it never tells."""
 
+import io
 import json
 import threading
 import time
@@ -10,6 +11,7 @@ from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import numpy as np
 import pytest
 
 from client import (
@@ -123,6 +125,39 @@ def test_what_is_asked_goes_out_as_the_contract_names_it(service):
     assert (headers["x-deadline-ms"], headers["x-traffic-tag"]) == ("250", "ward b")
     assert json.loads(columns) == {"columns": {"age_years": [61, 40], "sex": ["female", None]}, "explain": False}
     assert "x-deadline-ms" not in plain and "x-traffic-tag" not in plain
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", "<f2", "<i2", "<i4", "|u1", "<u2"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_an_array_goes_out_as_the_npy_file_that_numpy_reads(service, dtype, order):
+    served = service((200, {}, GOOD))
+    array = np.asarray(np.arange(24).reshape(2, 3, 4), dtype, order=order)
+    with Client(served.url) as client:
+        client.predict("toy", [RECORD, {"sex": "männlich"}], array=array, unit="uV", sampling_hz=360.5, deadline_ms=250)
+        client.predict("toy", array=array[:, ::2], field="ecg", explain=True)
+
+    (method, path, headers, body), (_, _, bare, second) = served.asked
+    found = np.load(io.BytesIO(body), allow_pickle=False)
+    assert (method, path, headers["content-type"]) == ("POST", "/v1/models/toy/predict", "application/x-npy")
+    assert (found.dtype, found.tolist()) == (array.dtype, array.tolist())
+    assert np.load(io.BytesIO(second)).tolist() == array[:, ::2].tolist()
+    assert json.loads(headers["x-record"]) == [RECORD, {"sex": "männlich"}]
+    assert [headers[f"x-{name}"] for name in ("unit", "sampling-hz", "deadline-ms")] == ["uV", "360.5", "250"]
+    assert (bare["x-field"], bare["x-explain"]) == ("ecg", "true")
+    assert not {"x-record", "x-unit", "x-sampling-hz"} & set(bare) and "x-explain" not in headers
+
+
+@pytest.mark.parametrize("array", [[[1.0, 2.0]], "ecg", np.array([None]), np.zeros((2, 2), complex), np.zeros(2, "U1")])
+def test_what_is_no_array_of_numbers_is_not_sent(service, array):
+    served = service((200, {}, GOOD))
+    with Client(served.url) as client, pytest.raises(ClientError, match="array: "):
+        client.predict("toy", array=array)
+    assert not served.asked
+
+
+def test_what_is_said_of_an_array_needs_one(service):
+    with Client(service((200, {}, GOOD)).url) as client, pytest.raises(ValueError, match="none is given"):
+        client.predict("toy", [RECORD], unit="uV")
 
 
 def test_an_event_goes_out_as_json_and_what_did_not_count_comes_back(service):

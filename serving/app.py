@@ -21,14 +21,14 @@ from evidence.card import card
 from evidence.page import POLICY
 from evidence.report import Report
 from features.columns import LONGEST_TEXT, is_text
-from serving import schemas
+from serving import schemas, signals
 from serving.batcher import Gone
-from serving.bodies import ARROW, JSON, MOST_RECORDS, decode
+from serving.bodies import ARROW, JSON, LARGEST_BODY, decode
 from serving.refusals import Refused, error_body
 from serving.runtime import Runtime
+from serving.signals import MOST_RECORDS
 from serving.versions import Version
 
-LARGEST_BODY = 8 * 1024 * 1024
 MOST_IN_BODIES = 32 * LARGEST_BODY
 """Bytes of all the bodies that one worker is reading."""
 BODY_WITHIN_S = 10.0
@@ -38,7 +38,7 @@ AS_JSON = (b"content-type", b"application/json")
 BENTOML = {"/livez", "/metrics"}
 """The paths that are left to BentoML."""
 ALL_BUT_POST = ("GET", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE")
-DECISIVE = ("Content-Type", "Idempotency-Key", "X-Deadline-Ms", "X-Traffic-Tag")
+DECISIVE = ("Content-Type", "Idempotency-Key", "X-Deadline-Ms", "X-Traffic-Tag", *signals.HEADERS)
 """The headers that change what a prediction request is answered."""
 BEFORE_NAME, BEHIND_NAME = "/v1/models/", "/predict"
 
@@ -115,13 +115,14 @@ def app(runtime: Runtime) -> App:
                 _told_once(scope["headers"])
             until = runtime.admit(name, began, _deadline(headers))
             key, tag = _text(headers, "Idempotency-Key"), _text(headers, "X-Traffic-Tag")
-            kind = _kind(headers, JSON, ARROW)
+            kind = _kind(headers, JSON, ARROW, *signals.KINDS)
             # Uvicorn's own knowledge of its client. It is private: tests/service notice if it goes.
             connection = getattr(receive, "__self__", None)
-            body = await bodies.read(headers, receive, getattr(connection, "more_body", True))
+            largest = runtime.largest(name, kind)
+            body = await bodies.read(headers, receive, getattr(connection, "more_body", True), largest)
             if connection is not None:  # a large last piece stopped the reading: unread, its leaving is unseen
                 connection.flow.resume_reading()
-            answer = await runtime.predict(name, body, kind, key, tag, until, connection)
+            answer = await runtime.predict(name, body, kind, key, tag, until, connection, headers)
             runtime.counters.took(name, monotonic() - began)
         except Gone:
             return runtime.counters.refused(name, "gone")  # nobody is left to read an answer
@@ -151,24 +152,26 @@ class Bodies:
     def __init__(self) -> None:
         self._held = 0
 
-    async def read(self, headers: Mapping[bytes, bytes], receive: Receive, more: bool = True) -> bytes:
-        """The body; `more`: it is not all there yet.
+    async def read(
+        self, headers: Mapping[bytes, bytes], receive: Receive, more: bool = True, largest: int = LARGEST_BODY
+    ) -> bytes:
+        """The body, of `largest` bytes at most; `more`: it is not all there yet.
 
         Raises Refused if it is too large or too slow, Gone if its client has left.
         """
         declared = headers.get(b"content-length", b"")
-        if declared.isdigit() and int(declared) > LARGEST_BODY:
-            raise _too_large()
+        if declared.isdigit() and int(declared) > largest:
+            raise _too_large(largest)
         if not more:
-            return await self._read(receive)
+            return await self._read(receive, largest)
         try:
             async with asyncio.timeout(BODY_WITHIN_S):
-                return await self._read(receive)
+                return await self._read(receive, largest)
         except TimeoutError as exc:
             said = f"the body did not arrive within {BODY_WITHIN_S:g} s; send it again."
             raise Refused(408, "body_too_slow", said) from exc
 
-    async def _read(self, receive: Receive) -> bytes:
+    async def _read(self, receive: Receive, largest: int) -> bytes:
         pieces: list[bytes] = []
         size = 0
         try:
@@ -180,8 +183,8 @@ class Bodies:
                 pieces.append(piece)
                 size += len(piece)
                 self._held += len(piece)
-                if size > LARGEST_BODY:
-                    raise _too_large()
+                if size > largest:
+                    raise _too_large(largest)
                 if self._held > MOST_IN_BODIES:
                     raise Refused(503, "busy", "more bodies are being read than there is room for; ask again.")
                 if not message.get("more_body"):
@@ -322,8 +325,8 @@ def _deadline(headers: Mapping[bytes, bytes]) -> int | None:
     return int(text)
 
 
-def _too_large() -> Refused:
-    return Refused(413, "too_large", f"the body is larger than {LARGEST_BODY} bytes; send it in parts.")
+def _too_large(largest: int) -> Refused:
+    return Refused(413, "too_large", f"the body is larger than {largest} bytes; send it in parts.")
 
 
 def _page(version: Version, report: Report) -> bytes:

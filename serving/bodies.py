@@ -1,16 +1,26 @@
 """What a client sent, decoded: records and columns as JSON, and tables as Arrow IPC; a list of records in the end."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
+from configs.spec import Column
 from features.columns import LONGEST_TEXT
 from features.contract import Contract
+from serving import signals
 from serving.refusals import Refused
+from serving.signals import MOST_RECORDS
 
 JSON = "application/json"
 ARROW = "application/vnd.apache.arrow.stream"
-MOST_RECORDS = 10_000
+LARGEST_BODY = 8 * 1024 * 1024
+"""Bytes, of a model that reads no signals."""
+LARGEST_SIGNALS = 64 * 1024 * 1024
+LARGEST_JSON = 32 * 1024 * 1024
+"""As Python's own objects it takes many times as much."""
+JSON_NUMBER = 25
+"""Bytes of the longest float64 as JSON, and the comma behind it: -1.2345678901234567e-100."""
 MOST_CELLS = 1_000_000
 """Of an Arrow stream, where a column of nulls takes no bytes: about what the largest body holds as JSON."""
 
@@ -27,6 +37,16 @@ def decoder(contract: Contract) -> msgspec.json.Decoder[Any]:
     """Decodes the usual body in one step: every record of the types that the contract asks for."""
     fields: list[Any] = [("records", list[contract.record]), ("explain", bool, False)]  # type: ignore[name-defined]
     return msgspec.json.Decoder(msgspec.defstruct("Typed", fields, forbid_unknown_fields=True))
+
+
+def largest(columns: Mapping[str, Column], most: int, kind: str) -> int:
+    """How many bytes a body of this kind may have: a signal by itself `most` times, or one record as JSON."""
+    sizes = [column.size for column in columns.values() if column.signal and column.size]
+    if kind in signals.PICTURES:
+        return LARGEST_SIGNALS  # a picture may be larger than what is made of it
+    if kind in signals.KINDS:
+        return max(LARGEST_BODY, min(8 * max(sizes, default=0) * most, LARGEST_SIGNALS))
+    return max(LARGEST_BODY, min(JSON_NUMBER * sum(sizes), LARGEST_JSON))
 
 
 def read(body: bytes, kind: str, typed: msgspec.json.Decoder[Any] | None) -> tuple[list[Any], bool]:

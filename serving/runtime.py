@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -28,7 +28,7 @@ from ledger.traffic import Route, Traffic
 from ledger.writer import Kept, Ticket, Writer
 from models.bundle import get
 from models.predict import Predictor
-from serving import bodies, gauges
+from serving import bodies, gauges, signals
 from serving.answers import Call, Explanation, Part
 from serving.batcher import Gone
 from serving.refusals import Refused, Tally, error_body
@@ -209,10 +209,25 @@ class Runtime:
         assert self._turn_began is not None
         self._turn_s, self._turn_began = monotonic() - self._turn_began, None
 
+    def largest(self, name: str, kind: str) -> int:
+        """How many bytes a body of this kind may have. Raises Refused if the model does not answer."""
+        _, version = self.model(name)
+        return bodies.largest(version.predictor.spec.fields, version.predictor.spec.serving.max_batch, kind)
+
     async def predict(
-        self, name: str, body: bytes, kind: str, key: str | None, tag: str | None, until: float, connection: Any
+        self,
+        name: str,
+        body: bytes,
+        kind: str,
+        key: str | None,
+        tag: str | None,
+        until: float,
+        connection: Any,
+        headers: Mapping[bytes, bytes] | None = None,
     ) -> bytes:
         """The answer's bytes for the records of one request, durable in the ledger before they are returned.
+
+        `headers`: of a signal that comes by itself, what its bytes do not say.
 
         Raises Refused; a record that breaks the contract gets its error in its place and costs the others nothing.
         """
@@ -220,7 +235,14 @@ class Runtime:
         _, version = self.model(name)
         routed = model.lanes.canary is not None or tag in model.lanes.tags
         typed = None if routed else version.typed
-        if kind == bodies.ARROW:  # unpacking a table takes long enough to be in others' way
+        told = (tag or "").encode()
+        if kind in signals.KINDS:
+            contract, about = version.predictor.contract, headers or {}
+            told += signals.identity(about)
+            sent, explain = signals.read(body, kind, about, contract.sent)
+            if typed is not None:
+                sent = list(contract.typed(sent))
+        elif kind == bodies.ARROW:  # unpacking a table takes long enough to be in others' way
             sent, explain = await asyncio.to_thread(bodies.read, body, kind, typed)
         else:
             sent, explain = bodies.read(body, kind, typed)
@@ -228,7 +250,7 @@ class Runtime:
         if explain:
             for part in parts:
                 await self._explainable(part.version)
-        idempotency = predictions.idempotency(key, body + (tag or "").encode()) if key else None
+        idempotency = predictions.idempotency(key, body + told) if key else None
         version = parts[0].version if len(parts) == 1 else version
         call = Call(version, parts, len(sent), idempotency, self._key, self._loop.create_future())
         weight = 0 if explain else REQUEST_WEIGHT + len(sent)  # an explanation has a thread of its own

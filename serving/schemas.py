@@ -11,12 +11,14 @@ from evidence.report import Verdict
 from features.columns import LONGEST_TEXT, MOST_EVENTS
 from features.synthetic import draw
 from models.conformal import LABELS
+from serving.bodies import ARROW
+from serving.signals import DICOM, KINDS, NPY, NPY_DTYPES, PICTURES, PNG, RAW, RAW_DTYPES
 
 EXAMPLES = 3
 EXAMPLE_SEED = 1
 
 ERROR_CODES = {
-    "400": "The body is not JSON, or no Arrow stream where it is declared as one.",
+    "400": "The body, or a header that holds JSON, is not what it is declared as.",
     "404": "No such model, prediction or path.",
     "408": "The body did not arrive in time.",
     "413": "The body or the number of records is too large.",
@@ -27,7 +29,6 @@ ERROR_CODES = {
 
 SENT = tuple(ERROR_CODES)
 """What a request with a body may be refused with."""
-ARROW = "application/vnd.apache.arrow.stream"
 TEXT = {"type": "string"}
 PAGE = {"type": "string", "description": "An HTML page that needs nothing else."}
 RETRY_AFTER = {
@@ -66,6 +67,25 @@ ASKED_WITH = (
         "description": "Names the side of an A/B comparison.",
     },
 )
+TOLD_OF_A_SIGNAL = {
+    "X-Field": ({"type": "string"}, "Which signal the body is, where the model has several."),
+    "X-Shape": (
+        {"type": "string", "pattern": "^[0-9]{1,9}(,[0-9]{1,9}){1,3}$"},
+        "Of raw numbers: records, leads, samples, or records, channels, height, width; of one without the first.",
+    ),
+    "X-Dtype": ({"type": "string", "enum": list(RAW_DTYPES)}, "Of raw numbers, little-endian."),
+    "X-Unit": ({"type": "string"}, "Of a waveform: its unit, where that is not the contract's own."),
+    "X-Sampling-Hz": ({"type": "number", "exclusiveMinimum": 0}, "Of a waveform: its rate, where that is another."),
+    "X-Record": ({"type": "string"}, "JSON of the record's other fields; of several records a list."),
+    "X-Explain": ({"type": "boolean", "default": False}, "Give each feature's contribution."),
+}
+"""Headers that say of a signal that comes by itself what its bytes do not."""
+SIGNAL_BODIES = {
+    NPY: f"A waveform or an image, or several along the first axis, as a .npy file of {', '.join(NPY_DTYPES)}.",
+    RAW: "The same as bare numbers, little-endian and row-major; X-Shape and X-Dtype say which.",
+    PNG: "One record's picture.",
+    DICOM: "One record's picture; nothing of the file's header is kept.",
+}
 RECALLED_WITH = (
     {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "pattern": "^[0-9]+-[0-9]+$"}},
     {
@@ -149,9 +169,40 @@ def _about(column: Column) -> str:
     return ", ".join(part for part in about if part)
 
 
+def _signal(column: Column) -> list[dict[str, Any]]:
+    """The ways in which JSON may hold a signal."""
+    if column.type == "text":
+        return [{"type": "string", "minLength": 1, "maxLength": column.length}]
+    assert column.shape is not None and column.size is not None and column.range is not None
+    packed = {"type": "string", "contentEncoding": "base64", "description": "float32, little-endian, row-major"}
+    if column.type == "image":
+        files = [_closed({name: {"type": "string", "contentEncoding": "base64"}}) for name in ("png", "dicom", "npz")]
+        return [packed, _nested(column.shape), _nested(column.shape[1:]), *files]
+    leads, _ = column.shape
+    of_any_rate = _list(_list({"type": "number"}, minItems=1), minItems=leads, maxItems=leads)
+    unit = {"type": "string", "enum": [column.unit, *column.accepts]}
+    rate = {"type": "number", "exclusiveMinimum": 0, "description": f"the contract's is {column.sampling_hz:g}"}
+    recording = _closed({"value": {"anyOf": [packed, of_any_rate]}}, {"unit": unit, "sampling_hz": rate})
+    return [packed, _nested(column.shape), recording]
+
+
+def _nested(shape: Sequence[int]) -> dict[str, Any]:
+    """Lists of lists of numbers, of this shape."""
+    found: dict[str, Any] = {"type": "number"}
+    for length in reversed(shape):
+        found = _list(found, minItems=length, maxItems=length)
+    return found
+
+
+def _closed(properties: dict[str, Any], optional: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {**_object(properties, optional), "additionalProperties": False}
+
+
 def _field(column: Column) -> dict[str, Any]:
     values: list[dict[str, Any]] = []
-    if column.type == "number":
+    if column.signal:
+        values += _signal(column)
+    elif column.type == "number":
         assert column.range is not None  # the Spec demands it of a number
         low, high = column.range
         values.append({"type": "number", "minimum": low, "maximum": high})
@@ -177,12 +228,6 @@ def _field(column: Column) -> dict[str, Any]:
         values.append(
             {"type": "object", "properties": several, "required": ["value", "unit"], "additionalProperties": False}
         )
-    elif column.type == "text":
-        values.append({"type": "string", "minLength": 1, "maxLength": column.length})
-    elif column.signal:
-        shape = " x ".join(map(str, column.shape))
-        said = f"{shape} numbers in {column.unit}, as lists in lists or a base64 text of little-endian float32"
-        values += [{"type": "array", "description": said}, {"type": "string", "description": said}, {"type": "object"}]
     elif column.type == "boolean":
         values.append({"type": "boolean"})
     else:
@@ -197,7 +242,7 @@ def _field(column: Column) -> dict[str, Any]:
 def contract(columns: Mapping[str, Column]) -> dict[str, Any]:
     """The contract of columns, or of events, as a client reads it."""
     return {
-        name: column.model_dump(mode="json", exclude={"from_", "map", "measured_at"})
+        name: column.model_dump(mode="json", exclude={"from_", "map", "measured_at", "folder"})
         for name, column in columns.items()
     }
 
@@ -215,6 +260,8 @@ def openapi(specs: Mapping[str, Spec]) -> dict[str, Any]:
     known = {"type": "string", "enum": list(specs)} if specs else {"type": "string"}
     one: Parameter = {"name": "name", "in": "path", "required": True, "schema": known}
     lookup = ("404", "503")
+    types = {column.type for spec in specs.values() for column in spec.fields.values() if column.signal}
+    kinds = [kind for kind in KINDS if types & ({"image"} if kind in PICTURES else {"image", "waveform"})]
     return {
         "openapi": "3.1.0",
         "info": {
@@ -249,8 +296,8 @@ def openapi(specs: Mapping[str, Spec]) -> dict[str, Any]:
             },
             "/v1/models/{name}/predict": {
                 "post": {
-                    **_operation("predict", "predictions", "Risks", _ref("answer"), [one, *ASKED_WITH], SENT),
-                    "requestBody": _predict_body(list(specs)),
+                    **_operation("predict", "predictions", "Risks", _ref("answer"), [one, *_asked_with(kinds)], SENT),
+                    "requestBody": _predict_body(list(specs), kinds),
                 }
             },
             "/v1/outcomes": {
@@ -282,8 +329,20 @@ def openapi(specs: Mapping[str, Spec]) -> dict[str, Any]:
     }
 
 
-def _predict_body(names: Sequence[str]) -> dict[str, Any]:
-    """Records, columns, or a table as an Arrow stream."""
+def _asked_with(kinds: Sequence[str]) -> list[Parameter]:
+    """The headers of a prediction request, where a signal may come by itself as one of `kinds`."""
+    return [
+        *ASKED_WITH,
+        *(
+            {"name": name, "in": "header", "required": False, "schema": schema, "description": f"{said} Not of JSON."}
+            for name, (schema, said) in TOLD_OF_A_SIGNAL.items()
+            if kinds
+        ),
+    ]
+
+
+def _predict_body(names: Sequence[str], kinds: Sequence[str]) -> dict[str, Any]:
+    """Records, columns, or a table as an Arrow stream; and of a model with signals one of them by itself."""
     records = [_ref(f"record_{name}") for name in names]
     columns = [_ref(f"columns_{name}") for name in names]
     explain = {"type": "boolean", "default": False, "description": "Give each feature's contribution."}
@@ -299,6 +358,8 @@ def _predict_body(names: Sequence[str]) -> dict[str, Any]:
     ]
     arrow = {"type": "string", "format": "binary", "description": "An Arrow IPC stream of the contract's columns."}
     content = {"application/json": {"schema": {"oneOf": either}}, ARROW: {"schema": arrow}}
+    for kind in kinds:
+        content[kind] = {"schema": {"type": "string", "format": "binary", "description": SIGNAL_BODIES[kind]}}
     return {"required": True, "content": content}
 
 
@@ -405,10 +466,13 @@ def _answers(predicted: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
         "column": _object(
             {
                 "type": {**text, "enum": ["number", "category", "boolean", "array", "waveform", "image", "text"]},
-                "length": {"type": ["integer", "null"], "description": "Of an array."},
+                "length": {"type": ["integer", "null"], "description": "Of an array; of a text at most."},
                 "description": text_or_null,
                 "event": {**text_or_null, "description": "The code of the events that it is computed from."},
-                "window": {**text_or_null, "description": "How long before the time of prediction they may lie."},
+                "window": {
+                    "anyOf": [text_or_null, _object({"center": number, "width": number})],
+                    "description": "How long before the time of prediction they may lie; or a DICOM image's.",
+                },
                 "reduce": {**text_or_null, "description": "What is computed of them."},
                 "unit": text_or_null,
                 "accepts": _list(text),
@@ -420,6 +484,13 @@ def _answers(predicted: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
                 "loinc": text_or_null,
                 "snomed": text_or_null,
                 "required": flag,
+                "leads": _list(text, description="A waveform's, in their order."),
+                "sampling_hz": number_or_null,
+                "samples": {"type": ["integer", "null"], "description": "Of each lead, at that rate."},
+                "band_hz": {"type": ["array", "null"], "items": number, "minItems": 2, "maxItems": 2},
+                "channels": {"type": ["integer", "null"], "description": "Of an image; so are height and width."},
+                "height": {"type": ["integer", "null"]},
+                "width": {"type": ["integer", "null"]},
             }
         ),
         "detection": _object(

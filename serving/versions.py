@@ -59,7 +59,9 @@ def load(model: str, number: int, digest: str, settings: Settings, flush: Callab
     """
     predictor = Predictor(bundles.get(digest, settings))
     most = predictor.spec.serving.max_batch
-    inline = not predictor.spec.events and _seconds(predictor, most) < INLINE_S  # a record may hold thousands of events
+    # A record may hold thousands of events, or a signal, whose check takes longer than a table's model.
+    quick = not predictor.spec.events and not any(column.signal for column in predictor.spec.columns.values())
+    inline = quick and _seconds(predictor, most) < INLINE_S
     batcher = Batcher(Scorer(predictor), most, inline, flush)
     return Version(model, number, predictor, batcher, decoder(predictor.contract))
 

@@ -479,7 +479,8 @@ def test_an_odd_signal_is_judged_alike_and_costs_the_others_nothing(name, odd):
 @pytest.mark.parametrize("told", [{}, {"unit": "uV"}, {"unit": "mV", "sampling_hz": 100}, {"sampling_hz": 200}])
 def test_the_ledger_gives_back_a_signal_of_which_the_judge_makes_the_same_bits(way, told):
     contract = Contract(SIGNALS)
-    wave = every_way(waves(4))[way]
+    recorded = np.repeat(waves(4), told.get("sampling_hz", 100) // 100, axis=1)
+    wave = every_way(recorded * 1000 if told.get("unit") == "uV" else recorded)[way]
     sent = {**signal_records()[0], "ecg": {"value": wave, **told} if told else wave, "note": "Schmerz im linken Knie"}
     checked = contract.check([sent], NINE)
     assert not checked.errors

@@ -9,8 +9,9 @@ import pytest
 
 from configs.spec import Column
 from features.contract import Contract
-from serving.bodies import ARROW, JSON, MOST_RECORDS, decoder, read
+from serving.bodies import ARROW, JSON, decoder, read
 from serving.refusals import Refused
+from serving.signals import MOST_RECORDS
 
 AGES = {"age_years": Column(type="number", unit="a", range=(18.0, 120.0), required=True)}
 

@@ -60,11 +60,11 @@ class Settings(BaseSettings):
 
     @cached_property
     def ledger_url(self) -> str:
-        return self.ledger or _sqlite(self.home / "ledger.db")
+        return self.ledger or sqlite_url(self.home / "ledger.db")
 
     @cached_property
     def registry_uri(self) -> str:
-        return self.registry or _sqlite(self.home / "mlflow" / "mlflow.db")
+        return self.registry or sqlite_url(self.home / "mlflow" / "mlflow.db")
 
     @property
     def store(self) -> Path:
@@ -111,7 +111,7 @@ class Settings(BaseSettings):
         return folder
 
 
-def _sqlite(path: Path) -> str:
+def sqlite_url(path: Path) -> str:
     """The URL of a SQLite file; SQLAlchemy reads %41 in one as A."""
     return f"sqlite:///{str(path).replace('%', '%25')}"
 

@@ -17,6 +17,7 @@ PLANNED = {
     "features": "new_features",
     "references": "new_features",
     "candidates": "retuned_parameters",
+    "trials": "retuned_parameters",
     "split": "retuned_parameters",
 }
 """Keys of the spec that a plan may allow to change. Any other is a change that no plan allows."""

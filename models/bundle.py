@@ -66,6 +66,11 @@ class Bundle:
     selftest: dict[str, Any]
     training: dict[str, Any]
 
+    def parameters(self, family: str) -> dict[str, float | int | str]:
+        """What trials chose for that family when this bundle was trained; empty where they chose nothing."""
+        found: dict[str, float | int | str] = self.training.get("trials", {}).get(family, {}).get("parameters", {})
+        return found
+
 
 def write(folder: Path, documents: Mapping[str, Any], export: Callable[[Path], None]) -> Bundle:
     """Make `folder` a bundle of these JSON documents (name without .json) and the model's files that `export` writes.

@@ -5,10 +5,14 @@ not read; its feature rows serve, like every other row, to check that the export
 """
 
 import hashlib
-from dataclasses import replace
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +32,11 @@ from models.calibration import Calibration, ClassCalibration, calibrate, calibra
 from models.family import Fitted, Task, family, load
 from models.predict import TOLERANCE
 from models.thresholds import operating_points
+from models.tuning import Parameters, Search, Shelf, State, Trial, refuse_idle, search
 
 FOLDS = 5
+ALL = "all"
+"""The part of the training patients that the final model learns from."""
 RANDOM_RECORDS = 1000
 SELF_TEST_RECORDS = 13
 SCORE_EDGES = [round(0.1 * step, 1) for step in range(1, 10)]
@@ -50,26 +57,118 @@ def fit_family(name: str, train: Cohort, task: Task) -> Fitted:
         return family(name).fit(train.X, train.target, replace(task, groups=train.groups, classes=classes))
 
 
-def out_of_fold(name: str, train: Cohort, task: Task) -> NDArray[np.float64]:
+Choose = Callable[[Cohort, str], Parameters]
+"""The parameters that a candidate takes on some training patients, a part of them with a name."""
+
+
+def out_of_fold(name: str, train: Cohort, task: Task, choose: Choose | None = None) -> NDArray[np.float64]:
     """Log-odds (n,), of several classes (n, K), of each training patient from a model that never saw that patient.
 
-    Raises TrainingError if all patients of a class came into one fold: they are one patient's rows.
+    Nor did whoever chose its parameters, if they are to be chosen for each fold and are not the task's own. Raises
+    TrainingError if all patients of a class came into one fold: they are one patient's rows.
     """
-    from sklearn.model_selection import StratifiedGroupKFold
-
     found: NDArray[np.float64] = np.empty(0)
-    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=task.seed)
-    for learn, hold in folds.split(train.X, train.target, train.groups):
-        learned = train.where(np.isin(np.arange(len(train)), learn))
-        if lacking := sorted(set(train.target.tolist()) - set(learned.target.tolist())):
-            raise TrainingError(
-                f"class {lacking[0]:g} is that of too few different patients: a fold of the cross-validation has none."
-            )
-        said = fit_family(name, learned, task).log_odds(train.X[hold])
+    for fold, (some, hold) in enumerate(_folds(train, FOLDS, task.seed), start=1):
+        learned = train.where(some)
+        its = task if choose is None else replace(task, parameters=choose(learned, f"fold {fold}"))
+        said = fit_family(name, learned, its).log_odds(train.X[hold])
         if not len(found):
             found = np.empty((len(train), *said.shape[1:]))
         found[hold] = said
     return found
+
+
+def _folds(train: Cohort, count: int, seed: int) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.int64]]]:
+    """For each fold, which rows are learned from (n,), and which numbers are held out; a patient's are on one side."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    folds = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+    for learn, hold in folds.split(train.X, train.target, train.groups):
+        learned = np.isin(np.arange(len(train)), learn)
+        if lacking := sorted(set(train.target.tolist()) - set(train.target[learned].tolist())):
+            raise TrainingError(
+                f"class {lacking[0]:g} is that of too few different patients: a fold of the cross-validation has none."
+            )
+        yield learned, hold
+
+
+@dataclass(frozen=True)
+class Tuner:
+    """Chooses a candidate's parameters by the trials that the spec asks for, and keeps each of its searches.
+
+    Its own parameters are the family's where the spec asks for none, or the family has nothing to choose.
+    """
+
+    name: str
+    spec: Spec
+    task: Task
+    tried: Callable[[str, str, Trial], None]
+    searches: dict[str, Search] = field(default_factory=dict)
+
+    def __call__(self, learned: Cohort, part: str) -> Parameters:
+        """The parameters of the lowest log loss, cross-validated in these patients alone: no others are read.
+
+        Raises TrainingError if a class has fewer patients than there are folds, or the trials cannot be kept.
+        """
+        asked = self.spec.trials
+        if asked is None or not (space := family(self.name).SPACE):
+            return {}
+        for number in np.unique(learned.target):
+            patients = len(np.unique(learned.groups[learned.target == number]))
+            if patients < asked.folds:
+                raise TrainingError(
+                    f"trials.folds: class {number:g} has {patients} patients in {part} of the training part, fewer "
+                    f"than the {asked.folds} folds that each trial is judged on."
+                )
+        about = {
+            "disease": self.spec.name,
+            "candidate": self.name,
+            "part": part,
+            "patients": learned.fingerprint,
+            "spec": self.spec.digest,
+            "code": code_fingerprint(),
+            "libraries": json.dumps(_libraries(self.spec)),
+        }
+        shelf = Shelf(self.task.settings.private(self.task.settings.home) / "trials.db", about)
+        folds = [*_folds(learned, asked.folds, self.task.seed)]
+        losses, told = partial(self._losses, learned, folds), partial(self.tried, self.name, part)
+        self.searches[part] = search(space, asked, self.task.seed, losses, shelf, told)
+        return self.searches[part].best.parameters
+
+    def _losses(
+        self, learned: Cohort, folds: Sequence[tuple[NDArray[np.bool_], NDArray[np.int64]]], parameters: Parameters
+    ) -> Iterator[float]:
+        """The log loss of the calibrated risks of who is held out in the first fold, the first two, and so on; NaN if
+        the model gives no finite ones."""
+        its = replace(self.task, parameters=parameters, checkpoints=None, told=lambda _epoch, _figures: None)
+        found: NDArray[np.float64] = np.empty(0)
+        seen = np.zeros(len(learned), bool)
+        for some, hold in folds:
+            said = fit_family(self.name, learned.where(some), its).log_odds(learned.X[hold])
+            if not len(found):
+                found = np.empty((len(learned), *said.shape[1:]))
+            found[hold], seen[hold] = said, True
+            if not np.isfinite(said).all():
+                yield math.nan
+                return
+            known = learned.where(seen)
+            if len(np.unique(known.target)) == len(np.unique(learned.target)):  # else the next fold tells
+                yield _log_loss(self.spec.outcome, found[seen], known)
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """What was chosen for the final model, by how many trials, and what each fold of the comparison had taken.
+
+        `log_loss` is that of the trial which won: the parameters were chosen by it, and it is too good.
+        """
+        last = self.searches[ALL]
+        return {
+            "parameters": dict(last.best.parameters),
+            "log_loss": last.best.losses[-1],
+            "log_loss_of_own": last.trials[0].losses[-1] if last.trials[0].state == "complete" else None,
+            **{state: last.count(state) for state in get_args(State)},
+            "by_fold": [dict(found.best.parameters) for part, found in self.searches.items() if part != ALL],
+        }
 
 
 def calibrated(outcome: Outcome, log_odds: NDArray[np.float64], train: Cohort) -> Calibration | ClassCalibration:
@@ -89,22 +188,33 @@ def ranking(outcome: Outcome, log_odds: NDArray[np.float64]) -> NDArray[np.float
     return ClassCalibration(1.0, dict.fromkeys(outcome.classes, 0.0), tuple(outcome.positive)).risk(log_odds)
 
 
-def train(spec: Spec, plan: Plan, cohort: Cohort, folder: Path, settings: Settings | None = None) -> Bundle:
+def train(
+    spec: Spec,
+    plan: Plan,
+    cohort: Cohort,
+    folder: Path,
+    settings: Settings | None = None,
+    tried: Callable[[str, str, Trial], None] = lambda _candidate, _part, _trial: None,
+) -> Bundle:
     """The bundle of the best candidate, written to `folder`. `settings` of this machine: absent, its environment's.
 
-    Raises TrainingError if nothing was learned, an operating point cannot be reached, or the exported model differs
-    from the fitted one; BundleError if the bundle cannot be written.
+    `tried` hears of each trial: whose, in which part of the training patients, and what came of it. Raises
+    TrainingError if nothing was learned, an operating point cannot be reached, or the exported model differs from the
+    fitted one; BundleError if the bundle cannot be written.
     """
     patients = cohort.only("train")
     learning = task(spec, plan, patients, settings or Settings())
-    held_out = {name: out_of_fold(name, patients, learning) for name in spec.candidates}
+    refuse_idle(spec)
+    tuners = {name: Tuner(name, spec, learning, tried) for name in spec.candidates}
+    held_out = {name: out_of_fold(name, patients, learning, tuners[name]) for name in spec.candidates}
     compared = {name: _compare(spec.outcome, log_odds, patients) for name, log_odds in held_out.items()}
     chosen = min(compared, key=lambda name: compared[name]["log_loss"])
     calibration = calibrated(spec.outcome, held_out[chosen], patients)
     risks = calibration.risks(held_out[chosen])
     risk = calibration.positive(risks)
     thresholds = operating_points(spec.operating_points, risk, patients.y)
-    fitted = fit_family(chosen, patients, learning)
+    parameters = {name: choose(patients, ALL) for name, choose in tuners.items()}
+    fitted = fit_family(chosen, patients, replace(learning, parameters=parameters[chosen]))
 
     many = SELF_TEST_RECORDS if plan.signals else RANDOM_RECORDS  # a signal is large, and its model slow
     random_rows = _features(spec, plan, draw(spec.columns, many, spec.split.seed, spec.events))
@@ -140,6 +250,11 @@ def train(spec: Spec, plan: Plan, cohort: Cohort, folder: Path, settings: Settin
         documents["training"] = {
             "family": chosen,
             "candidates": compared,
+            **(
+                {"trials": {name: tuner.document for name, tuner in tuners.items() if tuner.searches}}
+                if spec.trials
+                else {}
+            ),
             "parity": parity,
             "patients": {part: _count(spec.outcome, cohort.only(part)) for part in ("train", "test", "external")},
             "dropped": cohort.dropped,
@@ -147,10 +262,16 @@ def train(spec: Spec, plan: Plan, cohort: Cohort, folder: Path, settings: Settin
             "data": cohort.fingerprint,
             "split": cohort.assignment,
             "code": code_fingerprint(),
-            "libraries": {name: version(name) for name in ("numpy", "scikit-learn", "onnx", "onnxruntime")},
+            "libraries": _libraries(spec),
         }
 
     return bundles.write(folder, documents, export)
+
+
+def _libraries(spec: Spec) -> dict[str, str]:
+    """The versions of the libraries that decide what a bundle says."""
+    names = ["numpy", "scikit-learn", "onnx", "onnxruntime", *(["optuna"] if spec.trials else [])]
+    return {name: version(name) for name in names}
 
 
 def _conformal(spec: Spec, risks: NDArray[np.float64], train: Cohort) -> dict[str, Any]:
@@ -173,17 +294,23 @@ def code_fingerprint() -> str:
 
 
 def _compare(outcome: Outcome, log_odds: NDArray[np.float64], train: Cohort) -> dict[str, float]:
-    """A candidate's out-of-fold figures: the AUROC of the event, and the log loss of its calibrated risks, of all
-    classes where there are several."""
-    from sklearn.metrics import log_loss, roc_auc_score
+    """A candidate's out-of-fold figures: the AUROC of the event, and the log loss."""
+    from sklearn.metrics import roc_auc_score
+
+    auroc = roc_auc_score(train.y, ranking(outcome, log_odds))
+    return {"auroc": float(auroc), "log_loss": _log_loss(outcome, log_odds, train)}
+
+
+def _log_loss(outcome: Outcome, log_odds: NDArray[np.float64], train: Cohort) -> float:
+    """That of the calibrated risks, of all classes where there are several."""
+    from sklearn.metrics import log_loss
 
     try:
         risks = calibrated(outcome, log_odds, train).risks(log_odds)
     except TrainingError:  # it knows no more than the prevalence; another candidate may
         shares = np.bincount(train.target.astype(np.int64)) / len(train)
         risks = np.tile(shares, (len(train), 1))
-    auroc = roc_auc_score(train.y, ranking(outcome, log_odds))
-    return {"auroc": float(auroc), "log_loss": float(log_loss(train.target, risks))}
+    return float(log_loss(train.target, risks))
 
 
 def _features(spec: Spec, plan: Plan, records: list[dict[str, Any]]) -> NDArray[np.float32]:

@@ -5,6 +5,7 @@ from configs.settings import Settings
 from configs.spec import Column, Spec, load_spec
 from features import build, units
 from models.family import family
+from models.tuning import refuse_idle
 
 TODO = "TODO"
 
@@ -16,6 +17,7 @@ def check(name: str, settings: Settings) -> Spec:
     build.plan(spec)
     for candidate in (*spec.candidates, *(spec.gates.not_worse_than or {})):
         family(candidate)
+    refuse_idle(spec)
     if left := _todos(spec.document, ""):
         raise SpecError(f"{where}: still to be decided: {', '.join(left)}. Nothing is trained on a TODO.")
     for key, columns in (("columns", spec.columns), ("events", spec.events)):

@@ -66,11 +66,14 @@ def judge(bundle: Bundle, patients: Cohort, champion: Rival, commit: str, settin
     spec, plan = bundle.spec, build.plan(bundle.spec)
     test, learned = patients.only("test"), patients.only("train")
     family, task = bundle.training["family"], training.task(spec, plan, learned, settings)
+    tuned, plain = replace(task, parameters=bundle.parameters(family)), plain_family(family)
+    summarised = replace(task, parameters=bundle.parameters(plain), plan=plan.summarised)
     yardsticks = {}
     for other in dict.fromkeys(["logistic", *(spec.gates.not_worse_than or {})]):
         # Of signals alone a model of plain numbers sees what their summaries tell.
         blind = other == plain_family(other) and not plan.features
-        its_task = replace(task, plan=plan.summarised) if blind else task
+        its_task = replace(task, parameters=bundle.parameters(other))
+        its_task = replace(its_task, plan=plan.summarised) if blind else its_task
         its_learned, its_test = (
             replace(part, X=plan.summary(part.X), signals=()) if blind else part for part in (learned, test)
         )
@@ -81,9 +84,9 @@ def judge(bundle: Bundle, patients: Cohort, champion: Rival, commit: str, settin
         patients,
         yardsticks,
         champion,
-        leave_one_out(spec, patients, family, task),
-        lambda cohort: training.fit_family(family, cohort, task),
-        lambda cohort: training.fit_family(plain_family(family), cohort, replace(task, plan=plan.summarised)),
+        leave_one_out(spec, patients, family, tuned),
+        lambda cohort: training.fit_family(family, cohort, tuned),
+        lambda cohort: training.fit_family(plain, cohort, summarised),
         {"git": commit, "libraries": bundle.training["libraries"]},
     )
 

@@ -20,7 +20,9 @@ FEWEST_MISSING = 20
 """Training patients without a value, and with one, before its absence is learned from; our own convention."""
 
 
-SPACE: Mapping[str, Range | Choice] = {}
+SPACE: Mapping[str, Range | Choice] = {"C": Range(0.001, 100.0, log=True)}
+OWN = {"C": 1.0}
+"""The inverse of the ridge penalty on standardised inputs, where no trials chose: scikit-learn's own."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,9 @@ def fit(X: NDArray[np.float32], y: NDArray[np.float64], task: Task) -> Fitted:
     often = (missing.sum(axis=0) >= FEWEST_MISSING) & ((~missing).sum(axis=0) >= FEWEST_MISSING)
     once = [*range(numbers), *(numbers + place for place, (_, index) in enumerate(layout.choices) if index == 0)]
     flagged = np.array([column for column in once if often[column]], np.int64)
-    C = float(task.parameters.get("C", 1.0))
-    pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=2000, tol=1e-8, random_state=task.seed))
+    its = {**OWN, **task.parameters}
+    model = LogisticRegression(**its, max_iter=2000, tol=1e-8, random_state=task.seed)
+    pipeline = make_pipeline(StandardScaler(), model)
     pipeline.fit(_terms(encoded, filled_with, flagged), y)
     return Fitted(layout, X.shape[1], filled_with, flagged, pipeline)
 

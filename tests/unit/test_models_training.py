@@ -7,9 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from configs.errors import BundleError, TrainingError
+from configs.errors import BundleError, SpecError, TrainingError
+from configs.settings import Settings
 from features import cohort as cohorts
 from models import training
+from models.family import Range
 from models.onnx import Session
 from models.training import FOLDS, histogram, out_of_fold, train
 
@@ -101,7 +103,7 @@ def test_a_candidate_that_learned_nothing_does_not_stop_the_other(disease, tmp_p
     """As with an effect that has no slope: no linear model finds it, trees do."""
     real = training.family
     backwards = SimpleNamespace(
-        fit=lambda X, y, inputs, seed: SimpleNamespace(log_odds=lambda rows: 50.0 - rows[:, 0].astype(float))
+        fit=lambda X, y, task: SimpleNamespace(log_odds=lambda rows: 50.0 - rows[:, 0].astype(float))
     )
     monkeypatch.setattr(training, "family", lambda name: backwards if name == "logistic" else real(name))
 
@@ -321,3 +323,144 @@ def test_a_class_that_is_one_patients_rows_cannot_be_cross_validated(linear_of_c
 
     with pytest.raises(TrainingError, match="class 2 is that of too few different patients"):
         out_of_fold("logistic", one, task_of(linear_of_classes.plan))
+
+
+@pytest.fixture(scope="module")
+def searched(disease_of, document):
+    """The same patients with one candidate, whose penalty is chosen by trials."""
+    return disease_of({**document, "candidates": ["logistic"], "trials": {"count": 7, "folds": 2}}, 500, 1)
+
+
+def of_trials(disease, folder, home, tried=lambda candidate, part, trial: None):
+    return train(disease.spec, disease.plan, disease.cohort, folder, home, tried)
+
+
+def test_parameters_are_chosen_by_trials_and_the_bundle_says_which_and_how_often(searched, home, tmp_path, task_of):
+    told = []
+    bundle = of_trials(searched, tmp_path / "angina", home, lambda *each: told.append(each))
+
+    said = bundle.training["trials"]["logistic"]
+    parts = [f"fold {number}" for number in range(1, FOLDS + 1)] + ["all"]
+    assert [(candidate, part, trial.number) for candidate, part, trial in told] == [
+        ("logistic", part, number) for part in parts for number in range(7)
+    ]
+    last = [trial for _, part, trial in told if part == "all"]
+    best = min((trial for trial in last if trial.state == "complete"), key=lambda trial: trial.losses[-1])
+    assert (said["parameters"], said["log_loss"]) == (best.parameters, best.losses[-1])
+    assert said["log_loss_of_own"] == last[0].losses[-1] >= said["log_loss"]
+    assert said["complete"] + said["pruned"] + said["failed"] == 7
+    assert len(said["by_fold"]) == FOLDS
+    assert bundle.parameters("logistic") == said["parameters"] and bundle.parameters("boosted") == {}
+    patients = searched.cohort.only("train")
+    task = dataclasses.replace(task_of(searched.plan), parameters=said["parameters"])
+    again = training.fit_family("logistic", patients, task)
+    assert np.abs(Session(bundle.folder / "model.onnx").log_odds(patients.X) - again.log_odds(patients.X)).max() < 1e-5
+
+
+def test_a_bundle_without_trials_does_not_speak_of_them(trained):
+    assert "trials" not in trained.training and "optuna" not in trained.training["libraries"]
+
+
+def test_a_training_killed_in_its_search_ends_with_the_bundle_of_an_unbroken_one(searched, home, tmp_path):
+    class Killed(Exception):
+        pass
+
+    def until_the_kill(candidate, part, trial):
+        if (part, trial.number) == ("fold 3", 4):
+            raise Killed
+
+    with pytest.raises(Killed):
+        of_trials(searched, tmp_path / "angina", home, until_the_kill)
+    told = []
+    resumed = of_trials(searched, tmp_path / "angina", home, lambda _, part, trial: told.append(part))
+    elsewhere = Settings(home=tmp_path / "elsewhere")
+    unbroken = of_trials(searched, tmp_path / "unbroken", elsewhere)
+
+    assert resumed.digest == unbroken.digest
+    assert [told.count(f"fold {number}") for number in (1, 2, 3, 4)] == [0, 0, 2, 7]  # 5 of the third were on record
+
+
+def test_whoever_is_held_out_has_no_say_in_the_parameters_of_the_model_that_judges_them(searched, monkeypatch, task_of):
+    patients = searched.cohort.only("train")
+    marked = dataclasses.replace(patients, X=np.arange(len(patients), dtype=np.float32)[:, None].repeat(6, axis=1))
+    asked, fitted = [], []
+
+    def choose(learned, part):
+        asked.append(set(learned.X[:, 0].tolist()))
+        return {"C": float(len(asked))}
+
+    def remembers(name, learned, task):
+        fitted.append((task.parameters, set(learned.X[:, 0].tolist())))
+        return SimpleNamespace(log_odds=lambda X: np.array([float(value in asked[-1]) for value in X[:, 0].tolist()]))
+
+    monkeypatch.setattr(training, "fit_family", remembers)
+
+    assert not out_of_fold("any", marked, task_of(searched.plan), choose).any()  # nobody was among those who chose
+    assert fitted == [({"C": float(number)}, who) for number, who in enumerate(asked, start=1)]
+
+
+def test_a_search_reads_nobody_but_those_whom_it_is_given(searched, monkeypatch, home, task_of):
+    patients = searched.cohort.only("train")
+    some = patients.where(np.arange(len(patients)) % 3 > 0)
+    seen = set()
+    real = training.fit_family
+
+    def remembers(name, learned, task):
+        seen.update(row.tobytes() for row in learned.X)
+        fitted = real(name, learned, task)
+        return SimpleNamespace(log_odds=lambda X: seen.update(row.tobytes() for row in X) or fitted.log_odds(X))
+
+    monkeypatch.setattr(training, "fit_family", remembers)
+    task = dataclasses.replace(task_of(searched.plan), settings=home)
+    training.Tuner("logistic", searched.spec, task, lambda *_: None)(some, "some")
+
+    assert seen == {row.tobytes() for row in some.X}
+
+
+def test_the_tuned_figure_is_too_good_and_the_reported_one_is_not(disease_of, document, monkeypatch, home, task_of):
+    """Eight scores that mean nothing, and outcomes by lot: one of them looks better than chance, every time."""
+    asked = {**document, "candidates": ["logistic"], "trials": {"count": 8, "folds": 2}}
+    disease = disease_of(asked, 300, 2)
+    patients = disease.cohort.only("train")
+    task = dataclasses.replace(task_of(disease.plan), settings=home)
+
+    def fit(X, y, task):
+        scale = 1000.0 * (1 + task.parameters.get("which", 0))
+        return SimpleNamespace(log_odds=lambda rows: np.sin(scale * rows[:, 0].astype(float) + 7 * rows[:, 1]))
+
+    lots = SimpleNamespace(fit=fit, SPACE={"which": Range(1, 400)})
+    monkeypatch.setattr(training, "family", lambda name: lots)
+    monkeypatch.setattr(training, "Shelf", lambda *_: None)  # nothing is kept, which would take most of the time
+    tuned, reported, aurocs = [], [], []
+    for seed in range(4):
+        dice = np.random.default_rng(seed)
+        X = dice.random((len(patients), 6)).astype(np.float32)
+        noise = dataclasses.replace(patients, X=X, y=dice.permutation(patients.y))
+        tuner = training.Tuner("logistic", disease.spec, task, lambda *_: None)
+        held_out = training._compare(disease.spec.outcome, out_of_fold("logistic", noise, task, tuner), noise)
+        tuner(noise, "all")
+        tuned.append(tuner.document["log_loss"])
+        reported.append(held_out["log_loss"])
+        aurocs.append(held_out["auroc"])
+    share = patients.y.mean()
+    chance = -share * np.log(share) - (1 - share) * np.log(1 - share)
+
+    assert max(tuned) < chance - 0.002  # the best of eight, on the patients who chose it
+    assert min(reported) > chance - 0.001 and abs(np.mean(aurocs) - 0.5) < 0.03
+
+
+def test_a_class_of_fewer_patients_than_the_trials_have_folds_is_named(disease_of, document, home, tmp_path):
+    few = disease_of({**document, "candidates": ["logistic"], "trials": {"count": 2, "folds": 40}}, 300, 1)
+    sick = np.flatnonzero((few.cohort.y == 1) & (few.cohort.part == "train"))[25:]
+    fewer = few.cohort.where(~np.isin(np.arange(len(few.cohort)), sick))
+
+    with pytest.raises(TrainingError, match=r"trials\.folds: class 1 has 20 patients in fold 1 of the training part"):
+        train(few.spec, few.plan, fewer, tmp_path / "angina", home)
+
+
+def test_trials_of_candidates_with_nothing_to_choose_are_refused(searched, home, tmp_path, monkeypatch):
+    from models.families import logistic
+
+    monkeypatch.setattr(logistic, "SPACE", {})
+    with pytest.raises(SpecError, match="angina: trials: none of the candidates logistic has parameters to choose"):
+        train(searched.spec, searched.plan, searched.cohort, tmp_path / "angina", home)

@@ -126,7 +126,18 @@ class Facts:
         terms = ", ".join(f"{name} {value:.4g}" for name, value in self.bundle.calibration.terms.items())
         return (
             f"candidates compared on out-of-fold predictions of the training part ({compared}); the lowest log loss is "
-            f"chosen: {self.bundle.training['family']}; recalibrated on the same predictions, {terms}"
+            f"chosen: {self.bundle.training['family']}; recalibrated on the same predictions, {terms}{self._tuning}"
+        )
+
+    @property
+    def _tuning(self) -> str:
+        """How parameters were chosen; empty where the spec asks for no trials."""
+        asked, tuned = self.bundle.spec.trials, self.bundle.training.get("trials", {})
+        if asked is None or not tuned:
+            return ""
+        return (
+            f"; parameters of {', '.join(tuned)} chosen by {asked.count} trials each, by log loss over {asked.folds} "
+            "folds, anew within each fold of the comparison and once over the training part"
         )
 
     @property

@@ -205,7 +205,32 @@ def _lineage(bundle: Bundle, report: Report, lineage: Mapping[str, Any]) -> str:
     plain = ("source", "libraries", "seed")
     values = {key: escape(fact) if key in plain else f"<code>{escape(fact)}</code>" for key, fact in facts.items()}
     told = "".join(f"<dt>{key}</dt><dd>{value}</dd>" for key, value in values.items())
-    return f'<p class="note">Digests are SHA-256.</p><dl class="facts">{told}</dl>'
+    return f'<p class="note">Digests are SHA-256.</p><dl class="facts">{told}</dl>{_trials(bundle)}'
+
+
+def _trials(bundle: Bundle) -> str:
+    """What each candidate's search chose, and how often; nothing where the spec asks for no trials."""
+    found = bundle.training.get("trials")
+    if not found:
+        return ""
+    rows = []
+    for candidate, held in found.items():
+        chosen = (
+            ", ".join(
+                f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+                for name, value in held["parameters"].items()
+            )
+            or "the family's own"
+        )
+        counts = [str(held[state]) for state in ("complete", "pruned", "failed")]
+        figures = [exhibits.number(held[key], 4) for key in ("log_loss_of_own", "log_loss")]
+        rows.append([candidate, chosen, *counts, *figures])
+    heads = ("candidate", "parameters chosen", "complete", "pruned", "failed", "log loss of its own", "of those chosen")
+    return (
+        '<section class="exhibit"><h3>Trials</h3><p class="note">The log loss is that by which the parameters were '
+        "chosen: it is too good, and no figure above is made of it.</p>"
+        f"{table('Parameters chosen over the whole training part', heads, rows)}</section>"
+    )
 
 
 def _source(bundle: Bundle) -> str:

@@ -5,17 +5,19 @@ the version itself: description, tags and aliases; report and plots lie beside i
 """
 
 import fcntl
+import logging
 import os
 import re
 import shutil
 import sqlite3
+import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -28,6 +30,7 @@ from ledger.chain import Head
 from ledger.promotions import Promotion
 from models.bundle import Bundle, load, sign
 from models.predict import Predictor
+from models.tuning import Trial
 
 BUNDLE = "bundle"
 REPORT = "report.json"
@@ -173,6 +176,69 @@ def heads(settings: Settings, name: str) -> dict[int, Head]:
     return {number: head for number, head in kept.items() if head is not None}
 
 
+class Watched:
+    """A training as a run of the registry, made when there is something to tell; its trials are runs nested in it.
+
+    A registry that does not answer is told of once, in the log, and the training goes on unwatched.
+    """
+
+    def __init__(self, settings: Settings, name: str) -> None:
+        self._settings, self._name = settings, name
+        self._experiment = self._run = ""
+        self._lost = False
+
+    def trial(self, candidate: str, part: str, trial: Trial) -> None:
+        """Keep a trial of the candidate's search in a `part` of the training patients."""
+        now = int(time.time() * 1000)
+        about = {"candidate": candidate, "part": part, "trial": str(trial.number), "state": trial.state}
+
+        def keep(client: Any) -> None:
+            from mlflow.entities import Metric, Param, RunTag
+
+            name, nested = f"{candidate}, {part}, trial {trial.number}", {"mlflow.parentRunId": self._run}
+            run = client.create_run(self._experiment, tags=nested, run_name=name).info.run_id
+            client.log_batch(
+                run,
+                [Metric("log_loss", loss, now, folds) for folds, loss in enumerate(trial.losses, start=1)],
+                [Param(key, str(value)) for key, value in trial.parameters.items()],
+                [RunTag(key, value) for key, value in about.items()],
+            )
+            client.set_terminated(run, "FAILED" if trial.state == "failed" else "FINISHED")
+
+        self._tell(keep)
+
+    def ended(self, status: Literal["FINISHED", "FAILED"]) -> None:
+        if self._run:
+            self._tell(lambda client: client.set_terminated(self._run, status))
+
+    def _tell(self, what: Callable[[Any], None]) -> None:
+        """Do this with MLflow's client, in which the training has its run."""
+        if self._lost:
+            return
+        try:
+            with _registry(self._settings) as mlflow:
+                client = mlflow.MlflowClient()
+                if not self._run:
+                    self._experiment = _experiment(self._settings, client, self._name)
+                    self._run = client.create_run(self._experiment, run_name=f"train {self._name}").info.run_id
+                what(client)
+        except RegistryError as exc:
+            self._lost = True
+            logging.getLogger("medimind").warning("%s The training goes on, and is not watched there.", exc)
+
+
+@contextmanager
+def watched(settings: Settings, name: str) -> Iterator[Watched]:
+    """What a training of that disease tells while it goes on, for as long as the context lasts."""
+    found = Watched(settings, name)
+    try:
+        yield found
+    except BaseException:
+        found.ended("FAILED")
+        raise
+    found.ended("FINISHED")
+
+
 def describe(bundle: Bundle, report: Report) -> str:
     """What a reviewer reads first, in Markdown: what it is for, and every finding with a gate."""
     lines = [
@@ -301,6 +367,7 @@ def _parameters(bundle: Bundle) -> dict[str, Any]:
         "features": len(bundle.spec.features),
         "seed": bundle.spec.split.seed,
         "split": bundle.spec.split.model_dump_json(exclude={"seed"}, exclude_none=True),
+        **{f"tuned_{name}": value for name, value in bundle.parameters(training["family"]).items()},
         **{f"patients_{part}": count["n"] for part, count in training["patients"].items()},
         **{f"threshold_{name}": value for name, value in bundle.thresholds.items()},
         **{f"calibration_{name}": value for name, value in bundle.calibration.terms.items()},
@@ -326,7 +393,6 @@ def _figures(bundle: Bundle, report: Report) -> dict[str, float]:
 def _signature(bundle: Bundle) -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
-
     from mlflow.types.schema import Array, DataType
 
     plan = build.plan(bundle.spec)

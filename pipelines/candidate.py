@@ -19,7 +19,7 @@ from features.columns import as_arrays, check_record, times
 from features.events import Reducer
 from features.outcomes import happened
 from features.records import Records
-from ledger import confirmed, reviews
+from ledger import confirmed, registry, reviews
 from ledger.confirmed import Confirmed
 from ledger.database import Engine
 from ledger.predictions import hash_patients, patient_key
@@ -124,7 +124,8 @@ def make(engine: Engine, champion: Promotion, patients: Cohort, settings: Settin
     folder = settings.private(settings.home / "retraining" / name)
     with replacing(folder / f"{patients.fingerprint}.parquet", CohortError) as partial:
         cohort.save(patients, partial)
-    bundle = training.train(spec, build.plan(spec), patients, folder / "bundle", settings)
+    with registry.watched(settings, name) as watched:
+        bundle = training.train(spec, build.plan(spec), patients, folder / "bundle", settings, watched.trial)
     if bundle.digest == champion.bundle:
         return None
     reviews.trained(engine, name, bundle.digest, settings.actor)

@@ -3,7 +3,7 @@
 from configs.settings import Settings
 from configs.spec import load_spec
 from features import build, cohort
-from ledger import reviews
+from ledger import registry, reviews
 from ledger.database import connect
 from models import training
 from models.bundle import Bundle
@@ -26,6 +26,8 @@ def _train(name: str, settings: Settings) -> Bundle:
     engine = connect(settings)
     if spec.encoder is not None:
         encoders.lay(spec.encoder, settings)
-    bundle = training.train(spec, build.plan(spec), patients, settings.data / "bundles" / name, settings)
+    with registry.watched(settings, name) as watched:
+        folder = settings.data / "bundles" / name
+        bundle = training.train(spec, build.plan(spec), patients, folder, settings, watched.trial)
     reviews.trained(engine, name, bundle.digest, settings.actor)
     return bundle

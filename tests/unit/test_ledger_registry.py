@@ -18,6 +18,7 @@ from ledger.database import connect
 from ledger.promotions import promote
 from models.bundle import load, write
 from models.training import fit_family
+from models.tuning import Trial
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -319,3 +320,57 @@ def test_nothing_of_mlflow_is_imported_with_the_module(child):
         "import sys, ledger.registry; print([name for name in ('mlflow', 'pandas', 'sklearn') if name in sys.modules])"
     )
     assert child(code).communicate(timeout=60)[0].strip() == "[]"
+
+
+def test_a_training_s_trials_are_runs_nested_in_its_own(machine, client):
+    with registry.watched(machine, "searched") as watched:
+        watched.trial("boosted", "fold 2", Trial(0, {}, (0.7, 0.6), "complete"))
+        watched.trial("boosted", "all", Trial(1, {"leaves": 7, "rate": 0.25}, (0.9,), "pruned"))
+        watched.trial("boosted", "all", Trial(2, {"leaves": 9, "rate": 0.5}, (), "failed"))
+
+    runs = client.search_runs([client.get_experiment_by_name("searched").experiment_id])
+    parent = next(run for run in runs if run.info.run_name == "train searched")
+    trials = {run.info.run_name: run for run in runs if run is not parent}
+    assert {run.data.tags["mlflow.parentRunId"] for run in trials.values()} == {parent.info.run_id}
+    assert sorted(trials) == ["boosted, all, trial 1", "boosted, all, trial 2", "boosted, fold 2, trial 0"]
+    pruned = trials["boosted, all, trial 1"]
+    assert pruned.data.params == {"leaves": "7", "rate": "0.25"}
+    assert (pruned.data.metrics, pruned.data.tags["state"]) == ({"log_loss": 0.9}, "pruned")
+    history = client.get_metric_history(trials["boosted, fold 2, trial 0"].info.run_id, "log_loss")
+    assert [(told.step, told.value) for told in history] == [(1, 0.7), (2, 0.6)]
+    assert [trials[name].info.status for name in sorted(trials)] == ["FINISHED", "FAILED", "FINISHED"]
+    assert parent.info.status == "FINISHED"
+
+
+def test_a_training_that_tells_nothing_leaves_no_run_and_no_registry(tmp_path):
+    home = Settings(home=tmp_path / "home")
+    with registry.watched(home, "angina"):
+        pass
+    assert not home.home.exists()
+
+
+def test_a_training_that_failed_is_a_failed_run(machine, client):
+    def fails():
+        with registry.watched(machine, "failing") as watched:
+            watched.trial("boosted", "all", Trial(0, {}, (0.7,), "complete"))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fails()
+    runs = client.search_runs([client.get_experiment_by_name("failing").experiment_id])
+    assert {run.info.run_name: run.info.status for run in runs} == {
+        "train failing": "FAILED",
+        "boosted, all, trial 0": "FINISHED",
+    }
+
+
+def test_a_registry_that_is_away_is_told_of_once_and_the_training_goes_on(tmp_path, caplog):
+    with socket.socket() as taken:  # nobody listens there: taken, and not listened on
+        taken.bind(("127.0.0.1", 0))
+        away = Settings(home=tmp_path, registry=f"http://127.0.0.1:{taken.getsockname()[1]}")
+        with registry.watched(away, "angina") as watched:
+            for number in range(3):
+                watched.trial("boosted", "all", Trial(number, {}, (0.7,), "complete"))
+
+    said = [record.getMessage() for record in caplog.records if record.name == "medimind"]
+    assert len(said) == 1 and said[0].endswith("The training goes on, and is not watched there.")

@@ -3,9 +3,9 @@
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from configs.errors import SpecError
@@ -53,6 +53,15 @@ class Settings(BaseSettings):
 
     alerts: SecretStr = SecretStr("")
     """Who is told of a monitoring finding that failed, besides the log: apprise's addresses, separated by spaces."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the server computes networks: `auto` is a card where there is one. Tables are computed on the CPU."""
+
+    devices: Annotated[int, Field(gt=0)] = 1
+    """How many processes of this machine train one network together, each on a card of its own, or on the CPU."""
+
+    nodes: Annotated[int, Field(gt=0)] = 1
+    """How many machines do, each with as many; MASTER_ADDR, MASTER_PORT and NODE_RANK say where and which it is."""
 
     port: int = 8400
     user: str = ""

@@ -27,6 +27,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+FULL = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+
 
 def run(module: "nn.Module", parts: "Sequence[Tensor | NDArray[np.float32]]", block: int) -> NDArray[np.float64]:
     """What the network says of each row of `parts`, each (n, …) float32: its output (n, …), as float64.
@@ -64,3 +66,12 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def is_out_of_memory(exc: BaseException) -> bool:
+    """Whether a device's memory, or the host's, was full."""
+    import torch
+
+    return isinstance(exc, torch.OutOfMemoryError) or (
+        isinstance(exc, RuntimeError) and any(word in str(exc) for word in FULL)
+    )

@@ -4,18 +4,29 @@ Only training imports this module. Lightning is handed several optimiser steps a
 because its work between two batches costs as much as a small network's step.
 """
 
+import hashlib
 import logging
 import math
+import os
+import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
-from configs.errors import TrainingError
+from configs.errors import SpecError, TrainingError
+from configs.settings import Settings
+from models import checkpoints
+from models.checkpoints import State
+from models.device import is_out_of_memory
 from models.family import Task
 from models.learner import Habits, answer, calibrated_loss
 
@@ -24,94 +35,154 @@ if TYPE_CHECKING:
 
 STEPS_AT_ONCE = 8
 """Optimiser steps that Lightning is handed as one batch (`make bench-training` prints what a step costs)."""
+STEPS_A_STATE = 200
+"""Steps after which a long epoch's state is kept, beside the one after each epoch."""
 LEAST_GAIN = 1e-5
 """An epoch is better if the hold-out's log loss falls by this much; less is noise of the calibration's fit."""
+CLUSTER = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
+"""What Lightning reads where several machines train together."""
+
+log = logging.getLogger(__name__)
 
 
 def teach(module: nn.Module, parts: "Parts", y: Tensor, task: Task, habits: Habits, hold: Tensor) -> nn.Module:
     """What `models.learner.learn` promises; called under its seed."""
-    lesson = Lesson(module, parts, y, task, habits, hold)
-    with _quiet():
-        trainer = Trainer(
-            accelerator="cpu",
-            max_epochs=lesson.epochs,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            limit_val_batches=0,
-            use_distributed_sampler=False,
-        )
-        trainer.fit(lesson, _Steps(lesson))
-    return lesson.best_module()
+    together = task.settings.devices * task.settings.nodes
+    if together == 1:
+        lesson = Lesson(module, parts, y, task, habits, hold)
+        _fit(lesson, task.settings)
+        return lesson.best_module()
+    with TemporaryDirectory() as folder:  # the processes that train hand their outcome over as a state
+        kept = task if task.checkpoints else replace(task, checkpoints=Path(folder))
+        lesson = Lesson(module, parts, y, replace(kept, told=_nobody), habits, hold)
+        try:
+            _fit(lesson, task.settings)
+        except (ProcessRaisedException, ProcessExitedException) as exc:
+            raise TrainingError(f"one of {together} processes that train together failed: {_last(exc)}") from exc
+        return Lesson(module, parts, y, replace(kept, told=task.told), habits, hold).best_module()
 
 
 class Lesson(LightningModule):
-    """One network's training: which rows each step reads, what is minimised, when it ends."""
+    """One network's training: which rows each step reads, what is minimised, when it ends, where it stands."""
 
     def __init__(self, module: nn.Module, parts: "Parts", y: Tensor, task: Task, habits: Habits, hold: Tensor) -> None:
         super().__init__()
         self.automatic_optimization = False
         asked = task.learning
         self.module, self.parts, self.task, self.habits = module, parts, task, habits
-        self.epochs: int = _first(asked.epochs, habits.epochs)
-        self.patience: int = _first(asked.patience, habits.patience)
-        self.batch: int = _first(asked.batch, habits.batch)
-        self.accumulate: int = asked.accumulate or 1
-        self.clip: float | None = asked.clip
-        self.precision_asked: str | None = asked.precision
-        self.y_held = y[hold].numpy().astype("float64")
+        self.epochs = asked.epochs or habits.epochs
+        self.patience = asked.patience or habits.patience
+        self.batch = asked.batch or habits.batch
+        self.rows_a_step = self.batch * (asked.accumulate or 1)
+        self.half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(asked.precision or "float32")
+        self.y_held = y[hold].double().numpy()
         self.targets = _targets(y, task.classes, asked.label_smoothing or 0.0)
         self.weights = _weights(y[~hold], task.classes)[y.long()] if asked.class_weights == "balanced" else None
         self.learned, self.held = torch.nonzero(~hold)[:, 0], torch.nonzero(hold)[:, 0]
-        self.epoch, self.step = 0, 0
+        self.steps = math.ceil(len(self.learned) / self.rows_a_step)
+        self.epoch, self.step, self.finished = 0, 0, False
         self.best_loss, self.best_epoch, self.best = math.inf, -1, _copy(module)
-        self.steps = math.ceil(len(self.learned) / (self.batch * self.accumulate))
+        self.total = torch.zeros(())
+        self.told: list[dict[str, float]] = []
+        self.shows: Callable[[int, Mapping[str, float]], None] = _nobody
+        self.restored: Mapping[str, Tensor] = {}
+        self.scale: dict[str, float | int] = {}
+        self.digests = ("", "")
+        if task.checkpoints is not None:
+            how = f"{task.seed} {task.classes} {asked.model_dump_json()} {replace(habits, augment=None)}"
+            data = {**{str(place): part for place, part in enumerate(parts)}, "y": y, "hold": hold}
+            self.digests = checkpoints.network_digest(module), checkpoints.data_digest(data, how)
+            self._go_on()
         self.module.train()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         self.optimizer = torch.optim.AdamW(
             self.module.parameters(), self.habits.learning_rate, weight_decay=self.habits.weight_decay, fused=True
         )
+        checkpoints.restore_optimiser(self.optimizer, self.restored)
+        # Half precision alone has gradients too small for its numbers
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.half == torch.float16)
+        if self.scale:
+            self.scaler.load_state_dict(self.scale)
         return self.optimizer
 
     def on_fit_start(self) -> None:
+        torch.set_num_threads(1)  # Lightning sets others in a process that it starts
         self.parts = tuple(part.to(self.device) for part in self.parts)
-        self.targets, self.learned, self.held = (
-            tensor.to(self.device) for tensor in (self.targets, self.learned, self.held)
+        self.targets, self.learned, self.held, self.total = (
+            tensor.to(self.device) for tensor in (self.targets, self.learned, self.held, self.total)
         )
         self.weights = None if self.weights is None else self.weights.to(self.device)
+        self.rank, self.world = self.trainer.global_rank, self.trainer.world_size
 
     def on_train_epoch_start(self) -> None:
         draws = torch.Generator().manual_seed(_seed(self.task.seed, self.epoch))
         order = torch.randperm(len(self.learned), generator=draws)
         # as many steps as the batch asks for, all of one size but for a row: a last step of few rows is mostly noise
         self.rows = self.learned[order.to(self.device)].tensor_split(self.steps)
-        self.total = torch.zeros((), device=self.device)
 
     def training_step(self, steps: tuple[int, int], _: int) -> None:
         for step in range(*steps):
-            torch.manual_seed(_seed(self.task.seed, self.epoch, step))
-            self._one(self.rows[step])
+            self._one(self.rows[step], _seed(self.task.seed, self.epoch, step, self.rank))
             self.step = step + 1
+            if self.step % STEPS_A_STATE == 0 and self.step < self.steps:
+                self._keep()
 
-    def _one(self, rows: Tensor) -> None:
+    def _one(self, rows: Tensor, seed: int) -> None:
         """One step of the optimiser, its gradient summed over slices of the batch that fit the memory."""
-        self.optimizer.zero_grad()
-        for some in torch.split(rows, self.batch):
-            loss = self.loss(some) / len(rows)
-            torch.autograd.backward(loss)
-            self.total += loss.detach()
-        if self.clip is not None:
-            nn.utils.clip_grad_norm_(self.module.parameters(), self.clip)
-        self.optimizer.step()
+        while True:
+            torch.manual_seed(seed)
+            try:
+                lost = self._gradient(rows)
+                break
+            except RuntimeError as exc:
+                if not is_out_of_memory(exc) or self.world > 1:  # the other processes wait for this step's sum
+                    raise
+            self._halve()
+        self.total += lost
+        self.scaler.unscale_(self.optimizer)
+        if self.task.learning.clip is not None:
+            nn.utils.clip_grad_norm_(self.module.parameters(), self.task.learning.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
 
-    def loss(self, rows: Tensor) -> Tensor:
+    def _gradient(self, rows: Tensor) -> Tensor:
+        """Leave the gradient of the mean loss over these rows with the weights; the loss."""
+        self.optimizer.zero_grad()
+        lost = torch.zeros((), device=self.device)
+        for some in torch.split(rows[self.rank :: self.world], self.batch):
+            loss = self._loss(some) / len(rows)
+            torch.autograd.backward(self.scaler.scale(loss))
+            lost += loss.detach()
+        if self.world > 1:
+            self._sum_gradients()
+        return lost
+
+    def _sum_gradients(self) -> None:
+        """Each process has its rows' share of the gradient: the sum over all is what one process would have."""
+        weights = [weight for weight in self.module.parameters() if weight.requires_grad]
+        gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
+        whole = self.trainer.strategy.reduce(torch.cat([each.flatten() for each in gradients]), reduce_op="sum")
+        sizes = [weight.numel() for weight in weights]
+        for weight, gradient in zip(weights, torch.split(whole, sizes), strict=True):
+            weight.grad = gradient.view_as(weight)
+
+    def _halve(self) -> None:
+        """Half as many rows at a time, twice as often: the step stays what it was. Raises TrainingError at one row."""
+        if self.batch == 1:
+            raise TrainingError("the memory does not take this network's training, not even one row at a time.")
+        self.optimizer.zero_grad()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.batch = math.ceil(self.batch / 2)
+        log.warning("out of memory: %d rows at a time from here on, %d still make a step", self.batch, self.rows_a_step)
+
+    def _loss(self, rows: Tensor) -> Tensor:
         """The sum over these rows of what is minimised: the cross-entropy, of an ensemble its members' mean."""
         parts = tuple(part.index_select(0, rows) for part in self.parts)
         if self.habits.augment is not None:
             parts = self.habits.augment(parts)
-        logits = self._forward(parts)
+        logits = self._logits(parts)
         target = self.targets.index_select(0, rows)
         if logits.ndim == 3:
             target = target[:, None].expand_as(logits)
@@ -125,40 +196,85 @@ class Lesson(LightningModule):
             each = each * self.weights.index_select(0, rows)
         return each.sum()
 
-    def _forward(self, parts: "Parts") -> Tensor:
+    def _logits(self, parts: "Parts") -> Tensor:
         # Not the Trainer's `precision`: its context spans all steps of a batch, and would keep weights of the first
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision_asked == "bf16"):
+        with torch.autocast(self.device.type, self.half or torch.bfloat16, enabled=self.half is not None):
             logits: Tensor = self.module(*parts)
         return logits.float()
 
     def on_train_epoch_end(self) -> None:
         loss = self._held_loss()
-        figures = {"train_loss": float(self.total) / self.steps, "log_loss": loss}
+        total = float(self.trainer.strategy.reduce(self.total, reduce_op="sum"))
+        self.told.append({"train_loss": total / self.steps, "log_loss": loss, "batch": float(self.batch)})
         if loss < self.best_loss - LEAST_GAIN:
             self.best_loss, self.best_epoch, self.best = loss, self.epoch, _copy(self.module)
-        self.task.told(self.epoch, figures)
         self.epoch, self.step = self.epoch + 1, 0
-        if self.epoch - 1 - max(self.best_epoch, 0) >= self.patience:
-            self.trainer.should_stop = True
+        self.total.zero_()
+        waited = self.epoch - 1 - max(self.best_epoch, 0)
+        self.finished = self.epoch >= self.epochs or waited >= self.patience
+        self.trainer.should_stop = self.finished
+        self._keep()
+        self.shows(self.epoch - 1, self.told[-1])
+        self.task.told(self.epoch - 1, self.told[-1])
 
     def _held_loss(self) -> float:
+        """The calibrated log loss of the rows held out."""
         self.module.eval()
         with torch.inference_mode():
             said = [
-                answer(self._forward(tuple(part.index_select(0, rows) for part in self.parts)))
+                answer(self._logits(tuple(part.index_select(0, rows) for part in self.parts)))
                 for rows in torch.split(self.held, self.batch)
             ]
         self.module.train()
         return calibrated_loss(torch.cat(said).cpu().numpy(), self.y_held)
 
     def best_module(self) -> nn.Module:
+        """The network of the best epoch."""
         if self.best_epoch < 0:
             raise TrainingError(
-                f"the network's log loss on the hold-out was no number in any of {self.epoch} epochs: it diverged. A "
-                "lower learning rate, or `learning: {clip: 1.0}`, may help."
+                f"the network's log loss on the hold-out was no number in any of {self.epoch} epochs: it diverged. "
+                "`learning: {clip: 1.0}` may help."
             )
         self.module.load_state_dict(self.best)
-        return self.module.cpu().eval().requires_grad_(True)
+        return self.module.cpu().eval()
+
+    def _keep(self) -> None:
+        """Leave the state where the task asks for it, one process on each machine."""
+        if self.task.checkpoints is None or self.trainer.local_rank != 0:
+            return
+        network, data = self.digests
+        state = State(
+            network=network,
+            data=data,
+            epoch=self.epoch,
+            step=self.step,
+            batch=self.batch,
+            best_epoch=self.best_epoch,
+            best_loss=None if math.isinf(self.best_loss) else self.best_loss,
+            scale=self.scaler.state_dict(),
+            told=[{key: None if math.isnan(x) else x for key, x in figures.items()} for figures in self.told],
+            finished=self.finished,
+        )
+        tensors = {**_under("best", self.best), "total": self.total}
+        if not self.finished:
+            tensors |= _under("now", self.module.state_dict()) | checkpoints.optimiser_tensors(self.optimizer)
+        checkpoints.save(self.task.checkpoints, state, tensors)
+
+    def _go_on(self) -> None:
+        """Stand where the state that lies there stood, and tell its epochs again."""
+        assert self.task.checkpoints is not None
+        if (found := checkpoints.load(self.task.checkpoints, *self.digests)) is None:
+            return
+        state, tensors = found
+        self.epoch, self.step, self.batch, self.finished = state.epoch, state.step, state.batch, state.finished
+        self.best_epoch = state.best_epoch
+        self.best_loss = math.inf if state.best_loss is None else state.best_loss
+        self.best, self.total, self.scale, self.restored = _of("best", tensors), tensors["total"], state.scale, tensors
+        self.told = [{key: math.nan if x is None else x for key, x in figures.items()} for figures in state.told]
+        if not self.finished:
+            self.module.load_state_dict(_of("now", tensors))
+        for epoch, figures in enumerate(self.told):
+            self.task.told(epoch, figures)
 
 
 class _Steps:
@@ -173,14 +289,80 @@ class _Steps:
             yield start, min(start + STEPS_AT_ONCE, steps)
 
 
-def _first(*values: Any) -> Any:
-    return next(value for value in values if value is not None)
+def _fit(lesson: Lesson, settings: Settings) -> None:
+    """Run Lightning's Trainer on the devices of these settings, without files, loggers or advice."""
+    if lesson.finished:
+        return
+    if settings.nodes > 1 and (lacking := [name for name in CLUSTER if name not in os.environ]):
+        raise SpecError(
+            f"MEDIMIND_NODES={settings.nodes}: {', '.join(lacking)} must be set as well: the first machine's address "
+            "and a free port of it, and this machine's number, from 0 on."
+        )
+    together = settings.devices * settings.nodes > 1
+    with _quiet(), _bar(lesson, shown=sys.stderr.isatty() and not together):
+        trainer = Trainer(
+            accelerator="gpu" if settings.device != "cpu" and torch.cuda.is_available() else "cpu",
+            # forked, not started anew: it works from any place of a program, and imports nothing again
+            strategy="ddp_fork" if together else "auto",
+            devices=settings.devices,
+            num_nodes=settings.nodes,
+            max_epochs=lesson.epochs,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            limit_val_batches=0,
+            use_distributed_sampler=False,
+        )
+        trainer.fit(lesson, _Steps(lesson))
+
+
+@contextmanager
+def _bar(lesson: Lesson, *, shown: bool) -> Iterator[None]:
+    """A bar of epochs on standard error while the network learns. Lightning's own is drawn anew at each step."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    if not shown:
+        yield
+        return
+    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+        row = bar.add_task("", total=lesson.epochs, completed=lesson.epoch)
+
+        def shows(epoch: int, figures: Mapping[str, float]) -> None:
+            bar.update(row, completed=epoch + 1, description=f"log loss {figures['log_loss']:.4f}")
+
+        lesson.shows = shows
+        yield
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Lightning's tips, and its advice on loaders that are not here, are left out."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    before = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\.")
+            yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+
+
+def _under(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{name}.{key}": value for key, value in tensors.items()}
+
+
+def _of(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
 
 
 def _seed(*parts: int) -> int:
-    """One number from a seed, an epoch and a step, so that each step draws its own, wherever a training goes on."""
-    import hashlib
-
+    """One number from a seed, an epoch, a step and a process: each step draws its own, wherever a training goes on."""
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=7).digest(), "little")
 
 
@@ -202,17 +384,10 @@ def _weights(y: Tensor, classes: int) -> Tensor:
     return len(y) / (classes * counts.clamp(min=1)).float()
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Lightning's tips, and its advice on loaders that are not here, are left out."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    before = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"lightning\.")
-            yield
-    finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
+def _nobody(_epoch: int, _figures: Mapping[str, float]) -> None:
+    return None
+
+
+def _last(exc: Exception) -> str:
+    """The last line that a process said before it ended."""
+    return str(exc).strip().rpartition("\n")[2]

@@ -1,18 +1,25 @@
 """How a network learns: deterministic, stopped by a hold-out of other patients, with the best epoch's weights."""
 
+import json
+import logging
+import subprocess
+import sys
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
+from safetensors import safe_open
 from torch import Tensor, nn
 
-from configs.errors import TrainingError
-from configs.settings import Settings
+from configs.errors import SpecError, TrainingError
+from configs.settings import ROOT, Settings
 from configs.spec import Learning
-from models import learner
+from models import checkpoints
 from models.family import Task
 from models.learner import Habits, answer, calibrated_loss, hold_out, learn, seeded
 
@@ -27,12 +34,12 @@ class History(list[dict[str, float]]):
         self.append(dict(figures))
 
 
-def task(classes: int = 2, told: History | None = None, n: int = 600, **asked: Any) -> Task:
+def task(classes: int = 2, told: History | None = None, folder: Path | None = None, **asked: Any) -> Task:
     """A task that reads no plan; `asked` is the spec's `learning`."""
     no_plan: Any = None
-    return Task(
-        no_plan, 3, np.arange(n), Settings(), classes, Learning(**asked), told=History() if told is None else told
-    )
+    told = History() if told is None else told
+    here = Settings(device="cpu")
+    return Task(no_plan, 3, np.arange(600), here, classes, Learning(**asked), checkpoints=folder, told=told)
 
 
 class Net(nn.Module):
@@ -219,9 +226,145 @@ def test_the_calibrated_loss_knows_no_scale_and_is_the_shares_where_nothing_was_
     assert np.isnan(calibrated_loss(np.where(y == 1, np.nan, score), y))
 
 
-def test_importing_the_learner_does_not_import_lightning():
-    import subprocess
-    import sys
+def test_processes_that_train_together_learn_what_one_does():
+    alone, together = History(), History()
+    one = weights(taught(task(told=alone), dropout=0.0))
+    two = weights(taught(replace(task(told=together), settings=Settings(device="cpu", devices=2)), dropout=0.0))
+    assert_allclose(two, one, atol=1e-5)
+    assert [figures["log_loss"] for figures in together] == pytest.approx([f["log_loss"] for f in alone], abs=1e-5)
 
-    code = "import sys, models.learner; sys.exit('lightning' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=learner.__file__.rsplit("/models/", 1)[0]).returncode == 0
+
+def test_a_process_that_fails_ends_the_training_of_all():
+    def fails(parts):
+        raise ValueError("nothing to alter")
+
+    habits = replace(HABITS, augment=fails)
+    with pytest.raises(TrainingError, match=r"one of 2 processes .* nothing to alter"):
+        taught(replace(task(), settings=Settings(device="cpu", devices=2)), habits)
+
+
+def test_several_machines_are_told_where_to_meet(monkeypatch):
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(SpecError, match="MEDIMIND_NODES=2: MASTER_ADDR"):
+        taught(replace(task(), settings=Settings(device="cpu", nodes=2)))
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import test_models_learner as toy
+from models import checkpoints, lesson
+lesson.STEPS_A_STATE = 3
+save, count = checkpoints.save, 0
+def and_die(*args):
+    global count
+    save(*args)
+    count += 1
+    if count == {after}:
+        os.kill(os.getpid(), signal.SIGKILL)
+checkpoints.save = and_die
+toy.taught(toy.task(folder=Path({folder!r})))
+"""
+
+
+def state(folder: Path) -> dict[str, Any]:
+    with safe_open(folder / checkpoints.STATE, framework="pt") as file:
+        found: dict[str, Any] = json.loads(file.metadata()[checkpoints.ABOUT])
+    return found
+
+
+def test_a_training_killed_in_mid_epoch_goes_on_and_ends_with_the_same_bits(tmp_path):
+    unbroken = History()
+    whole = weights(taught(task(told=unbroken)))
+    code = KILLED.format(tests=str(Path(__file__).parent), folder=str(tmp_path), after=8)  # of three an epoch
+    killed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert killed.returncode == -9, killed.stderr
+    assert (state(tmp_path)["epoch"], state(tmp_path)["step"]) == (2, 6)  # of 8 steps
+    resumed = History()
+    assert torch.equal(weights(taught(task(told=resumed, folder=tmp_path))), whole)
+    assert resumed == unbroken
+    assert [path.name for path in tmp_path.iterdir()] == [checkpoints.STATE]
+
+
+def test_a_finished_training_is_not_done_again(tmp_path, monkeypatch):
+    first, second = History(), History()
+    whole = weights(taught(task(told=first, folder=tmp_path)))
+    monkeypatch.setattr("models.lesson.Trainer", None)
+    assert torch.equal(weights(taught(task(told=second, folder=tmp_path))), whole)
+    assert first == second
+
+
+def test_the_state_of_another_network_is_refused(tmp_path):
+    taught(task(folder=tmp_path, epochs=1))
+    with pytest.raises(TrainingError, match=r"state\.safetensors: it is the state of another network"):
+        taught(task(folder=tmp_path, epochs=1), dropout=0.2)
+
+
+def test_the_state_of_other_data_or_habits_is_refused(tmp_path):
+    X, y, hold = rows()
+    taught(task(folder=tmp_path, epochs=1))
+    with seeded(5):
+        module = Net()
+    altered = X.clone()
+    altered[0, 0] += 1
+    for parts, held, habits in ((altered, hold, HABITS), (X, ~hold, HABITS), (X, hold, replace(HABITS, batch=32))):
+        with pytest.raises(TrainingError, match="on other data, or with other rows"):
+            learn(module, (parts,), y, task(folder=tmp_path, epochs=1), habits, hold=held)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a state", b"\x02\0\0\0\0\0\0\0{}"])
+def test_a_state_that_cannot_be_read_is_refused(tmp_path, content):
+    (tmp_path / checkpoints.STATE).write_bytes(content)
+    with pytest.raises(TrainingError, match="it is no state of a training"):
+        taught(task(folder=tmp_path))
+
+
+class Small(Net):
+    """A network that a memory of `room` rows holds."""
+
+    def __init__(self, room: int, error: Exception) -> None:
+        super().__init__(dropout=0.0)
+        self.room, self.error = room, error
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > self.room:
+            raise self.error
+        return super().forward(x)
+
+
+def on_the_host() -> RuntimeError:
+    """What torch says when the machine's memory is full."""
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60, dtype=torch.uint8)
+    return caught.value
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), on_the_host()])
+def test_out_of_memory_halves_the_rows_at_a_time_and_not_the_step(caplog, error):
+    X, y, hold = rows()
+    told, modules = History(), []
+    for room in (1000, 20):
+        with seeded(5):
+            modules.append(Small(room, error))
+        with caplog.at_level(logging.WARNING):
+            learn(modules[-1], (X,), y, task(told=told if room == 20 else None), HABITS, hold=hold)
+    assert told[-1]["batch"] == 16
+    assert_allclose(weights(modules[1]), weights(modules[0]), atol=1e-4)
+    said = [record.getMessage() for record in caplog.records if record.name == "models.lesson"]
+    assert said == [
+        "out of memory: 32 rows at a time from here on, 64 still make a step",
+        "out of memory: 16 rows at a time from here on, 64 still make a step",
+    ]
+
+
+def test_a_network_that_no_memory_takes_is_an_error():
+    X, y, hold = rows()
+    with pytest.raises(TrainingError, match="not even one row"):
+        learn(Small(0, torch.OutOfMemoryError("full")), (X,), y, task(), HABITS, hold=hold)
+
+
+def test_another_error_is_not_taken_for_a_full_memory():
+    X, y, hold = rows()
+    with pytest.raises(RuntimeError, match="shapes"):
+        learn(Small(5, RuntimeError("shapes differ")), (X,), y, task(), HABITS, hold=hold)

@@ -94,6 +94,12 @@ class ServiceError(MediMindError):
     code = "service"
 
 
+class DeviceMemoryError(MediMindError):
+    """The memory of the device that computes a network is full; a later try may find room."""
+
+    code = "out_of_memory"
+
+
 class PromotionError(MediMindError):
     """A version may not become champion."""
 

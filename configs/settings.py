@@ -57,6 +57,9 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the server computes networks: `auto` is a card where there is one. Tables are computed on the CPU."""
 
+    device_memory_mb: Annotated[int, Field(gt=0)] | None = None
+    """What a worker's networks may take of it together; None: four fifths of what a card has free at the start."""
+
     devices: Annotated[int, Field(gt=0)] = 1
     """How many processes of this machine train one network together, each on a card of its own, or on the CPU."""
 

@@ -3,7 +3,7 @@
 They are drawn from a Report's `figures` alone. One that a report does not hold says so in its place.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -122,6 +122,12 @@ def table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> 
         f'<div class="wide" role="group" tabindex="0" aria-label="{escape(caption)}"><table>'
         f"<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
+
+
+def parameters(chosen: Mapping[str, float | int | str]) -> str:
+    """What trials chose, in words."""
+    told = [f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in chosen.items()]
+    return ", ".join(told) or "the family's own"
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -215,16 +215,9 @@ def _trials(bundle: Bundle) -> str:
         return ""
     rows = []
     for candidate, held in found.items():
-        chosen = (
-            ", ".join(
-                f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
-                for name, value in held["parameters"].items()
-            )
-            or "the family's own"
-        )
         counts = [str(held[state]) for state in ("complete", "pruned", "failed")]
         figures = [exhibits.number(held[key], 4) for key in ("log_loss_of_own", "log_loss")]
-        rows.append([candidate, chosen, *counts, *figures])
+        rows.append([candidate, exhibits.parameters(held["parameters"]), *counts, *figures])
     heads = ("candidate", "parameters chosen", "complete", "pruned", "failed", "log loss of its own", "of those chosen")
     return (
         '<section class="exhibit"><h3>Trials</h3><p class="note">The log loss is that by which the parameters were '

@@ -69,6 +69,8 @@ def prepared(cohort: "Cohort") -> None:
 
 
 def trained(bundle: "Bundle") -> None:
+    from evidence.exhibits import parameters
+
     compared = ", ".join(
         f"{name} AUROC {figures['auroc']:.3f}, log loss {figures['log_loss']:.3f}"
         for name, figures in bundle.training["candidates"].items()
@@ -76,6 +78,9 @@ def trained(bundle: "Bundle") -> None:
     points = ", ".join(f"{name} from {threshold:.3f}" for name, threshold in bundle.thresholds.items())
     say(f"[bold]train[/]     out of fold: {compared}")
     chosen = bundle.training["family"]
+    for name, found in bundle.training.get("trials", {}).items():
+        count = sum(found[state] for state in ("complete", "pruned", "failed"))
+        say(f"          {name}, by {count} trials: {escape(parameters(found['parameters']))}")
     say(f"          [bold]{chosen}[/] is chosen and calibrated; {points}; bundle {bundle.digest[:12]}")
 
 

@@ -867,3 +867,16 @@ def test_a_window_of_intensities_is_for_an_image_of_plain_ones():
     for other in ({**xray, "unit": "[hnsf'U]"}, {"type": "number", "unit": "1", "range": [0, 1]}):
         with pytest.raises(ValidationError, match="`window`"):
             Column.model_validate({**other, "window": window})
+
+
+def test_trials_need_something_to_try_and_to_judge_by(toy_document):
+    asked = from_document(put(toy_document, "trials", {"count": 20, "folds": 3}), "toy.yaml").trials
+    assert (asked.count, asked.folds) == (20, 3)
+
+    assert "trials.count: input should be greater than 1, got 0" in refusal(
+        toy_document, "trials", {"count": 0, "folds": 3}
+    )
+    assert "trials.folds: input should be greater than 1, got 1" in refusal(
+        toy_document, "trials", {"count": 20, "folds": 1}
+    )
+    assert "trials.folds: is missing" in refusal(toy_document, "trials", {"count": 20})

@@ -248,3 +248,24 @@ def test_a_large_figure_is_told_in_thousands(invented_bundle, full_report):
     text = review.html(invented_bundle(), replace(full_report, findings=(*full_report.findings, alerts)), 3, None)
 
     assert "55,659 (49,498 to 61,793)" in text
+
+
+def test_what_trials_chose_is_shown_as_the_search_s_own_figure(invented_bundle, full_report):
+    counts = {"complete": 14, "pruned": 5, "failed": 1}
+    found = {
+        "logistic": {"parameters": {}, "log_loss": 0.41, "log_loss_of_own": 0.41, **counts, "by_fold": []},
+        "boosted": {
+            "parameters": {"learning_rate": 0.123456, "max_iter": 77},
+            "log_loss": 0.4321,
+            "log_loss_of_own": None,
+            **counts,
+            "by_fold": [],
+        },
+    }
+    text = review.html(invented_bundle(training={"trials": found}), full_report, 3, None)
+
+    shown = between(text, "lineage", "decision")
+    assert "learning_rate 0.123, max_iter 77" in shown and "the family&#x27;s own" in shown
+    assert "<td>14</td><td>5</td><td>1</td><td>–</td><td>0.4321</td>" in shown
+    assert "it is too good" in shown
+    assert "Trials" not in review.html(invented_bundle(), full_report, 3, None)

@@ -1,10 +1,13 @@
 """The commit that a version names is the code it was judged by, or says that it is not."""
 
+import dataclasses
 import os
 import subprocess
 
 import pytest
 
+from evidence.case import Rival
+from pipelines import sites, validate
 from pipelines.validate import git_commit
 
 
@@ -73,3 +76,37 @@ def test_without_a_commit_it_is_unknown(tmp_path):
     git(tmp_path, "init", "--quiet")
 
     assert git_commit(tmp_path) == "unknown"
+
+
+def test_what_is_fitted_beside_a_model_has_the_parameters_that_trials_chose(trained, disease, home, monkeypatch):
+    chosen = {"logistic": {"C": 0.5}, "boosted": {"max_iter": 40}}
+    told = {**trained.training, "trials": {name: {"parameters": held} for name, held in chosen.items()}}
+    bundle = dataclasses.replace(trained, training=told)
+    fitted = []
+
+    def remembers(name, learned, task):
+        fitted.append((name, task.parameters))
+        raise InterruptedError
+
+    monkeypatch.setattr(validate.training, "fit_family", remembers)
+    monkeypatch.setattr(sites, "out_of_fold", lambda name, others, task: remembers(name, others, task))
+    monkeypatch.setattr(validate, "case", lambda *parts: [part(disease.cohort) for part in parts if callable(part)])
+    family = trained.training["family"]
+
+    with pytest.raises(InterruptedError):  # the yardstick
+        validate.judge(bundle, disease.cohort, Rival("", None, ""), "abc", home)
+    yardstick = type("Fitted", (), {"log_odds": lambda self, X: X[:, 0].astype(float)})
+    monkeypatch.setattr(validate.training, "fit_family", lambda *_: yardstick())
+    with pytest.raises(InterruptedError):  # the sites left out
+        validate.judge(bundle, disease.cohort, Rival("", None, ""), "abc", home)
+    monkeypatch.setattr(validate, "leave_one_out", lambda *_: {})
+    monkeypatch.setattr(
+        validate.training,
+        "fit_family",
+        lambda name, learned, task: fitted.append((name, task.parameters)) or yardstick(),
+    )
+    validate.judge(bundle, disease.cohort, Rival("", None, ""), "abc", home)
+
+    assert {name for name, _ in fitted} >= {"logistic", family}
+    assert all(parameters == chosen[name] for name, parameters in fitted)
+    assert len(fitted) == 5  # a yardstick, a site, a yardstick again, and what the probes fit

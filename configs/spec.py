@@ -75,7 +75,7 @@ class Place(Frozen):
     query: str | None = None
     published: str | None = None
     """Of a file that the user puts there: where it is published, under which licence, and what to do to get it."""
-    simulated: Literal["liquid_biopsy", "lesions", "notes"] | None = None
+    simulated: Literal["liquid_biopsy", "lesions", "notes", "rhythms"] | None = None
     """A simulation in pipelines/, of so many `patients`, drawn from `seed`. Nobody in it exists."""
     patients: Annotated[int, Field(gt=0)] | None = None
     seed: int | None = None

@@ -15,7 +15,7 @@ from configs.settings import ROOT
 from models.family import family
 from models.onnx import Session, round_down
 
-OF_SIGNALS = {"frozen_encoder"}
+OF_SIGNALS = {"frozen_encoder", "waveform"}
 """Families that read a signal, which the patients here have none of; each has the battery in a file of its own."""
 FAMILIES = sorted({path.stem for path in (ROOT / "models" / "families").glob("[a-z]*.py")} - OF_SIGNALS)
 FLOAT32 = np.finfo(np.float32)

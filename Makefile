@@ -14,6 +14,7 @@ export BENTOML_DO_NOT_TRACK := True
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export GX_ANALYTICS_ENABLED := false
 export DVC_NO_ANALYTICS := 1
+export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
 .PHONY: help setup lock data demo up down serve bench bench-clinical bench-monitoring bench-cfdna check test \
@@ -42,8 +43,8 @@ lock: ## make requirements.lock anew from pyproject.toml, keeping the pins that 
 	rm -f $(STAMP)
 	$(MAKE) setup
 
-data: setup ## fetch and check the data of the released diseases, and of those whose figures the tests hold
-	@for name in heart_disease breast_cancer hospital_mortality cognitive_impairment; do $(BIN)/medimind ingest $$name; done
+data: setup ## fetch and check the data of the released diseases, and of those whose figures the tests hold; an encoder
+	@for name in heart_disease breast_cancer hospital_mortality cognitive_impairment fall_risk_notes_simulated; do $(BIN)/medimind ingest $$name; done
 
 demo: setup ## the main job on real patients, told as a story
 	@$(BIN)/python -m pipelines.demo

@@ -105,6 +105,11 @@ def family(name: str) -> Family:
     return cast(Family, import_module(f"models.families.{name}"))
 
 
+def space(name: str, encoder: Encoder | None) -> Mapping[str, Range | Choice]:
+    """What trials may vary of a candidate, by name; of a frozen encoder that of its head, which alone learns."""
+    return family(encoder.head if name == "frozen_encoder" and encoder else name).SPACE
+
+
 def load(folder: Path, plan: Plan) -> Model:
     """The model whose files lie in `folder`. Raises BundleError, saying what is wrong with them."""
     from models.onnx import Session

@@ -29,7 +29,7 @@ from models import bundle as bundles
 from models import conformal
 from models.bundle import Bundle
 from models.calibration import Calibration, ClassCalibration, calibrate, calibrate_classes
-from models.family import Fitted, Task, family, load
+from models.family import Fitted, Task, family, load, space
 from models.predict import TOLERANCE
 from models.thresholds import operating_points
 from models.tuning import Parameters, Search, Shelf, State, Trial, refuse_idle, search
@@ -111,7 +111,7 @@ class Tuner:
         Raises TrainingError if a class has fewer patients than there are folds, or the trials cannot be kept.
         """
         asked = self.spec.trials
-        if asked is None or not (space := family(self.name).SPACE):
+        if asked is None or not (varied := space(self.name, self.spec.encoder)):
             return {}
         for number in np.unique(learned.target):
             patients = len(np.unique(learned.groups[learned.target == number]))
@@ -132,7 +132,7 @@ class Tuner:
         shelf = Shelf(self.task.settings.private(self.task.settings.home) / "trials.db", about)
         folds = [*_folds(learned, asked.folds, self.task.seed)]
         losses, told = partial(self._losses, learned, folds), partial(self.tried, self.name, part)
-        self.searches[part] = search(space, asked, self.task.seed, losses, shelf, told)
+        self.searches[part] = search(varied, asked, self.task.seed, losses, shelf, told)
         return self.searches[part].best.parameters
 
     def _losses(

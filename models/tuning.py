@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal, cast
 from configs.errors import SpecError, TrainingError
 from configs.settings import sqlite_url
 from configs.spec import Spec, Trials
-from models.family import Choice, Range, family
+from models.family import Choice, Range, space
 
 if TYPE_CHECKING:
     import optuna
@@ -77,7 +77,7 @@ class Shelf:
 
 def refuse_idle(spec: Spec) -> None:
     """Raise SpecError if the spec asks for trials and no candidate has anything to choose."""
-    if spec.trials is not None and not any(family(name).SPACE for name in spec.candidates):
+    if spec.trials is not None and not any(space(name, spec.encoder) for name in spec.candidates):
         raise SpecError(
             f"{spec.name}: trials: none of the candidates {', '.join(spec.candidates)} has parameters to choose; leave "
             "`trials` out."

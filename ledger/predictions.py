@@ -146,6 +146,7 @@ class Stored:
 class Window:
     """Predictions of one bundle, oldest first: n records, features (n, d), risks (n,), outcomes (n,) 0, 1 or NaN.
 
+    `features` are what `kept_features` kept: a plan's `summary`, of which a signal is one column.
     `places` are their requests and positions; `received` (n,) when each came and `at` (n,) the patient's time of
     prediction, in seconds since 1970, UTC. Whose record was purged is counted in `purged` and in nothing else.
     `by_class` is what was said by class, None of a model without; `happened` the class that came true, None if unknown.

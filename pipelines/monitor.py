@@ -221,7 +221,7 @@ def judge_window(predictor: Predictor, named: str, window: Window, refused: Mapp
     at = np.array([record.at.timestamp() if record and record.at else np.nan for record in checked])
     sampled = _sample(predictor, [place for place, record in enumerate(checked) if record is not None])
     seen = Seen(
-        X=predictor.plan.summary(window.features),
+        X=window.features,
         risk=window.risks,
         outcomes=window.outcomes,
         attributes=build.attributes(predictor.plan, values, at),
@@ -429,14 +429,15 @@ def _reference(predictor: Predictor, settings: Settings) -> tuple["pd.DataFrame 
         return None, f"It has no reference: {exc}"
     if patients.fingerprint != bundle.training["data"]:
         return None, "It has no reference: the cohort on this machine is not the one this version was trained on."
-    return _frame(predictor.plan, patients.only("train").X), "Its reference is the training part of the cohort."
+    learned = predictor.plan.summary(patients.only("train").X)
+    return _frame(predictor.plan, learned), "Its reference is the training part of the cohort."
 
 
 def _frame(plan: build.Plan, X: NDArray[np.float32]) -> "pd.DataFrame":
+    """The columns of a plan's `summary`, as people read them."""
     import pandas as pd
 
     columns = {}
-    X = plan.summary(X)
     for position, feature in enumerate(plan.summaries):
         column = X[:, position].astype(np.float64) if len(X) else np.empty(0)
         columns[feature.name] = labels(feature.categories, column) if feature.categories else column

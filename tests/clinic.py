@@ -120,6 +120,7 @@ class Clinic:
         some, predictor = [records[row] for row in rows], self.predictor(bundle)
         features = predictor.features([predictor.check(record) for record in some])
         risks = predictor.risks(features)
+        kept, digests = predictions.kept_features(predictor.plan, features)
         answered = Answered(
             "toy",
             version,
@@ -128,11 +129,12 @@ class Clinic:
             json.dumps(some).encode(),
             [None] * len(rows),
             [whose[row] for row in rows],
-            features,
+            kept,
             predictor.positive(risks),
             [None] * len(rows),
             lane,
             by_class(predictor, risks, None),
+            digests,
         )
         with writing(self.engine) as connection:
             ((number,),) = predictions.keep_all(connection, [predictions.Entry([answered], None, lambda _: b"")])

@@ -1,5 +1,6 @@
 """The session that every test shares: nothing leaves the machine, nothing of the developer's shell comes in."""
 
+import base64
 import csv
 import math
 import os
@@ -16,6 +17,7 @@ import hypothesis
 import numpy as np
 import pytest
 import yaml
+from numpy.typing import NDArray
 
 from configs.settings import PHONE_HOME_OFF, ROOT, Settings, settings
 
@@ -430,6 +432,47 @@ def _toy_patient(dice: random.Random, number: int) -> dict[str, Any]:
     return {"id": f"P{number:04d}", **patient}
 
 
+@pytest.fixture(scope="session")
+def recording() -> Callable[[int], NDArray[np.float32]]:
+    """`recording(seed)`: an invented recording, (leads, samples), in mV: half a second of a tone in two leads."""
+    return _recording
+
+
+def _recording(seed: int) -> NDArray[np.float32]:
+    dice = np.random.default_rng(seed)
+    tones = np.sin(2 * np.pi * dice.uniform(1, 9, (2, 1)) * np.arange(50) / 100)
+    return np.asarray(tones + dice.normal(0, 0.2, (2, 50)), "<f4")
+
+
+@pytest.fixture(scope="session")
+def recordings_table(toy_table: Callable[..., Table]) -> Callable[..., Table]:
+    """`recordings_table(n, seed)`: the invented disease's source with a waveform and a picture of each patient."""
+
+    def table(n: int = 400, seed: int = 1) -> Table:
+        pictures = np.random.default_rng(seed).random((n, 8, 8)).astype("<f4")
+        packed = {
+            "ecg": [base64.b64encode(_recording(seed * n + row).tobytes()).decode() for row in range(n)],
+            "scan": [base64.b64encode(picture.tobytes()).decode() for picture in pictures],
+        }
+        return {**toy_table(n, seed), **packed}
+
+    return table
+
+
+@pytest.fixture
+def recordings_document(toy_document: dict[str, Any]) -> dict[str, Any]:
+    """The invented disease with a waveform and an image among its columns and features; a fresh one for each test."""
+    ecg = {"type": "waveform", "leads": ["I", "V1"], "sampling_hz": 100, "samples": 50, "unit": "mV"}
+    scan = {"type": "image", "channels": 1, "height": 8, "width": 8, "unit": "1", "range": [0, 1]}
+    signals = {"ecg": {**ecg, "accepts": ["uV"], "range": [-20, 20]}, "scan": scan}
+    return {
+        **toy_document,
+        "candidates": ["logistic"],
+        "columns": {**toy_document["columns"], **signals},
+        "features": [*toy_document["features"], *signals],
+    }
+
+
 @pytest.fixture
 def medimind_home(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy_document: dict[str, Any], toy_table: Callable[..., Table]
@@ -465,16 +508,28 @@ def clinic_of_classes(
     medimind_home: Settings, classes_document: dict[str, Any], classes_table: Callable[..., Table]
 ) -> Callable[..., Any]:
     """`clinic_of_classes(canary=…)`: the same where the disease's origin is told, by a model of three classes."""
+    return _hospital(medimind_home, {**classes_document, "candidates": ["logistic"]}, classes_table)
+
+
+def _hospital(home: Settings, document: dict[str, Any], patients: Callable[..., Table]) -> Callable[..., Any]:
+    """Makes a hospital where the disease of this document has its first champion, from 600 patients."""
     from tests.clinic import with_a_champion
 
-    table = classes_table(600, 1)
-    with open(medimind_home.data / "raw" / "toy.csv", "w", newline="", encoding="utf-8") as file:
+    table = patients(600, 1)
+    with open(home.data / "raw" / "toy.csv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([table, *zip(*table.values(), strict=True)])
-    source = {"csv": str(medimind_home.data / "raw" / "toy.csv")}
-    document = {**classes_document, "source": source, "candidates": ["logistic"]}
-    path = medimind_home.configs / "diseases" / "toy.yaml"
+    document = {**document, "source": {"csv": str(home.data / "raw" / "toy.csv")}}
+    path = home.configs / "diseases" / "toy.yaml"
     path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
-    return lambda **retrain: with_a_champion(medimind_home, classes_table, **retrain)
+    return lambda **retrain: with_a_champion(home, patients, **retrain)
+
+
+@pytest.fixture
+def clinic_of_recordings(
+    medimind_home: Settings, recordings_document: dict[str, Any], recordings_table: Callable[..., Table]
+) -> Callable[..., Any]:
+    """`clinic_of_recordings(…)`: the same where a waveform and a picture of each patient are sent as well."""
+    return _hospital(medimind_home, recordings_document, recordings_table)
 
 
 @pytest.fixture

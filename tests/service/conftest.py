@@ -1,6 +1,5 @@
 """What the service tests share: a machine whose toy disease has a champion, and one `medimind serve` in front of it."""
 
-import base64
 import csv
 import os
 import signal
@@ -17,12 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import psutil
 import pytest
 import sqlalchemy as sa
 import yaml
-from numpy.typing import NDArray
 
 from configs.settings import ROOT, Settings
 from configs.spec import load_spec
@@ -255,40 +252,14 @@ def origins_server(once: Callable[..., Any], origins: Settings) -> Server:
 
 
 @pytest.fixture
-def recording() -> Callable[[int], NDArray[np.float32]]:
-    """`recording(seed)`: an invented recording, (leads, samples), in mV: half a second of a tone in two leads."""
-
-    def draw(seed: int) -> NDArray[np.float32]:
-        dice = np.random.default_rng(seed)
-        tones = np.sin(2 * np.pi * dice.uniform(1, 9, (2, 1)) * np.arange(50) / 100)
-        return np.asarray(tones + dice.normal(0, 0.2, (2, 50)), "<f4")
-
-    return draw
-
-
-@pytest.fixture
 def recordings(
     once: Callable[..., Any],
     tmp_path_factory: pytest.TempPathFactory,
-    toy_document: dict[str, Any],
-    toy_table: Callable[..., dict[str, list[Any]]],
-    recording: Callable[[int], NDArray[np.float32]],
+    recordings_document: dict[str, Any],
+    recordings_table: Callable[..., dict[str, list[Any]]],
 ) -> Settings:
     """A machine of its own, whose champion is sent a waveform and an image beside the toy disease's numbers."""
-    table = toy_table(400)
-    rows = range(len(table["id"]))
-    table["ecg"] = [base64.b64encode(recording(row).tobytes()).decode() for row in rows]
-    pictures = np.random.default_rng(11).random((len(rows), 8, 8)).astype("<f4")
-    table["scan"] = [base64.b64encode(picture.tobytes()).decode() for picture in pictures]
-    ecg = {"type": "waveform", "leads": ["I", "V1"], "sampling_hz": 100, "samples": 50, "unit": "mV"}
-    scan = {"type": "image", "channels": 1, "height": 8, "width": 8, "unit": "1", "range": [0, 1]}
-    signals = {"ecg": {**ecg, "accepts": ["uV"], "range": [-20, 20]}, "scan": scan}
-    document = {
-        **toy_document,
-        "candidates": ["logistic"],
-        "columns": {**toy_document["columns"], **signals},
-        "features": [*toy_document["features"], *signals],
-    }
+    document, table = recordings_document, recordings_table(400)
     return once("recordings", lambda _: with_a_champion(tmp_path_factory.mktemp("recordings"), document, table))
 
 

@@ -1,5 +1,6 @@
 """The champion watched: each window is judged once, again when more is known, and what fails is told once."""
 
+import base64
 import shutil
 import threading
 from dataclasses import replace
@@ -286,3 +287,29 @@ def test_a_window_that_was_purged_before_it_was_judged_is_no_silence(clinic):
     (size,) = [finding for finding in one.report.findings if finding.code == "MW001"]
     assert size.verdict == "not applicable" and size.explanation.startswith("purged")
     assert alerts.open_episodes(clinic.engine, "toy") == []
+
+
+def test_windows_of_a_model_with_signals_are_computed_again_and_compared_by_one_figure_a_signal(clinic_of_recordings):
+    clinic = clinic_of_recordings().see(100)
+
+    (first, second) = watch(clinic).judged
+
+    for one in (first, second):
+        findings = {finding.title: finding for finding in one.report.findings}
+        recomputed = next(finding for finding in one.report.findings if finding.code == "MW005")
+        assert recomputed.verdict == "passed", recomputed.explanation
+        assert {findings[f"drift: {name}"].verdict for name in ("ecg", "scan", "age_years")} == {"passed"}
+
+
+def test_a_waveform_in_another_unit_is_a_drift_of_its_figure(clinic_of_recordings, recordings_table):
+    clinic = clinic_of_recordings()
+
+    def in_tenths(n, seed):
+        table = recordings_table(n, seed)
+        waves = [np.frombuffer(base64.b64decode(text), "<f4") * np.float32(0.1) for text in table["ecg"]]
+        return table | {"ecg": [base64.b64encode(wave.tobytes()).decode() for wave in waves]}
+
+    clinic.table = in_tenths
+    (judged,) = watch(clinic.see(50)).judged
+
+    assert "drift: ecg" in {finding.title for finding in judged.report.failed}

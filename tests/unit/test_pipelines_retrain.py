@@ -11,6 +11,7 @@ from ledger.chain import check
 from ledger.database import now, writing
 from ledger.outcomes import Outcome, record
 from ledger.predictions import hash_patients, patient_key, prediction_id, purge
+from ledger.replay import replay
 from pipelines import candidate
 from pipelines import retrain as retraining
 from pipelines.promote import promote
@@ -308,6 +309,29 @@ def test_a_model_of_several_classes_goes_the_whole_way(clinic_of_classes):
     learned = present.bundle.training["patients"]["train"]["classes"]
     assert clinic.champion.version == 2
     assert list(learned) == ["none", "colon", "lung"] and sum(learned.values()) > 400
+    assert not check(clinic.engine).problems
+
+
+# --- signals
+
+
+def test_a_model_with_signals_goes_the_whole_way_and_every_answer_of_it_is_replayed(clinic_of_recordings):
+    clinic = clinic_of_recordings()
+    home = clinic.home
+
+    clinic.see(160, more_events=0.6)
+    assert [step.step for step in retrain("toy", home).steps] == ["begun", "trial"]
+    clinic.see(120, more_events=0.6)
+    assert [step.step for step in retrain("toy", home).steps] == ["promoted"]
+    clinic.see(20)
+
+    learned = cohort.load(next((home.home / "retraining" / "toy").glob("*.parquet")))
+    assert learned.signals == (100, 64) and len(learned) > 500
+    assert clinic.champion.version == 2
+    for request in (1, 2, 3):
+        again = replay(clinic.engine, home, f"{request}-7")
+        assert again.same_features and again.agrees == "to the bit"
+        assert len(again.stored.features) == 7 + 2, "of 164 numbers of signals two figures are kept"
     assert not check(clinic.engine).problems
 
 

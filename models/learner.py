@@ -6,11 +6,12 @@ Which rows a step reads and what it draws (dropout, augmentation) follow from th
 a training that was killed goes on from its last state and ends with the bits of one that was not.
 """
 
+import hashlib
 import random
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 HOLD_OUT = 6
 """One patient in so many is held out for early stopping; our own convention."""
+SLOPE_MOVES = 1.5
+"""2026-11, tabular_net on heart_disease, 4 seeds: out-of-fold log loss 0.429; 0.438 with a free slope."""
+SHIFTS = 200
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,20 @@ def learn(
 
     with seeded(task.seed):
         return lesson.teach(module, parts, y, task, settings, hold)
+
+
+def in_order(
+    X: NDArray[np.float32], y: NDArray[np.float64], task: Task
+) -> tuple[NDArray[np.float32], NDArray[np.float64], Task]:
+    """The same rows in an order that follows from what they hold alone, so that it does not matter who came first.
+
+    Patients are numbered anew, as they come.
+    """
+    rows = np.column_stack([X, y.astype(np.float32)])
+    keys = [hashlib.sha256(row.tobytes()).digest() for row in rows]
+    order = np.array(sorted(range(len(keys)), key=keys.__getitem__), np.int64)
+    _, first, number = np.unique(task.groups[order], return_index=True, return_inverse=True)
+    return X[order], y[order], replace(task, groups=first.argsort().argsort()[number])
 
 
 def hold_out(y: NDArray[np.float64], groups: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
@@ -104,24 +122,44 @@ def answer(logits: "Tensor") -> "Tensor":
 def calibrated_loss(log_odds: NDArray[np.float64], y: NDArray[np.float64]) -> float:
     """The log loss of these log-odds, (n,) or (n, K), once calibrated on the same rows; NaN if one is not a number.
 
-    Where they say nothing of the outcome it is that of the classes' shares.
+    Their slope is moved by a half at most: a network that has hardly begun may order the patients as well as it ever
+    will, and its risks, all alike, would not go together with those of the other folds' networks. Where the log-odds
+    say nothing of the outcome it is the log loss of the classes' shares.
     """
     if not np.isfinite(log_odds).all():
         return float("nan")
     true = y.astype(np.int64)
-    rows = np.arange(len(true))
+    scores = np.column_stack([np.zeros_like(log_odds), log_odds]) if log_odds.ndim == 1 else log_odds
+    shares = np.bincount(true, minlength=scores.shape[1]) / len(true)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a hold-out that is told apart without error no slope is the best
         try:
             if log_odds.ndim == 1:
-                risk = calibrate(log_odds, y).risk(log_odds)
-                of_true = np.where(true == 1, risk, 1 - risk)
+                slope = calibrate(log_odds, y).slope
             else:
                 names = tuple(str(place) for place in range(log_odds.shape[1]))
-                of_true = calibrate_classes(log_odds, y, names, names[1:]).risks(log_odds)[rows, true]
+                slope = calibrate_classes(log_odds, y, names, names[1:]).slope
         except TrainingError:
-            of_true = (np.bincount(true) / len(true))[true]
-    return float(-np.log(np.clip(of_true, 1e-12, 1)).mean())
+            slope = 0.0
+    if slope > 0:
+        slope = min(max(slope, 1 / SLOPE_MOVES), SLOPE_MOVES)
+    risks = _with_shares(slope * scores, shares)
+    return float(-np.log(np.clip(risks[np.arange(len(true)), true], 1e-12, 1)).mean())
+
+
+def _with_shares(scores: NDArray[np.float64], shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The risks (n, K) of `scores` (n, K), shifted so that each class's mean is its share: the maximum of the
+    likelihood over intercepts."""
+    from scipy.special import softmax
+
+    shift = np.zeros(len(shares))
+    for _ in range(SHIFTS):
+        risks: NDArray[np.float64] = softmax(scores + shift, axis=1)
+        step = np.log(shares / risks.mean(axis=0))
+        shift += step
+        if np.abs(step - step.mean()).max() < 1e-9:
+            break
+    return risks
 
 
 @contextmanager

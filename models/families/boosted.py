@@ -74,5 +74,7 @@ def fit(X: NDArray[np.float32], y: NDArray[np.float64], task: Task) -> Fitted:
         early_stopping=False,
         random_state=task.seed,
     )
-    model.fit(layout.apply(X), y)
+    encoded = layout.apply(X)
+    encoded[:, np.isnan(encoded).all(axis=0)] = 0  # scikit-learn cannot bin a column without a value; none splits on it
+    model.fit(encoded, y)
     return Fitted(layout, X.shape[1], model)

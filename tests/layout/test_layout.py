@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("configs", "features", "models", "evidence", "ledger", "pipelines", "serving")
-FRAMEWORK_MODULES = {"models.lesson", "pipelines.flows", "serving.service"}
+FRAMEWORK_MODULES = {"models.families.tabular_net", "models.lesson", "pipelines.flows", "serving.service"}
 HEAVY = [
     *("pandas", "sklearn", "scipy", "mlflow", "prefect", "bentoml", "great_expectations"),
     *("evidently", "matplotlib", "onnx", "onnxruntime", "torch", "pint"),

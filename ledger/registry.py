@@ -35,6 +35,8 @@ from models.tuning import Trial
 BUNDLE = "bundle"
 REPORT = "report.json"
 CANDIDATE, CHAMPION = "candidate", "champion"
+SECONDS_UNTOLD = 2
+"""How long a network's epochs wait to be told together: short ones take longer to tell one by one than to run."""
 CHAIN_HEAD, CHAIN_LENGTH = "chain_head", "chain_length"
 ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -177,14 +179,18 @@ def heads(settings: Settings, name: str) -> dict[int, Head]:
 
 
 class Watched:
-    """A training as a run of the registry, made when there is something to tell; its trials are runs nested in it.
+    """A training as a run of the registry, made when there is something to tell; its trials are runs nested in it, and
+    so are its networks, which learn one epoch after the other.
 
     A registry that does not answer is told of once, in the log, and the training goes on unwatched.
     """
 
     def __init__(self, settings: Settings, name: str) -> None:
         self._settings, self._name = settings, name
-        self._experiment = self._run = ""
+        self._experiment = self._run = self._network = ""
+        self._learning = ("", "")
+        self._untold: list[tuple[str, float, int, int]] = []
+        self._told_at = -np.inf
         self._lost = False
 
     def trial(self, candidate: str, part: str, trial: Trial) -> None:
@@ -207,7 +213,41 @@ class Watched:
 
         self._tell(keep)
 
+    def epoch(self, candidate: str, part: str, epoch: int, figures: Mapping[str, float]) -> None:
+        """Keep an epoch's figures of a network that learns from a `part` of the training patients.
+
+        Several short epochs are told at once, within SECONDS_UNTOLD; each with its own number and time.
+        """
+        if (candidate, part) != self._learning:
+            self._learned("FINISHED")
+            self._learning = candidate, part
+        now = int(time.time() * 1000)
+        self._untold += [(name, value, now, epoch) for name, value in figures.items() if np.isfinite(value)]
+        if time.monotonic() - self._told_at > SECONDS_UNTOLD:
+            self._tell(self._epochs)
+
+    def _epochs(self, client: Any) -> None:
+        """Put what was not told yet in the network's own run, nested in the training's."""
+        from mlflow.entities import Metric
+
+        candidate, part = self._learning
+        if not self._network:
+            about = {"mlflow.parentRunId": self._run, "candidate": candidate, "part": part}
+            run = client.create_run(self._experiment, tags=about, run_name=f"{candidate}, {part}")
+            self._network = run.info.run_id
+        client.log_batch(self._network, [Metric(*figure) for figure in self._untold])
+        self._untold, self._told_at = [], time.monotonic()
+
+    def _learned(self, status: Literal["FINISHED", "FAILED"]) -> None:
+        """The network whose epochs were told last has learned all that it will."""
+        if self._untold:
+            self._tell(self._epochs)
+        if run := self._network:
+            self._tell(lambda client: client.set_terminated(run, status))
+        self._network, self._untold = "", []
+
     def ended(self, status: Literal["FINISHED", "FAILED"]) -> None:
+        self._learned(status)
         if self._run:
             self._tell(lambda client: client.set_terminated(self._run, status))
 

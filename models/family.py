@@ -84,7 +84,10 @@ class Fitted(Model, Protocol):
 
 
 class Family(Protocol):
-    """A module of models/families. One that writes a model.json has `load` as well: `load(folder, plan) -> Model`."""
+    """A module of models/families. One that writes a model.json has `load` as well: `load(folder, plan) -> Model`.
+
+    One that trains a network, by models/learner.py, says so: `NETWORK = True`.
+    """
 
     SPACE: Mapping[str, Range | Choice]
     """What trials may vary, by name; empty where there is nothing to choose."""

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.errors import TrainingError
+from models import memory
 from models.calibration import calibrate, calibrate_classes
 from models.family import Task
 
@@ -62,6 +63,8 @@ def learn(
     from models import lesson  # Lightning takes ten seconds to import
 
     with seeded(task.seed):
+        if memory.wanted():
+            memory.measure(module, parts, y, task, settings, hold)
         return lesson.teach(module, parts, y, task, settings, hold)
 
 
@@ -171,13 +174,13 @@ def seeded(seed: int) -> Iterator[None]:
     before = random.getstate(), np.random.get_state(), torch.get_num_threads(), torch.get_rng_state()
     strict = torch.are_deterministic_algorithms_enabled()
     lenient = torch.is_deterministic_algorithms_warn_only_enabled()
-    memory: Any = torch.utils.deterministic
-    fill = memory.fill_uninitialized_memory
+    uninitialized: Any = torch.utils.deterministic
+    fill = uninitialized.fill_uninitialized_memory
     try:
         torch.set_num_threads(1)
         # on a card some ways have no deterministic form; a training there is the same up to its tolerance
         torch.use_deterministic_algorithms(True, warn_only=True)
-        memory.fill_uninitialized_memory = False  # it costs time, and nothing here reads such memory
+        uninitialized.fill_uninitialized_memory = False  # it costs time, and nothing here reads such memory
         random.seed(seed)
         np.random.seed(seed % 2**32)
         torch.manual_seed(seed)
@@ -188,4 +191,4 @@ def seeded(seed: int) -> Iterator[None]:
         torch.set_num_threads(before[2])
         torch.set_rng_state(before[3])
         torch.use_deterministic_algorithms(strict, warn_only=lenient)
-        memory.fill_uninitialized_memory = fill
+        uninitialized.fill_uninitialized_memory = fill

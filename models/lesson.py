@@ -151,7 +151,7 @@ class Lesson(LightningModule):
         self.optimizer.zero_grad()
         lost = torch.zeros((), device=self.device)
         for some in torch.split(rows[self.rank :: self.world], self.batch):
-            loss = self._loss(some) / len(rows)
+            loss = self.loss(some) / len(rows)
             torch.autograd.backward(self.scaler.scale(loss))
             lost += loss.detach()
         if self.world > 1:
@@ -177,7 +177,7 @@ class Lesson(LightningModule):
         self.batch = math.ceil(self.batch / 2)
         log.warning("out of memory: %d rows at a time from here on, %d still make a step", self.batch, self.rows_a_step)
 
-    def _loss(self, rows: Tensor) -> Tensor:
+    def loss(self, rows: Tensor) -> Tensor:
         """The sum over these rows of what is minimised: the cross-entropy, of an ensemble its members' mean."""
         parts = tuple(part.index_select(0, rows) for part in self.parts)
         if self.habits.augment is not None:

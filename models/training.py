@@ -7,7 +7,7 @@ not read; its feature rows serve, like every other row, to check that the export
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
@@ -59,9 +59,13 @@ def fit_family(name: str, train: Cohort, task: Task) -> Fitted:
 
 Choose = Callable[[Cohort, str], Parameters]
 """The parameters that a candidate takes on some training patients, a part of them with a name."""
+Learned = Callable[[str, str, int, Mapping[str, float]], None]
+"""Told of each epoch of a network: whose, in which part of the training patients, which one, and its figures."""
 
 
-def out_of_fold(name: str, train: Cohort, task: Task, choose: Choose | None = None) -> NDArray[np.float64]:
+def out_of_fold(
+    name: str, train: Cohort, task: Task, choose: Choose | None = None, learned: Learned | None = None
+) -> NDArray[np.float64]:
     """Log-odds (n,), of several classes (n, K), of each training patient from a model that never saw that patient.
 
     Nor did whoever chose its parameters, if they are to be chosen for each fold and are not the task's own. Raises
@@ -69,13 +73,21 @@ def out_of_fold(name: str, train: Cohort, task: Task, choose: Choose | None = No
     """
     found: NDArray[np.float64] = np.empty(0)
     for fold, (some, hold) in enumerate(_folds(train, FOLDS, task.seed), start=1):
-        learned = train.where(some)
-        its = task if choose is None else replace(task, parameters=choose(learned, f"fold {fold}"))
-        said = fit_family(name, learned, its).log_odds(train.X[hold])
+        others, part = train.where(some), f"fold {fold}"
+        its = _part(task, name, part, learned)
+        if choose is not None:
+            its = replace(its, parameters=choose(others, part))
+        said = fit_family(name, others, its).log_odds(train.X[hold])
         if not len(found):
             found = np.empty((len(train), *said.shape[1:]))
         found[hold] = said
     return found
+
+
+def _part(task: Task, name: str, part: str, learned: Learned | None) -> Task:
+    """The task of one of a training's fits: its state lies in a folder of its own, and it says which one it is."""
+    folder = None if task.checkpoints is None else task.checkpoints / name / part.replace(" ", "_")
+    return replace(task, checkpoints=folder, told=task.told if learned is None else partial(learned, name, part))
 
 
 def _folds(train: Cohort, count: int, seed: int) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.int64]]]:
@@ -195,18 +207,21 @@ def train(
     folder: Path,
     settings: Settings | None = None,
     tried: Callable[[str, str, Trial], None] = lambda _candidate, _part, _trial: None,
+    learned: Learned | None = None,
+    checkpoints: Path | None = None,
 ) -> Bundle:
     """The bundle of the best candidate, written to `folder`. `settings` of this machine: absent, its environment's.
 
-    `tried` hears of each trial: whose, in which part of the training patients, and what came of it. Raises
+    `tried` hears of each trial: whose, in which part of the training patients, and what came of it; `learned` of each
+    epoch of a network. Under `checkpoints` networks leave where they stand, and go on from what lies there. Raises
     TrainingError if nothing was learned, an operating point cannot be reached, or the exported model differs from the
     fitted one; BundleError if the bundle cannot be written.
     """
     patients = cohort.only("train")
-    learning = task(spec, plan, patients, settings or Settings())
+    learning = replace(task(spec, plan, patients, settings or Settings()), checkpoints=checkpoints)
     refuse_idle(spec)
     tuners = {name: Tuner(name, spec, learning, tried) for name in spec.candidates}
-    held_out = {name: out_of_fold(name, patients, learning, tuners[name]) for name in spec.candidates}
+    held_out = {name: out_of_fold(name, patients, learning, tuners[name], learned) for name in spec.candidates}
     compared = {name: _compare(spec.outcome, log_odds, patients) for name, log_odds in held_out.items()}
     chosen = min(compared, key=lambda name: compared[name]["log_loss"])
     calibration = calibrated(spec.outcome, held_out[chosen], patients)
@@ -214,7 +229,7 @@ def train(
     risk = calibration.positive(risks)
     thresholds = operating_points(spec.operating_points, risk, patients.y)
     parameters = {name: choose(patients, ALL) for name, choose in tuners.items()}
-    fitted = fit_family(chosen, patients, replace(learning, parameters=parameters[chosen]))
+    fitted = fit_family(chosen, patients, replace(_part(learning, chosen, ALL, learned), parameters=parameters[chosen]))
 
     many = SELF_TEST_RECORDS if plan.signals else RANDOM_RECORDS  # a signal is large, and its model slow
     random_rows = _features(spec, plan, draw(spec.columns, many, spec.split.seed, spec.events))

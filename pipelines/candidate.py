@@ -125,7 +125,9 @@ def make(engine: Engine, champion: Promotion, patients: Cohort, settings: Settin
     with replacing(folder / f"{patients.fingerprint}.parquet", CohortError) as partial:
         cohort.save(patients, partial)
     with registry.watched(settings, name) as watched:
-        bundle = training.train(spec, build.plan(spec), patients, folder / "bundle", settings, watched.trial)
+        bundle = training.train(
+            spec, build.plan(spec), patients, folder / "bundle", settings, watched.trial, watched.epoch
+        )
     if bundle.digest == champion.bundle:
         return None
     reviews.trained(engine, name, bundle.digest, settings.actor)

@@ -156,19 +156,31 @@ def prepare(name: Name, flow: AsFlow = False) -> None:
 
 
 @app.command()
-def train(name: Name, flow: AsFlow = False) -> None:
+def train(
+    name: Name,
+    flow: AsFlow = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Networks go on where a killed training left them.")] = False,
+    memory: Annotated[
+        bool, typer.Option("--explain-memory", help="Say what each network's training takes, in MB, and train nothing.")
+    ] = False,
+) -> None:
     """Compare the candidates, calibrate the best, write the bundle."""
     from pipelines.check import check
 
     settings = _settings()
     check(name, settings)
+    if memory:
+        from pipelines.train import explain_memory
+
+        _tell(*explain_memory(name, settings))
+        return
     if _as_flow(flow):
-        _flows().train(name)
+        _flows().train(name, resume)
         return
     from pipelines import story
     from pipelines.train import train
 
-    story.trained(train(name, settings))
+    story.trained(train(name, settings, resume=resume))
 
 
 @app.command()

@@ -69,9 +69,9 @@ def prepare(name: str) -> None:
 
 
 @flow(name="train")
-def train(name: str) -> None:
+def train(name: str, resume: bool = False) -> None:
     """Cohort to bundle."""
-    story.trained(training.train(name, settings()))
+    story.trained(training.train(name, settings(), resume=resume))
 
 
 @flow(name="validate")

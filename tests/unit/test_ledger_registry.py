@@ -322,6 +322,37 @@ def test_nothing_of_mlflow_is_imported_with_the_module(child):
     assert child(code).communicate(timeout=60)[0].strip() == "[]"
 
 
+def test_a_networks_epochs_are_figures_of_a_run_nested_in_its_training_s(machine, client, monkeypatch):
+    with registry.watched(machine, "learning") as watched:
+        for part in ("fold 1", "all"):
+            for epoch, loss in enumerate((0.7, float("nan"), 0.5)):
+                watched.epoch("tabular_net", part, epoch, {"log_loss": loss, "batch": 64.0})
+        watched.trial("boosted", "all", Trial(0, {}, (0.7,), "complete"))
+
+    experiment = client.get_experiment_by_name("learning").experiment_id
+    runs = {run.info.run_name: run for run in client.search_runs([experiment])}
+    assert sorted(runs) == ["boosted, all, trial 0", "tabular_net, all", "tabular_net, fold 1", "train learning"]
+    for name in ("tabular_net, fold 1", "tabular_net, all"):
+        run = runs[name]
+        assert run.data.tags["mlflow.parentRunId"] == runs["train learning"].info.run_id
+        assert run.info.status == "FINISHED"
+        history = client.get_metric_history(run.info.run_id, "log_loss")
+        assert [(figure.step, figure.value) for figure in history] == [
+            (0, 0.7),
+            (2, 0.5),
+        ]  # what is no number is left out
+        assert [figure.step for figure in client.get_metric_history(run.info.run_id, "batch")] == [0, 1, 2]
+
+
+def test_an_epoch_is_told_while_the_network_still_learns(machine, client, monkeypatch):
+    monkeypatch.setattr(registry, "SECONDS_UNTOLD", -1)
+    with registry.watched(machine, "slowly") as watched:
+        watched.epoch("waveform", "all", 0, {"log_loss": 0.7})
+        experiment = client.get_experiment_by_name("slowly").experiment_id
+        found = {run.info.run_name: run for run in client.search_runs([experiment])}["waveform, all"]
+        assert (found.data.metrics, found.info.status) == ({"log_loss": 0.7}, "RUNNING")
+
+
 def test_a_training_s_trials_are_runs_nested_in_its_own(machine, client):
     with registry.watched(machine, "searched") as watched:
         watched.trial("boosted", "fold 2", Trial(0, {}, (0.7, 0.6), "complete"))

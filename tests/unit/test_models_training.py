@@ -199,6 +199,25 @@ def test_out_of_fold_predictions_are_of_models_that_never_saw_the_patient(diseas
     assert len(seen_by) == FOLDS
 
 
+def test_each_fit_of_a_training_has_a_place_for_its_state_and_says_which_one_it_is(disease, monkeypatch, tmp_path):
+    real, places, told = training.fit_family, [], []
+
+    def remembers(name, learned, task):
+        places.append(task.checkpoints and task.checkpoints.relative_to(tmp_path).as_posix())
+        task.told(0, {"log_loss": 0.5})
+        return real(name, learned, task)
+
+    monkeypatch.setattr(training, "fit_family", remembers)
+    spec = disease.spec.model_copy(update={"candidates": ["logistic"]})
+    training.train(
+        spec, disease.plan, disease.cohort, tmp_path / "bundle", None, learned=lambda *said: told.append(said),
+        checkpoints=tmp_path / "left",
+    )  # fmt: skip
+    parts = [f"fold {fold}" for fold in range(1, FOLDS + 1)] + ["all"]
+    assert places == [f"left/logistic/{part.replace(' ', '_')}" for part in parts]
+    assert told == [("logistic", part, 0, {"log_loss": 0.5}) for part in parts]
+
+
 def test_a_patients_rows_stay_in_one_fold(disease, monkeypatch, task_of):
     patients = disease.cohort.only("train")
     twice = patients.where(np.arange(len(patients)).repeat(2))  # every patient has two rows

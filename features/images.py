@@ -90,15 +90,6 @@ def check(name: str, column: Column, value: Any) -> Pixels:
         raise RecordError(exc.code, name, f"{name}: {exc}") from None
 
 
-def kept(column: Column, value: Any) -> str | None:
-    """What stands on record for a picture that was sent: its pixels, as `check` reads them again to the same bits.
-
-    A base64 text of little-endian float32; None where nothing was sent. Of a file nothing else is left. `value` may be
-    what `check` gave. Raises RecordError as `check` does.
-    """
-    return None if value is None else base64.b64encode(check("", column, value).astype("<f4").tobytes()).decode()
-
-
 def shape(column: Column) -> tuple[int, int, int]:
     """The contract's channels, height and width."""
     channels, height, width = column.shape

@@ -19,8 +19,7 @@ Array = NDArray[np.float64]
 
 SIDE = 48
 """Rows and columns of a picture; three channels, red, green and blue, 0 to 1."""
-SITES = ("north", "south")
-LIGHT_OF_SITE = {"north": 1.0, "south": 0.9}
+LIGHT_OF = {"camera 1": 1.0, "camera 2": 0.9}
 """Their lamps differ; a network must not take one for an illness, so the share of malignant lesions does not."""
 MOST_PICTURES = 3
 """Of one patient, each of another lesion."""
@@ -46,20 +45,20 @@ def study(patients: int, seed: int) -> dict[str, list[Any]]:
     """
     dice = np.random.default_rng(seed)
     table: dict[str, list[Any]] = {
-        name: [] for name in ("id", "taken_on", "site", "age_years", "sex", "lesion_picture", "malignant")
+        name: [] for name in ("id", "taken_on", "camera", "age_years", "sex", "lesion_picture", "malignant")
     }
     for number in range(patients):
         age = float(np.clip(round(dice.normal(55, 15)), 18, 95))
-        sex, site = str(dice.choice(["female", "male"])), str(dice.choice(SITES, p=[0.65, 0.35]))
+        sex, camera = str(dice.choice(["female", "male"])), str(dice.choice(list(LIGHT_OF), p=[0.65, 0.35]))
         day, tone = int(dice.integers(DAYS)), float(dice.beta(1.3, 2.0))
         for visit in range(int(dice.integers(1, MOST_PICTURES, endpoint=True))):
             traits = dice.normal(size=3)
             log_odds = INTERCEPT + traits @ [ASYMMETRY, IRREGULARITY, VARIEGATION] + YEAR_OF_AGE * (age - 55)
             risk = 0.5 if dice.random() < LABELLED_OTHERWISE else 1 / (1 + np.exp(-log_odds))
-            drawn = picture(traits, tone, LIGHT_OF_SITE[site], dice)
+            drawn = picture(traits, tone, LIGHT_OF[camera], dice)
             table["id"].append(f"simulated-{number + 1:05d}")
             table["taken_on"].append((FIRST_DAY + timedelta(days=day + 30 * visit)).isoformat())
-            table["site"].append(site)
+            table["camera"].append(camera)
             table["age_years"].append(age)
             table["sex"].append(sex)
             table["lesion_picture"].append(base64.b64encode(drawn.astype("<f4").tobytes()).decode())

@@ -23,7 +23,7 @@ from models.family import Choice, Task, family, load
 from models.learner import answer
 from models.onnx import Session, round_down
 
-ELSEWHERE = {"frozen_encoder", "waveform"}
+ELSEWHERE = {"frozen_encoder", "image", "waveform"}
 """Families of signals that have the battery in a file of their own."""
 FAMILIES = sorted({path.stem for path in (ROOT / "models" / "families").glob("[a-z]*.py")} - ELSEWHERE)
 FLOAT32 = np.finfo(np.float32)

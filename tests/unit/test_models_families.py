@@ -26,6 +26,12 @@ from models.onnx import Session, round_down
 ELSEWHERE = {"frozen_encoder", "image", "waveform"}
 """Families of signals that have the battery in a file of their own."""
 FAMILIES = sorted({path.stem for path in (ROOT / "models" / "families").glob("[a-z]*.py")} - ELSEWHERE)
+TABLES = ("disease", "disease_of_classes")
+LEARNS_FROM: dict[str, tuple[str, ...]] = {}
+"""The fixtures of a family that cannot learn from TABLES: a `Disease` whose plan has the signal it reads. A family of
+signals joins the battery by a line here and a small invented disease."""
+QUICK = Learning(epochs=3)
+"""Enough for what is promised of any fit; how well a network learns is not asked here."""
 FLOAT32 = np.finfo(np.float32)
 
 

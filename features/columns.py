@@ -140,7 +140,9 @@ def _missing(name: str, column: Column) -> Value:
 
 
 def _signal(name: str, column: Column, value: Any) -> Array:
-    """The floats of a waveform, an image or a text, (size,)."""
+    """The floats of a waveform, an image or a text, (size,). A file that could not be read comes as its RecordError."""
+    if isinstance(value, RecordError):
+        raise value
     if value is None:
         return np.asarray(_missing(name, column))
     judge = {"waveform": waveforms.check, "image": images.check, "text": texts.check}

@@ -14,7 +14,7 @@ from features import columns, histories, records
 from features.columns import Refusal
 from features.histories import Histories
 from features.records import Records
-from pipelines import encoders, expectations, sources
+from pipelines import encoders, expectations, signals, sources
 from pipelines.files import alone, replacing
 from pipelines.sources import Table
 
@@ -106,7 +106,7 @@ def check_source(spec: Spec, settings: Settings) -> Read:
     Raises SourceError for a table that cannot be read, ContractError for one that is not what the contract is about.
     """
     table = sources.read(spec, settings)
-    cells = columns.translate_table(spec, table)
+    cells = signals.opened(spec, columns.translate_table(spec, table), settings)
     held = history = None
     if spec.source.events:
         patient, at = columns.whose_and_when(spec, table)

@@ -16,7 +16,6 @@ The rules, all of them our own convention:
 """
 
 import base64
-import binascii
 import io
 import math
 import warnings
@@ -31,6 +30,7 @@ from numpy.typing import NDArray
 
 from configs.errors import RecordError
 from configs.spec import Column, ImageWindow
+from features.packed import unpacked
 
 Pixels = NDArray[np.float64]
 
@@ -154,10 +154,10 @@ def _asked(column: Column) -> str:
 def _decoded(text: Any) -> bytes:
     if not isinstance(text, str):
         raise _Refused("not_an_image", f"a base64 text is expected, not a {type(text).__name__}.")
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):  # ValueError: not ASCII
-        raise _Refused("not_an_image", f"a text of {len(text)} characters is not base64.") from None
+    content = unpacked(text)
+    if content is None:
+        raise _Refused("not_an_image", f"a text of {len(text)} characters is not base64.")
+    return content
 
 
 def _of_array(column: Column, found: NDArray[Any]) -> Pixels:

@@ -12,7 +12,7 @@ from features.columns import Record
 from ledger.predictions import Stored, feature_digest, find
 from models import conformal
 from models.bundle import get
-from models.predict import TOLERANCE, Predictor
+from models.predict import Predictor
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ def replay_with(predictor: Predictor, stored: Stored) -> Replay:
     named = dict(zip(predictor.classes, risks[0].tolist(), strict=True)) if predictor.classes else None
     now, then = [risk, *(named or {}).values()], [stored.risk, *(stored.risks or {}).values()]
     gap = max(abs(a - b) for a, b in zip(now, then, strict=True))
-    agrees = "to the bit" if gap == 0 else f"within {TOLERANCE:g}" if gap <= TOLERANCE else "differs"
+    allowed = predictor.tolerance
+    agrees = "to the bit" if gap == 0 else f"within {allowed:g}" if gap <= allowed else "differs"
     same_features = feature_digest(X[0]) == stored.feature_digest
     return Replay(stored, same_features, risk, named, agrees, certainty(predictor, stored))
 

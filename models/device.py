@@ -58,16 +58,14 @@ FULL = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
 log = logging.getLogger("bentoml.medimind")
 
 
-class Watcher(Protocol):
+@dataclass(frozen=True)
+class Watcher:
     """Who is told what a device does, by model."""
 
-    def computed(self, model: str, rows: int, seconds: float) -> None:
-        """A batch of so many rows was computed."""
-        ...
-
-    def happened(self, model: str, event: str) -> None:
-        """`evicted`, `oom_retry`, `out_of_memory`, or `lost`."""
-        ...
+    computed: Callable[[str, int, float], None]
+    """Model, rows that were computed together, and the seconds that it took."""
+    happened: Callable[[str, str], None]
+    """Model, and `evicted`, `oom_retry`, `out_of_memory` or `lost`."""
 
 
 class Memory(Protocol):
@@ -194,14 +192,15 @@ class Resident:
         return max(self.peaks.values(), default=0)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Use:
-    """As which model, on which device and in which precision networks are computed."""
+    """As which model, on which device and in which precision networks are computed; `ran`: whether one was."""
 
     device: "Device"
     model: str
     precision: Precision | None = None
     """None: float32."""
+    ran: bool = False
 
 
 _use: ContextVar[Use | None] = ContextVar("use", default=None)
@@ -468,6 +467,7 @@ def run(network: "nn.Module", parts: "Sequence[Tensor | NDArray[Any]]", block: i
     with torch.inference_mode(), one_thread():
         if use is None:
             return _in_blocks(lambda filled, _: _said(network, filled), tensors, block)
+        use.ran = True
         return use.device.compute(network, tensors, block, use)
 
 

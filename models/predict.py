@@ -8,16 +8,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from configs.errors import BundleError
+from configs.errors import BundleError, DeviceMemoryError
 from features import build
 from features.columns import Record, as_arrays, check_record, times
 from features.contract import Contract
 from models import conformal, decision
 from models.bundle import Bundle
+from models.device import Device, Use, using
 from models.family import load
+from models.onnx import Session
 
 TOLERANCE = 1e-6
 """How far a risk may lie from the recorded one on another kind of CPU; on the same kind the bits agree."""
+CARD_TOLERANCE = 1e-5
+"""The same for a network in float32 on a card, which sums in another order, where the spec states no tolerance. Our own
+choice, not yet measured on a card."""
 
 Matrix = NDArray[np.float32]
 
@@ -56,7 +61,77 @@ class Predictor:
         self._costs = decision.costs(self.spec.outcome)
         self._thresholds = np.array(list(bundle.thresholds.values()))  # in rising order, as training made sure
         self._read_at = np.array([self.contract.starts[name] for name in self._read], np.int64)
+        self._use: Use | None = None
+        self._why: str | None = None
         self._self_test()
+
+    @property
+    def network(self) -> bool:
+        """Whether its model is computed as a network, which takes long, and not by ONNX Runtime alone."""
+        return not isinstance(self._model, Session)
+
+    @property
+    def tolerance(self) -> float:
+        """How far an answer may lie from what the CPU gives: a network may have been computed on a card."""
+        return (self.spec.serving.tolerance or CARD_TOLERANCE) if self.network else TOLERANCE
+
+    @property
+    def computed(self) -> dict[str, str | None] | None:
+        """Of a network that uses a device: where and in which precision it is computed now, and why not as was meant.
+
+        None of any other model.
+        """
+        if self._use is None:
+            return None if self._why is None else {"device": "cpu", "precision": "float32", "why": self._why}
+        device = self._use.device
+        precision = "float32" if device.exact else self._use.precision or "float32"
+        return {"device": str(device.place), "precision": precision, "why": device.lost or self._why}
+
+    def use(self, device: Device) -> None:
+        """Have its network computed on that device from now on, in the spec's precision.
+
+        A precision in which the self-test leaves its tolerance is not used: float32 is, and if that leaves it too, or
+        the card's memory never takes the network, the CPU. `computed` says so. Every size of batch is measured on the
+        way. Raises DeviceMemoryError where the CPU's own budget does not take it.
+        """
+        X = self.features([self.check(case["record"]) for case in self.bundle.selftest["cases"]])
+        expected = self._told(X)
+        why = []
+        for precision in (None,) if device.exact else dict.fromkeys((self.spec.serving.precision, None)):
+            use = Use(device, self.spec.name, precision)
+            try:
+                worst = self._furthest(X, expected, use)
+            except DeviceMemoryError as exc:
+                if device.exact:
+                    raise
+                why.append(str(exc))
+                continue
+            if not use.ran:  # nothing in it is computed by `device.run`
+                return
+            if worst <= self.tolerance:
+                self._use = use
+                break
+            why.append(
+                f"in {precision or 'float32'} on {device.place} a risk of the self-test lies {worst:.2g} from the one "
+                f"on the CPU (limit {self.tolerance:g})"
+            )
+        self._why = "; ".join(why) or None
+
+    def _furthest(self, X: Matrix, expected: NDArray[np.float64], use: Use) -> float:
+        """How far a risk lies from the expected one, in batches of every power of two up to the largest."""
+        worst, size, most = 0.0, 1, self.spec.serving.max_batch
+        before, self._use = self._use, use
+        try:
+            while True:
+                rows = np.arange(max(size, len(X))) % len(X)
+                found = np.concatenate([self._told(X[rows[at : at + size]]) for at in range(0, len(rows), size)])
+                gap = np.abs(found - expected[rows]).max()
+                worst = max(worst, float(gap) if np.isfinite(gap) else np.inf)
+                if size >= most:
+                    return worst
+                size = min(size * 2, most)
+        finally:
+            self._use = before
 
     def check(self, record: Any) -> Record:
         """The record, checked against the contract. Raises RecordError."""
@@ -116,7 +191,8 @@ class Predictor:
     def risks(self, X: Matrix) -> NDArray[np.float64]:
         """What is said of each row of X (n, d): of several `classes` each one's risk (n, K), else the risk (n,)."""
         step = self.spec.serving.max_batch
-        parts = [self._model.log_odds(X[start : start + step]) for start in range(0, len(X), step)]
+        with using(self._use):
+            parts = [self._model.log_odds(X[start : start + step]) for start in range(0, len(X), step)]
         none = np.empty((0, len(self.classes)) if self.classes else 0)
         return self.bundle.calibration.risks(np.concatenate([none, *parts]))
 

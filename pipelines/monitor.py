@@ -29,7 +29,7 @@ from ledger.predictions import Window, feature_digest
 from ledger.promotions import Promotion, find_champion
 from ledger.windows import Block, Judged
 from models import bundle as bundles
-from models.predict import TOLERANCE, Predictor
+from models.predict import Predictor
 from pipelines import alerts, drift, pages
 from pipelines.alerts import Told
 
@@ -277,15 +277,15 @@ def _sample(predictor: Predictor, places: Sequence[int]) -> NDArray[np.intp]:
 def _skewed(
     predictor: Predictor, window: Window, values: Mapping[str, Array], at: Array, sampled: NDArray[np.intp]
 ) -> int:
-    """How many of these predictions come out otherwise now: other features, or a risk further off than TOLERANCE."""
+    """How many of these predictions come out otherwise now: other features, or a risk that lies too far off."""
     if not len(sampled):
         return 0
     X = build.build(predictor.plan, {name: column[sampled] for name, column in values.items()}, at[sampled])
     same = np.array([feature_digest(row) == window.digests[place] for row, place in zip(X, sampled, strict=True)])
     risks = predictor.risks(X)
-    close = np.abs(predictor.positive(risks) - window.risks[sampled]) <= TOLERANCE
+    close = np.abs(predictor.positive(risks) - window.risks[sampled]) <= predictor.tolerance
     if window.by_class is not None:
-        close &= np.abs(risks - window.by_class.risks[sampled]).max(axis=1) <= TOLERANCE
+        close &= np.abs(risks - window.by_class.risks[sampled]).max(axis=1) <= predictor.tolerance
     return int((~(same & close)).sum())
 
 

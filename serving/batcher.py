@@ -32,7 +32,7 @@ class Model(Protocol):
 class Job:
     """One request's records. `finish` is called when all are scored, `fail` with the reason why they are not."""
 
-    __slots__ = ("connection", "ended", "fail", "finish", "pieces", "received", "sent", "taken", "until")
+    __slots__ = ("asked", "connection", "ended", "fail", "finish", "pieces", "received", "sent", "taken", "until")
 
     def __init__(
         self,
@@ -45,6 +45,7 @@ class Job:
         """`until`: when it is too late to go on, by monotonic(). `connection.disconnected`: its client has left."""
         self.sent, self.until, self.connection = sent, until, connection
         self.finish, self.fail = finish, fail
+        self.asked = monotonic()
         self.taken = 0
         self.ended = False
         self.received: datetime | None = None
@@ -67,11 +68,22 @@ class Gone(Exception):
 class Batcher:
     """The queue in front of one model. It belongs to the event loop's thread."""
 
-    def __init__(self, model: Model, most: int, inline: bool, flush: Callable[[], None]) -> None:
-        """`most` records a batch; `flush` is called after each batch, when its requests have been told."""
+    def __init__(
+        self,
+        model: Model,
+        most: int,
+        inline: bool,
+        flush: Callable[[], None],
+        formed: Callable[[int, float], None] | None = None,
+    ) -> None:
+        """`most` records a batch; `flush` is called after each batch, when its requests have been told.
+
+        Where a batch is computed in a thread, `formed` is told its records, and the seconds that the first waited.
+        """
         self._model = model
         self._most = most
         self._flush = flush
+        self._formed = formed
         self._queue: deque[Job] = deque()
         self._busy = False
         self._thread = None if inline else ThreadPoolExecutor(1, "batch")
@@ -93,6 +105,9 @@ class Batcher:
             self._settle(batch, _compute(self._model, batch))
             loop.call_soon(self._next)
         else:
+            if self._formed is not None:
+                waited_s = monotonic() - min(job.asked for job, _, _ in batch)
+                self._formed(sum(stop - start for _, start, stop in batch), waited_s)
             computed = loop.run_in_executor(self._thread, _compute, self._model, batch)
             computed.add_done_callback(lambda done: self._settled(batch, done.result()))
 

@@ -6,8 +6,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
+from threading import Lock
 from time import monotonic
 from typing import Any
 
@@ -27,6 +29,7 @@ from ledger.spool import Spool
 from ledger.traffic import Route, Traffic
 from ledger.writer import Kept, Ticket, Writer
 from models.bundle import get
+from models.device import Device, Watcher, open_device
 from models.predict import Predictor
 from serving import bodies, gauges, signals
 from serving.answers import Call, Explanation, Part
@@ -97,7 +100,13 @@ class Model:
             why = f"{self.name}@{self.version.number} expired at the end of {self.version.expires_on}."
         ready = self.version is not None and self.refused is None and not self.version.expired
         number = self.version.number if self.version else self.champion.version if self.champion else None
-        return {"name": self.name, "version": number, "ready": ready, "why": why}
+        told = {"name": self.name, "version": number, "ready": ready, "why": why}
+        computed = self.version.predictor.computed if self.version is not None else None
+        return told if computed is None else {**told, "computed": computed}
+
+
+def _uncounted(*_: Any) -> None:
+    return None
 
 
 @dataclass(frozen=True)
@@ -112,6 +121,11 @@ class Counters:
     """Model, seconds from a request to its answer."""
     shadowed: Callable[[str, str, int], None]
     """Model, what became of them, records that a shadow was to score."""
+    formed: Callable[[str, int, float], None] = _uncounted
+    """Model, records of a batch that a thread computes, and the seconds that the first of them waited."""
+    device: Watcher = field(default_factory=lambda: Watcher(_uncounted, _uncounted))
+    held: Callable[[str, int, int], None] = _uncounted
+    """Model, bytes of its network's weights on the device, and of its largest batch there."""
 
 
 class Runtime:
@@ -140,6 +154,8 @@ class Runtime:
         self._told_at = 0.0
         self._behind = False
         self._turn_began: float | None = None
+        self._opened: Device | None = None
+        self._opening = Lock()
         self._turn_s = 0.0  # how long the event loop took to hear everybody out, the last time
         self.refresh()
 
@@ -163,6 +179,18 @@ class Runtime:
         await self._put_refusals()
         self._explaining.shutdown(wait=False, cancel_futures=True)
         self.engine.dispose()
+
+    def _device(self) -> Device:
+        """Where networks are computed, opened for the first of them: a table needs none, nor torch."""
+        with self._opening:
+            if self._opened is None:
+                self._opened = open_device(self.settings, self.counters.device)
+            return self._opened
+
+    def _count_held(self) -> None:
+        if self._opened is not None:
+            for name, (weights, batch) in self._opened.held.items():
+                self.counters.held(name, weights, batch)
 
     @property
     def _ahead(self) -> bool:
@@ -388,6 +416,7 @@ class Runtime:
                 read_at = monotonic()
                 await self._read_gauges()
             await asyncio.sleep(POLL_S)
+            self._count_held()
             await self._put_refusals()
 
     async def _read_gauges(self) -> None:
@@ -457,7 +486,8 @@ class Runtime:
         key = name, number, digest
         if key not in self._loaded:
             try:
-                self._loaded[key] = load(name, number, digest, self.settings, self._flush)
+                formed = partial(self.counters.formed, name)
+                self._loaded[key] = load(name, number, digest, self.settings, self._flush, self._device, formed)
             except MediMindError:
                 raise
             except Exception as exc:  # a fault of one bundle is no fault of the other models

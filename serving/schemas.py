@@ -390,7 +390,14 @@ def _answers(predicted: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
     }
     plain = {"type": ["string", "number", "boolean", "null"]}
     json_object = {"type": "object", "additionalProperties": True}
-    state = _object({"name": text, "version": {"type": ["integer", "null"]}, "ready": flag, "why": text_or_null})
+    computed = _object(
+        {"device": text, "precision": text, "why": text_or_null},
+        description="Of a network: where and in which precision it is computed, and why not where it was meant to be.",
+    )
+    state = _object(
+        {"name": text, "version": {"type": ["integer", "null"]}, "ready": flag, "why": text_or_null},
+        {"computed": computed},
+    )
     said = {"anyOf": [_ref("prediction"), _ref("refused")]}
     told = {"anyOf": [_object({"prediction_id": text}), _ref("refused")]}
     why = _object({"code": text, "message": text, "field": text_or_null})

@@ -19,6 +19,7 @@ from _bentoml_sdk.service.factory import Service as BentoService
 if TYPE_CHECKING:
     from serving.runtime import Counters
 
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 PARENT_EVERY_S = 0.25
 GRACE_S = 1.0
@@ -71,6 +72,7 @@ def _leave_with(parent: int) -> None:
 
 
 def _counters() -> "Counters":
+    from models.device import Watcher
     from serving.runtime import Counters
 
     answered = bentoml.metrics.Counter(
@@ -90,6 +92,44 @@ def _counters() -> "Counters":
         labelnames=["model"],
         buckets=LATENCY_BUCKETS_S,
     )
+    batches = bentoml.metrics.Histogram(
+        "medimind_batch_records",
+        "Records of a batch that a thread computes.",
+        labelnames=["model"],
+        buckets=BATCH_BUCKETS,
+    )
+    waited = bentoml.metrics.Histogram(
+        "medimind_queue_seconds",
+        "Time that the first record of such a batch waited for it.",
+        labelnames=["model"],
+        buckets=LATENCY_BUCKETS_S,
+    )
+    computed = bentoml.metrics.Histogram(
+        "medimind_device_seconds",
+        "Time that a network took for rows that were computed together.",
+        labelnames=["model"],
+        buckets=LATENCY_BUCKETS_S,
+    )
+    events = bentoml.metrics.Counter(
+        "medimind_device_events_total",
+        "Networks moved out of a device's memory, batches tried again in half, those it never took, and devices lost.",
+        labelnames=["model", "event"],
+    )
+    memory = bentoml.metrics.Gauge(
+        "medimind_device_memory_bytes",
+        "Bytes of a network's weights on the device now, and of its largest batch so far, over all workers.",
+        labelnames=["model", "of"],
+        multiprocess_mode="livesum",
+    )
+
+    def formed(model: str, records: int, seconds: float) -> None:
+        batches.labels(model).observe(records)
+        waited.labels(model).observe(seconds)
+
+    def held(model: str, weights: int, batch: int) -> None:
+        memory.labels(model, "weights").set(weights)
+        memory.labels(model, "batch").set(batch)
+
     # The look-up of a labelled child costs more than counting with it.
     answered_of = cache(lambda model, version: answered.labels(model, str(version)))
     refused_of = cache(lambda model, code: refused.labels(model, code))
@@ -99,4 +139,10 @@ def _counters() -> "Counters":
         lambda model, code: refused_of(model, code).inc(),
         lambda model, seconds: took_of(model).observe(seconds),
         lambda model, outcome, n: shadowed.labels(model, outcome).inc(n),
+        formed,
+        Watcher(
+            lambda model, _rows, seconds: computed.labels(model).observe(seconds),
+            lambda model, event: events.labels(model, event).inc(),
+        ),
+        held,
     )

@@ -14,6 +14,7 @@ from configs.errors import BundleError
 from configs.settings import Settings
 from models import bundle as bundles
 from models import explain
+from models.device import Device
 from models.predict import Predictor
 from serving.batcher import INLINE_S, Batcher
 from serving.bodies import decoder
@@ -52,17 +53,29 @@ class Version:
         return explain.explainer(again.folder / "model.onnx", self.predictor.plan.features)
 
 
-def load(model: str, number: int, digest: str, settings: Settings, flush: Callable[[], None]) -> Version:
-    """The version of this bundle.
+def load(
+    model: str,
+    number: int,
+    digest: str,
+    settings: Settings,
+    flush: Callable[[], None],
+    device: Callable[[], Device],
+    formed: Callable[[int, float], None],
+) -> Version:
+    """The version of this bundle. A network is computed on the `device`, which is opened for the first one.
 
-    Raises BundleError if it is missing, changed, not signed by a trusted key, or fails its self-test.
+    Raises BundleError if it is missing, changed, not signed by a trusted key, or fails its self-test,
+    DeviceMemoryError if the CPU's memory may not take it.
     """
     predictor = Predictor(bundles.get(digest, settings))
     most = predictor.spec.serving.max_batch
-    # A record may hold thousands of events, or a signal, whose check takes longer than a table's model.
-    quick = not predictor.spec.events and not any(column.signal for column in predictor.spec.columns.values())
-    inline = quick and _seconds(predictor, most) < INLINE_S
-    batcher = Batcher(Scorer(predictor), most, inline, flush)
+    if predictor.network:
+        predictor.use(device())
+    # A record may hold thousands of events, or a signal, whose check takes longer than a table's model; a network may
+    # have to wait for its card.
+    slow = predictor.network or predictor.spec.events or any(c.signal for c in predictor.spec.columns.values())
+    inline = not slow and _seconds(predictor, most) < INLINE_S
+    batcher = Batcher(Scorer(predictor), most, inline, flush, formed)
     return Version(model, number, predictor, batcher, decoder(predictor.contract))
 
 

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.testing import assert_array_equal
 
 from configs.errors import BundleError, RecordError
 from features.synthetic import draw, edges
 from models.bundle import load
-from models.predict import Prediction, Predictor
+from models.device import Device, HostMemory, Watcher
+from models.predict import CARD_TOLERANCE, TOLERANCE, Prediction, Predictor
 
 PATIENT = {"age_years": 61, "max_heart_rate_bpm": 140, "cholesterol_mg_dl": 232.0, "pain": "rest", "smoker": True}
 
@@ -316,3 +318,87 @@ def test_classes_in_another_order_than_the_model_has_are_refused(forge, predicto
         BundleError, match=r"calibration\.json is not a slope and the intercepts of unstable, stable, none"
     ):
         forge("spec.json", turned, predictor_of_classes.bundle)
+
+
+def card(memory=None, budget=None):
+    """A card, pretended on the CPU: any batch, and no promise about bits."""
+    ignored = Watcher(lambda *_: None, lambda *_: None)
+    return Device(torch.device("cpu"), memory or HostMemory(), budget, ignored, exact=False)
+
+
+def asks_for(bundle, precision, tolerance):
+    serving = bundle.spec.serving.model_copy(update={"precision": precision, "tolerance": tolerance})
+    return replace(bundle, spec=bundle.spec.model_copy(update={"serving": serving}))
+
+
+def test_a_table_uses_no_device_and_keeps_its_tolerance(trained):
+    predictor = Predictor(trained)
+    predictor.use(card())
+    assert (predictor.network, predictor.tolerance, predictor.computed) == (False, TOLERANCE, None)
+
+
+def test_a_network_is_computed_on_the_card_once_its_self_test_holds_there(trained, as_network):
+    place, predictor = card(), Predictor(trained)
+    X = predictor.features(records(predictor))
+    alone = predictor.risk(X)
+    assert predictor.computed is None
+
+    predictor.use(place)
+
+    assert predictor.computed == {"device": "cpu", "precision": "float32", "why": None}
+    assert np.allclose(predictor.risk(X), alone, atol=CARD_TOLERANCE)
+    sizes = {rows for _, rows in place._residents[as_network[0].network].peaks}
+    assert {1, 2, 4, 8} <= sizes and max(sizes) >= predictor.spec.serving.max_batch
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_precision_is_used_where_the_self_test_stays_within_its_tolerance(trained, as_network, precision):
+    predictor = Predictor(asks_for(trained, precision, 0.01))
+    predictor.use(card())
+    assert predictor.computed == {"device": "cpu", "precision": precision, "why": None}
+    assert predictor.tolerance == 0.01
+
+
+def test_a_precision_that_leaves_the_tolerance_gives_way_to_float32_and_it_is_said(trained, as_network):
+    predictor = Predictor(asks_for(trained, "bf16", 1e-5))
+    predictor.use(card())
+    told = predictor.computed
+    assert (told["device"], told["precision"]) == ("cpu", "float32")
+    assert "in bf16 on cpu a risk of the self-test lies" in told["why"] and "limit 1e-05" in told["why"]
+
+
+def test_a_card_that_computes_other_risks_is_not_used_and_the_cpu_answers_to_the_bit(trained, as_network):
+    class Wrong(HostMemory):
+        def copy(self, network):
+            copy = super().copy(network)
+            with torch.no_grad():
+                copy.bias.add_(0.1)
+            return copy
+
+    predictor = Predictor(trained)
+    X = predictor.features(records(predictor))
+    alone = predictor.risk(X)
+
+    predictor.use(card(Wrong()))
+
+    assert predictor.computed["device"] == "cpu" and "in float32 on cpu" in predictor.computed["why"]
+    assert predictor.risk(X).tobytes() == alone.tobytes()
+
+
+def test_a_network_that_a_cards_memory_never_takes_is_computed_on_the_cpu_and_it_is_said(trained, as_network):
+    predictor = Predictor(trained)
+    predictor.use(card(budget=4))
+    assert predictor.computed["device"] == "cpu"
+    assert "its weights and its smallest batch take" in predictor.computed["why"]
+
+
+def test_on_the_cpu_a_network_has_the_same_bits_on_the_device_as_alone(trained, as_network):
+    predictor = Predictor(asks_for(trained, "bf16", 0.01))
+    X = predictor.features(records(predictor))
+    alone = predictor.risk(X)
+    ignored = Watcher(lambda *_: None, lambda *_: None)
+
+    predictor.use(Device(torch.device("cpu"), HostMemory(), None, ignored, exact=True))
+
+    assert predictor.risk(X).tobytes() == alone.tobytes()
+    assert predictor.computed == {"device": "cpu", "precision": "float32", "why": None}

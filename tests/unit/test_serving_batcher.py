@@ -1,6 +1,7 @@
 """Requests that are computed together: each gets what it would have got alone, once, and none is in another's way."""
 
 import asyncio
+import threading
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
@@ -254,3 +255,50 @@ def test_a_real_model_gives_the_bits_that_it_gives_one_by_one(predictor, seed, s
             answer.band,
             answer.missing,
         )
+
+
+def test_a_batch_in_a_thread_is_told_with_its_size_and_the_wait_of_its_first_record():
+    told = []
+
+    async def main():
+        batcher = Batcher(
+            Halving(), MOST, False, flush=lambda: None, formed=lambda n, waited_s: told.append((n, waited_s))
+        )
+        done = [asyncio.get_running_loop().create_future() for _ in range(3)]
+        for future in done:
+            batcher.submit(Job([1.0, 2.0], monotonic() + 60, HERE, future.set_result, future.set_exception))
+        await asyncio.gather(*done)
+
+    asyncio.run(main())
+    assert [n for n, _ in told] == [4, 2]
+    assert all(0 <= waited_s < 60 for _, waited_s in told)
+
+
+def test_while_a_slow_model_computes_another_answers():
+    class Slow(Halving):
+        def alone(self, sent, received):
+            assert go_on.wait(60)
+            return super().alone(sent, received)
+
+    go_on, order = threading.Event(), []
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        slow, quick = Batcher(Slow(), MOST, False, lambda: None), Batcher(Halving(), MOST, True, lambda: None)
+        slow_done, quick_done = loop.create_future(), loop.create_future()
+        for batcher, future, name in ((slow, slow_done, "slow"), (quick, quick_done, "quick")):
+            future.add_done_callback(lambda _, name=name: order.append(name))
+            batcher.submit(Job([1.0], monotonic() + 60, HERE, future.set_result, future.set_exception))
+        await asyncio.wait_for(quick_done, 30)
+        assert not slow_done.done()
+        # Whoever leaves, or is late, while the slow one computes is not computed after it.
+        left, late = loop.create_future(), loop.create_future()
+        slow.submit(Job([1.0], monotonic() + 60, LEFT, left.set_result, left.set_exception))
+        slow.submit(Job([1.0], monotonic() - 1, HERE, late.set_result, late.set_exception))
+        go_on.set()
+        await slow_done
+        return await asyncio.gather(left, late, return_exceptions=True)
+
+    left, late = asyncio.run(main())
+    assert order == ["quick", "slow"]
+    assert isinstance(left, Gone) and late.code == "deadline"

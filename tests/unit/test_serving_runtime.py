@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import sqlalchemy as sa
+import torch
 
 from configs.errors import RecordError
 from features.synthetic import draw, edges
@@ -17,6 +18,8 @@ from ledger.predictions import find, idempotency
 from ledger.promotions import promote
 from ledger.traffic import Route, Traffic
 from models import signing
+from models.device import Device, HostMemory, Watcher
+from serving.app import app
 from serving.bodies import JSON
 from serving.refusals import Refused
 from serving.runtime import ALWAYS_WEIGHT, Counters, Model, Runtime, _outcome, _parts
@@ -216,3 +219,118 @@ def test_an_outcome_s_name_that_a_database_cannot_hold_costs_its_neighbours_noth
 
     with pytest.raises(RecordError, match=f"{field}: 1 to"):
         _outcome(outcome)
+
+
+class Full(HostMemory):
+    """A memory that is full as often as `times` says."""
+
+    times = 0
+
+    def measured(self, compute):
+        if self.times:
+            self.times -= 1
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return super().measured(compute)
+
+
+class Card:
+    """A pretended card for a runtime, with what it told."""
+
+    def __init__(self, monkeypatch):
+        self.memory, self.batches, self.events = Full(), [], []
+        watcher = Watcher(lambda *batch: self.batches.append(batch), lambda *what: self.events.append(what))
+        self.device = Device(torch.device("cpu"), self.memory, None, watcher, exact=False)
+        monkeypatch.setattr("serving.runtime.open_device", lambda _settings, _watcher: self.device)
+
+
+def test_a_network_has_a_thread_of_its_own_and_its_place_and_memory_are_told(
+    served, records, as_network, monkeypatch, predictor
+):
+    card, held, formed = Card(monkeypatch), [], []
+    count = Counters(*[lambda *_: None] * 4, lambda *what: formed.append(what), held=lambda *what: held.append(what))
+
+    async def main():
+        runtime = Runtime(served, ["angina"], count)
+        runtime.open()
+        try:
+            body = json.dumps({"records": records}).encode()
+            said = json.loads(await runtime.predict("angina", body, JSON, None, None, monotonic() + 60, None))
+            while not held:
+                await asyncio.sleep(0.05)
+            return said, runtime.models["angina"].state(), runtime.models["angina"].version.batcher
+        finally:
+            await runtime.close()
+
+    said, state, batcher = asyncio.run(main())
+    alone = predictor.risk(predictor.features([predictor.check(record) for record in records]))
+    assert np.allclose([one["risk"] for one in said["predictions"]], alone, atol=1e-5)
+    assert state["computed"] == {"device": "cpu", "precision": "float32", "why": None}
+    assert batcher._thread is not None
+    assert held[-1][:2] == ("angina", 2 * 4) and held[-1][2] > 0
+    assert [(name, n) for name, n, _ in formed] == [("angina", 16), ("angina", len(records) - 16)]
+    assert all(name == "angina" for name, _, _ in card.batches) and not card.events
+
+
+def test_a_full_memory_is_a_503_that_asks_to_come_again_and_the_service_lives(served, records, as_network, monkeypatch):
+    card = Card(monkeypatch)
+
+    async def main():
+        runtime = Runtime(served, ["angina"], Counters(*[lambda *_: None] * 4))
+        runtime.open()
+        sent, heads = [], {b"content-type": b"application/json"}
+
+        async def ask():
+            scope = {
+                "type": "http",
+                "method": "POST",
+                "path": "/v1/models/angina/predict",
+                "headers": list(heads.items()),
+            }
+            messages = iter([{"type": "http.request", "body": json.dumps({"records": records[:3]}).encode()}])
+
+            async def receive():
+                return next(messages)
+
+            async def send(message):
+                sent.append(message)
+
+            await app(runtime)(scope, receive, send)
+
+        try:
+            card.memory.times = 2  # the batch, and its half
+            await ask()
+            card.memory.times = 1
+            await ask()
+        finally:
+            await runtime.close()
+        return sent
+
+    refused, body, good, answer = asyncio.run(main())
+    assert refused["status"] == 503 and (b"retry-after", b"1") in refused["headers"]
+    assert json.loads(body["body"])["error"]["code"] == "out_of_memory"
+    assert good["status"] == 200 and len(json.loads(answer["body"])["predictions"]) == 3
+    assert [event for _, event in card.events] == ["oom_retry", "out_of_memory", "oom_retry"]
+
+
+def test_a_card_that_vanishes_is_told_with_the_model_and_the_answers_go_on(served, records, as_network, monkeypatch):
+    card = Card(monkeypatch)
+
+    async def main():
+        runtime = Runtime(served, ["angina"], Counters(*[lambda *_: None] * 4))
+        runtime.open()
+
+        def vanish(_compute):
+            raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+
+        card.memory.measured = vanish
+        try:
+            body = json.dumps({"records": records}).encode()
+            said = json.loads(await runtime.predict("angina", body, JSON, None, None, monotonic() + 60, None))
+            return said, runtime.models["angina"].state()
+        finally:
+            await runtime.close()
+
+    said, state = asyncio.run(main())
+    assert len(said["predictions"]) == len(records) and state["ready"]
+    assert "all is computed on the CPU" in state["computed"]["why"]
+    assert card.events == [("angina", "lost")]

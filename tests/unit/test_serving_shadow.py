@@ -35,7 +35,7 @@ class Desk:
 
 @pytest.fixture
 def version(stored, home):
-    return load("angina", 4, stored.digest, home, lambda: None)
+    return load("angina", 4, stored.digest, home, lambda: None, lambda: None, lambda *_: None)
 
 
 @pytest.fixture

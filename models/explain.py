@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from importlib.util import find_spec, module_from_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from configs.errors import BundleError
-from features.build import Feature
+from features.build import Feature, Plan
+from models import family, weights
 from models.encoding import Encoding, encoding
 from models.onnx import Linear, Tree, Trees, read_model
 
@@ -65,6 +66,28 @@ class Explainer:
                 found[:, position] += columns[:, column]
             told.append((base, found))
         return told
+
+
+class Explains(Protocol):
+    """Whatever explains a model."""
+
+    def by_output(self, X: NDArray[np.float32]) -> list[tuple[float, Contributions]]:
+        """For each output, its base and the contribution of each of the plan's `names` (n, k) to its log-odds."""
+        ...
+
+
+def of_model(folder: Path, plan: Plan) -> Explains:
+    """What explains the predictions of the model whose files lie in `folder`.
+
+    Raises BundleError, saying why, for a model that cannot be explained.
+    """
+    if not (folder / weights.DOCUMENT).exists():
+        return explainer(folder / "model.onnx", plan.features)
+    own = getattr(family.load(folder, plan), "explainer", None)
+    if own is None:
+        raise BundleError(f"a model of the family {weights.family_of(folder)} cannot be explained.")
+    found: Explains = own(folder)
+    return found
 
 
 def explainer(path: Path, inputs: Sequence[Feature]) -> Explainer:

@@ -45,12 +45,12 @@ class Version:
         return self.expires_on is not None and self.predictor.spec.serving.expired(datetime.now(UTC).date())
 
     @cached_property
-    def explainer(self) -> explain.Explainer:
+    def explainer(self) -> explain.Explains:
         """What explains it, read from its model at first use, whole as it was. Raises BundleError if it is not."""
         again = bundles.load(self.predictor.bundle.folder)
         if again.digest != self.bundle:  # of the same digest, its signature held when it was loaded
             raise BundleError(f"{self.bundle[:12]}: its {bundles.MANIFEST} was changed after it was loaded. Not used.")
-        return explain.explainer(again.folder / "model.onnx", self.predictor.plan.features)
+        return explain.of_model(again.folder, self.predictor.plan)
 
 
 def load(

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from configs.errors import BundleError, EncoderError, TrainingError
 from configs.settings import Settings
 from features.build import Feature, Plan
-from models import weights
+from models import explain, weights
 from models.encoders import Embeddings, Recipe
 from models.family import Choice, Model, Range, Task, family
 from models.family import Fitted as Head
@@ -80,12 +80,36 @@ class Fitted:
 
 
 @dataclass(frozen=True)
+class Explainer:
+    """What the head made of each plain feature, and of the signal as a whole: its flag and all of its vector."""
+
+    reader: Reader
+    head: explain.Explainer
+
+    def by_output(self, X: NDArray[np.float32]) -> list[tuple[float, NDArray[np.float64]]]:
+        """For each output, its base and the contributions (n, k) of the plan's `names`; another signal's is 0."""
+        plan, plain = self.reader.plan, len(self.reader.plan.features)
+        told = []
+        for base, of_head in self.head.by_output(self.reader.rows(X)):
+            found = np.zeros((len(X), len(plan.names)))
+            found[:, :plain] = of_head[:, :plain]
+            found[:, plan.names.index(self.reader.about.reads)] = of_head[:, plain:].sum(axis=1)
+            told.append((base, found))
+        return told
+
+
+@dataclass(frozen=True)
 class Loaded:
     reader: Reader
     head: Model
 
     def log_odds(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
         return self.head.log_odds(self.reader.rows(X))
+
+    def explainer(self, folder: Path) -> Explainer:
+        """What explains the model of this folder. Raises BundleError if the head cannot be explained."""
+        inputs = _seen(self.reader.plan, self.reader.about).features
+        return Explainer(self.reader, explain.explainer(folder / "model.onnx", inputs))
 
 
 def fit(X: NDArray[np.float32], y: NDArray[np.float64], task: Task) -> Fitted:

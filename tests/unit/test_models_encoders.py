@@ -4,8 +4,6 @@ import json
 import shutil
 import sqlite3
 import stat
-import subprocess
-import sys
 from contextlib import closing
 
 import numpy as np
@@ -294,19 +292,6 @@ def test_ranks_are_those_of_scipy_between_minus_one_and_one_for_each_lead():
 
     assert_allclose(encoders.SCALES["rank"](signal), expected, atol=1e-6)
     assert_array_equal(encoders.SCALES["rank"](np.float32(7) * signal), encoders.SCALES["rank"](signal))
-
-
-def test_a_process_that_embeds_texts_imports_neither_sklearn_nor_pandas_nor_mlflow(of_texts):
-    recipe, store = of_texts
-    code = (
-        "import sys; from pathlib import Path; from models.encoders import Recipe, load\n"
-        f"load(Recipe('sentence_transformer', {recipe.sha256!r}, ({LENGTH},)), Path({str(store)!r}))\n"
-        "print(sorted({'mlflow', 'pandas', 'sklearn', 'lightning'} & {name.partition('.')[0] for name in sys.modules}))"
-    )
-
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-
-    assert done.stdout.split("\n")[-2] == "[]"
 
 
 def real(kind, sha256):

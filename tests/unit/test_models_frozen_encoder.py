@@ -2,16 +2,19 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import softmax
 
 from configs.errors import BundleError, EncoderError, TrainingError
+from configs.settings import ROOT
 from configs.spec import from_document
 from features import build, columns
-from models import encoders
+from models import encoders, explain
 from models.families import frozen_encoder
 from models.family import load
 from models.predict import TOLERANCE
@@ -130,6 +133,32 @@ def test_a_missing_note_is_told_by_its_flag_and_the_note_of_nobody_in_particular
     assert np.isfinite(load(folder, plan).log_odds(X)).all()
     assert rows[0, len(plan.features)] == 1
     assert_array_equal(rows[0, len(plan.features) + 1 :], np.float32(fitted.reader.about.filled_with))
+
+
+def test_an_explanation_adds_up_to_the_log_odds_and_tells_of_the_note_as_one(folder, plan, patients):
+    X, _ = patients
+    ((base, contributions),) = explain.of_model(folder, plan).by_output(X)
+
+    said = load(folder, plan).log_odds(X)
+
+    assert contributions.shape == (len(X), len(plan.names))
+    assert_allclose(base + contributions.sum(axis=1), said, atol=1e-5)
+    note = contributions[:, plan.names.index("note")]
+    assert np.corrcoef(note, said)[0, 1] > 0.9, "the note is what tells of a fall"
+
+
+def test_a_process_that_answers_imports_neither_sklearn_nor_pandas_nor_mlflow(folder, plan, spec):
+    code = (
+        "import json, sys; from pathlib import Path; from configs.spec import from_document\n"
+        "from features import build; from models.family import load\n"
+        f"spec = from_document(json.loads({json.dumps(json.dumps(spec.document))}), 'toy.yaml')\n"
+        f"load(Path({str(folder)!r}), build.plan(spec))\n"
+        "print(sorted({'mlflow', 'pandas', 'sklearn', 'lightning'} & {name.partition('.')[0] for name in sys.modules}))"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert done.stdout.split("\n")[-2] == "[]"
 
 
 def test_several_classes_have_a_log_probability_each(spec, plan, patients, task_of, tmp_path):

@@ -794,7 +794,7 @@ def test_an_array_has_a_length(toy_document):
     spec = from_document(put(toy_document, "columns.bins", {**NUMBER, "type": "array", "length": 3}), "toy.yaml")
 
     assert spec.columns["bins"].length == 3
-    assert "an array needs a `length`" in refusal(toy_document, "columns.pain", {**NUMBER, "type": "array"})
+    assert "an array or a text needs a `length`" in refusal(toy_document, "columns.pain", {**NUMBER, "type": "array"})
     assert "nothing else has one" in refusal(toy_document, "columns.pain", {**NUMBER, "length": 3})
 
 
@@ -847,7 +847,7 @@ def test_a_reference_has_a_name_of_its_own(toy_document):
 def test_an_array_is_no_feature_itself(toy_document, key):
     document = put(toy_document, "columns.bins", {**NUMBER, "type": "array", "length": 3})
 
-    assert f"`{key}` names 'bins', an array" in refusal(document, key, ["bins"])
+    assert f"`{key}` names 'bins', a value of type array" in refusal(document, key, ["bins"])
 
 
 @pytest.mark.parametrize("gone", ["simulated", "patients", "seed"])

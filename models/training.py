@@ -286,6 +286,8 @@ def train(
 def _libraries(spec: Spec) -> dict[str, str]:
     """The versions of the libraries that decide what a bundle says."""
     names = ["numpy", "scikit-learn", "onnx", "onnxruntime", *(["optuna"] if spec.trials else [])]
+    if any(hasattr(family(name), "load") for name in spec.candidates):  # more than an ONNX graph
+        names += ["torch", "lightning"]
     return {name: version(name) for name in names}
 
 

@@ -21,6 +21,7 @@ DIGESTS = {
     1: "191269837a2263da6d0bf4e92d0dc0f839e11005bdbc825faad574f75420427d",
     2: "d2df544ae374e73834caac1261658ea0d2b83bf4fec2338249c21fa03479001c",
     3: "5a59a4fee6079fd6a4102dc16ef0bd1c55153cf12f9ca0774e888139bce0ff0f",
+    4: "345200d36873ee3fc6d1348ac76393aceb92110bbbca6dd89b7805519f64e2eb",
 }
 WHOLE = {"age_years": 61, "max_heart_rate_bpm": 140, "cholesterol_mg_dl": 232, "pain": "rest", "smoker": True}
 UNSURE = {**WHOLE, "age_years": 53, "pain": "exertion"}
@@ -52,6 +53,7 @@ SAID = {
             None,
         ),
     ],
+    4: [(0.81267495, "alert", []), (0.53765313, "rule_out", []), (0.42636103, "rule_out", GONE)],
 }
 """Risk, band, missing, set, why it abstained, each class's risk and the class, of WHOLE, UNSURE and SPARSE."""
 

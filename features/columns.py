@@ -455,12 +455,12 @@ def translate(column: Column, raw: Any) -> Any:
     """A source's cell as the contract speaks: mapped to our category, numpy's scalar to Python's, NaN to None.
 
     A category that the map does not know stays as it is, for check_value to refuse. An array is a list, or a text with
-    one in JSON, as a CSV's cell holds it.
+    one in JSON, as a CSV's cell holds it. A signal may be a list of all its numbers, or lists in a list.
     """
     if column.type == "array":
         return _translated_array(raw)
     if isinstance(raw, np.ndarray) and column.signal:
-        return raw
+        return _translated_signal(column, raw)
     if isinstance(raw, np.generic):
         raw = raw.item()
     if raw is None or raw != raw or (raw in column.missing_if and not isinstance(raw, bool)):
@@ -483,6 +483,16 @@ def _translated_array(raw: Any) -> Any:
         except ValueError:
             return raw
     return None if raw is None or (isinstance(raw, float) and math.isnan(raw)) else raw
+
+
+def _translated_signal(column: Column, raw: NDArray[Any]) -> NDArray[Any]:
+    """An array as it is; of arrays, as a table holds lists in lists, one of all; what does not fit stays as it is."""
+    try:
+        while raw.dtype == object and raw.size and isinstance(raw.flat[0], np.ndarray):
+            raw = np.stack([*raw.flat]).reshape(*raw.shape, *raw.flat[0].shape)
+    except ValueError:  # of several lengths
+        return raw
+    return raw.reshape(column.shape) if raw.shape == (column.size,) else raw
 
 
 def _by_text(column: Column) -> Callable[[Any], Any]:

@@ -15,7 +15,6 @@ The rules, all of them our own convention:
   they are.
 """
 
-import base64
 import io
 import math
 import warnings

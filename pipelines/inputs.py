@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from configs.errors import ContractError, SourceError
+from configs.settings import Settings
 from configs.spec import Spec
 from features.columns import translate
-from pipelines import sources
+from pipelines import signals, sources
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,9 +17,29 @@ TABLES = (".csv", ".parquet")
 LINES = (".jsonl", ".ndjson")
 
 
-def read(path: Path, spec: Spec) -> list[Any]:
+def read(path: Path, spec: Spec, settings: Settings) -> list[Any]:
     """The records of a file, by its suffix. Raises SourceError or ContractError; no record is checked yet."""
-    return from_table(read_table(path), spec, path) if path.suffix in TABLES else read_json(path)
+    if path.suffix in TABLES:
+        return from_table(read_table(path), spec, path, settings)
+    return beside(read_json(path), spec, path)
+
+
+def beside(records: list[Any], spec: Spec, path: Path) -> list[Any]:
+    """The records, where each signal that names a file, `{"file": "visit-1.npy"}`, is what it holds.
+
+    The file's path goes from the folder of the records' own. One that cannot be read is its RecordError.
+    """
+    columns = {name: column for name, column in spec.fields.items() if column.type in ("waveform", "image")}
+
+    def opened(record: Any) -> Any:
+        named = {
+            name: signals.read(name, column, path.parent, record[name]["file"])
+            for name, column in columns.items()
+            if isinstance(record, dict) and isinstance(record.get(name), dict) and set(record[name]) == {"file"}
+        }
+        return {**record, **named} if named else record
+
+    return [opened(record) for record in records]
 
 
 def read_json(path: Path) -> list[Any]:
@@ -56,8 +77,9 @@ def read_table(path: Path) -> "pd.DataFrame":
     return frame
 
 
-def from_table(frame: "pd.DataFrame", spec: Spec, path: Path) -> list[dict[str, Any]]:
-    """One record a row, of the contract's columns under its names or the source's; what is missing is None.
+def from_table(frame: "pd.DataFrame", spec: Spec, path: Path, settings: Settings) -> list[dict[str, Any]]:
+    """One record a row, of the contract's columns under its names or the source's; what is missing is None. A signal
+    whose column has a `folder` is what its file holds, or the RecordError of one that cannot be read.
 
     Of a disease with events `at` and `events` are read too: a list of events a cell, as Parquet holds it, or as JSON.
     Raises ContractError if the table has none of the columns.
@@ -67,6 +89,7 @@ def from_table(frame: "pd.DataFrame", spec: Spec, path: Path) -> list[dict[str, 
         found = name if name in frame else column.from_ or name
         if found in frame:
             cells[name] = [translate(column, _present(cell)) for cell in frame[found].tolist()]
+    cells = signals.opened(spec, cells, settings)
     if spec.events and "events" in frame:
         cells["events"] = [_events(cell, f"{path}, row {row + 1}") for row, cell in enumerate(frame["events"].tolist())]
     if not cells:

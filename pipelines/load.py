@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import json
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,9 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from configs.errors import ServiceError, SourceError
+import numpy as np
+
+from configs.errors import RecordError, ServiceError, SourceError
 from configs.settings import Settings
 from configs.spec import load_spec
 from pipelines import inputs
@@ -81,7 +84,7 @@ def load(name: str, path: Path, url: str, plan: Plan, settings: Settings) -> Loa
     Raises ServiceError if nobody answers there, the model is not served, or `url` is another machine's.
     """
     base = _on_this_machine(url)
-    records = inputs.read(path, load_spec(name, settings.configs))
+    records = inputs.read(path, load_spec(name, settings.configs), settings)
     if not records:
         raise SourceError(f"{path}: holds no record.")
     return asyncio.run(_replay(name, base, _encoded(records, path), plan))
@@ -105,10 +108,21 @@ def _encoded(records: Sequence[Any], path: Path) -> list[bytes]:
     encoded = []
     for number, record in enumerate(records, 1):
         try:
-            encoded.append(json.dumps(record, allow_nan=False, separators=(",", ":")).encode())
+            encoded.append(json.dumps(record, allow_nan=False, separators=(",", ":"), default=_packed).encode())
         except (TypeError, ValueError) as exc:  # a time of a Parquet file; an infinite number
             raise SourceError(f"{path}: record {number} cannot be sent as JSON ({exc}).") from None
     return encoded
+
+
+def _packed(value: Any) -> str:
+    """What a signal's file holds, as a request's JSON: base64, of an array of its numbers as float32."""
+    if isinstance(value, RecordError):
+        raise SourceError(str(value))
+    if isinstance(value, np.ndarray):
+        value = value.astype("<f4").tobytes()
+    if not isinstance(value, bytes):
+        raise TypeError(f"a {type(value).__name__} is no JSON")
+    return b64encode(value).decode()
 
 
 async def _replay(name: str, base: str, records: Sequence[bytes], plan: Plan) -> Loaded:

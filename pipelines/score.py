@@ -22,9 +22,13 @@ def champion(name: str, settings: Settings) -> tuple[Predictor, int]:
 
 
 def predict(name: str, path: Path, settings: Settings) -> dict[str, Any]:
-    """What the champion says of the records in a JSON file: one, a list, a request's body, or one a line."""
+    """What the champion says of the records in a JSON file: one, a list, a request's body, or one a line.
+
+    A waveform or an image may be the path of a file beside it: `{"file": "visit-1.npy"}`.
+    """
     records = inputs.read_json(path)
     predictor, version = champion(name, settings)
+    records = inputs.beside(records, predictor.spec, path)
     return {"model": name, "version": version, "predictions": [_answer(predictor, record) for record in records]}
 
 
@@ -54,7 +58,7 @@ def score(name: str, source: Path, target: Path, settings: Settings) -> tuple[in
         raise SourceError(f"{target}: is the same file as the input, which stays as it is; name another output.")
     frame = inputs.read_table(source)
     predictor, _ = champion(name, settings)
-    answers = [_answer(predictor, record) for record in inputs.from_table(frame, predictor.spec, source)]
+    answers = [_answer(predictor, record) for record in inputs.from_table(frame, predictor.spec, source, settings)]
     rows = [
         {
             "row": row + 1,

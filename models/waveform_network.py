@@ -10,30 +10,34 @@ GROWTH = (2, 3, 4)
 """How many times the stem's channels the stages have; each halves the samples."""
 HIDDEN = 32
 LARGEST = 10.0
-"""A recording or a number is cut off at so many times its usual size."""
+"""A plain number is cut off at so many times its spread."""
 
 
 class WaveformNetwork(nn.Module):
     """Logits (n, outputs) of recordings (n, leads, samples) and numbers (n, inputs), either NaN where missing.
 
-    A row's answer depends on nothing but the row: normalisation is over groups of channels. What a recording's leads
-    usually measure, and the numbers' centre and spread, are learned in training and stand among the weights. Missing
+    A recording goes in as its inverse hyperbolic sine, in units of how much the lead usually measures: a P wave is then
+    no longer a tenth of a QRS. That usual size, the numbers' centre and spread and what the layers are normalised by
+    are learned in training and stand among the weights, so that a row's answer depends on nothing but the row. Missing
     is told to the head by an indicator of its own.
+
+    Batch normalisation and the inverse hyperbolic sine: on 511 simulated rhythms the AUROC was 0.92 after 8 epochs,
+    0.66 with group normalisation, and 0.49 with that and a plain scale (2026-11-28).
     """
 
     lead_size: Tensor
     centre: Tensor
     spread: Tensor
 
-    def __init__(self, leads: int, inputs: int, outputs: int, width: int, groups: int, dropout: float) -> None:
+    def __init__(self, leads: int, inputs: int, outputs: int, width: int, dropout: float) -> None:
         super().__init__()
         self.register_buffer("lead_size", torch.ones(leads))
         self.register_buffer("centre", torch.zeros(inputs))
         self.register_buffer("spread", torch.ones(inputs))
         widths = [width, *(width * times for times in GROWTH)]
         self.stem = nn.Conv1d(leads, width, STEM_KERNEL, STEM_STRIDE, STEM_KERNEL // 2)
-        self.stages = nn.Sequential(*(_Stage(before, after, groups) for before, after in pairwise(widths)))
-        self.norm = nn.GroupNorm(groups, widths[-1])
+        self.stages = nn.Sequential(*(_Stage(before, after) for before, after in pairwise(widths)))
+        self.norm = nn.BatchNorm1d(widths[-1])
         self.head = nn.Sequential(
             nn.Linear(2 * widths[-1] + 1 + 2 * inputs, HIDDEN),
             nn.ReLU(),
@@ -43,7 +47,7 @@ class WaveformNetwork(nn.Module):
 
     def forward(self, recording: Tensor, numbers: Tensor) -> Tensor:
         absent = torch.isnan(recording).flatten(1).any(dim=1, keepdim=True)
-        sized = (recording / self.lead_size[:, None]).clamp(-LARGEST, LARGEST)
+        sized = torch.asinh(recording / self.lead_size[:, None])
         found = self.stages(self.stem(torch.where(absent[:, :, None], 0.0, sized)))
         found = torch.relu(self.norm(found))
         pooled = torch.cat([found.mean(dim=2), found.amax(dim=2)], dim=1)
@@ -58,14 +62,14 @@ class _Stage(nn.Module):
     """Half the samples: what passes straight through, and two convolutions beside it (He K et al. 2016, pre-activation,
     arXiv:1603.05027)."""
 
-    def __init__(self, before: int, after: int, groups: int) -> None:
+    def __init__(self, before: int, after: int) -> None:
         super().__init__()
         self.straight = nn.Conv1d(before, after, 1, 2)
         self.beside = nn.Sequential(
-            nn.GroupNorm(groups, before),
+            nn.BatchNorm1d(before),
             nn.ReLU(),
             nn.Conv1d(before, after, KERNEL, 2, KERNEL // 2),
-            nn.GroupNorm(groups, after),
+            nn.BatchNorm1d(after),
             nn.ReLU(),
             nn.Conv1d(after, after, KERNEL, 1, KERNEL // 2),
         )

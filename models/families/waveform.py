@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from models.waveform_network import WaveformNetwork
 
 NAME = "waveform"
-GROUPS = 8
 BLOCK = 16
 """Rows that are computed together (models/device.py)."""
 SPACE: Mapping[str, Range | Choice] = {
@@ -42,7 +41,7 @@ class Architecture(BaseModel):
     samples: Annotated[int, Field(ge=2, le=10_000_000)]
     inputs: Annotated[int, Field(ge=0, le=100_000)]
     outputs: Annotated[int, Field(ge=1, le=1000)]
-    width: Annotated[int, Field(ge=GROUPS, le=1024, multiple_of=GROUPS)]
+    width: Annotated[int, Field(ge=1, le=1024)]
     dropout: Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -90,8 +89,8 @@ def fit(X: NDArray[np.float32], y: NDArray[np.float64], task: Task) -> Fitted:
         network = _rebuild(architecture)
     _measure(network, [part[~hold] for part in parts], signal)
     habits = Habits(
-        epochs=24,
-        patience=6,
+        epochs=16,
+        patience=5,
         batch=32,
         learning_rate=float(chosen.get("learning_rate", 2e-3)),
         weight_decay=float(chosen.get("weight_decay", 1e-2)),
@@ -132,7 +131,7 @@ def _rebuild(architecture: Architecture) -> "WaveformNetwork":
     from models.waveform_network import WaveformNetwork
 
     of = architecture
-    return WaveformNetwork(of.leads, of.inputs, of.outputs, of.width, GROUPS, of.dropout)
+    return WaveformNetwork(of.leads, of.inputs, of.outputs, of.width, of.dropout)
 
 
 def _parts(X: NDArray[np.float32], signal: Signal, layout: Encoding) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -148,7 +147,7 @@ def _measure(network: "WaveformNetwork", parts: list[NDArray[np.float32]], signa
     there = ~np.isnan(recordings).any(axis=(1, 2))
     if not there.any():
         raise TrainingError(f"{signal.name}: no training patient has a recording.")
-    size = np.sqrt(np.square(recordings[there]).mean(axis=(0, 2)))
+    size = 2 * np.median(np.abs(recordings[there]), axis=(0, 2))
     network.lead_size.copy_(torch.from_numpy(np.where(size > 0, size, 1.0)))
     for place in range(numbers.shape[1]):
         known = numbers[~np.isnan(numbers[:, place]), place]

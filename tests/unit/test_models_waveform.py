@@ -144,7 +144,7 @@ def test_a_network_of_other_inputs_is_refused_by_what_differs(fitted, tmp_path):
     (tmp_path / "model.json").write_text(json.dumps(about))
     with pytest.raises(BundleError, match="is expected of"):
         load(tmp_path, PLAN)
-    about["architecture"]["width"] = 7
+    about["architecture"]["width"] = 0
     (tmp_path / "model.json").write_text(json.dumps(about))
     with pytest.raises(BundleError, match="width"):
         load(tmp_path, PLAN)
@@ -181,7 +181,7 @@ def test_a_missing_recording_stays_missing_when_it_is_altered():
 
 def test_a_networks_answer_depends_on_no_other_row():
     torch.manual_seed(1)
-    network = WaveformNetwork(leads=2, inputs=1, outputs=1, width=8, groups=8, dropout=0.3).eval()
+    network = WaveformNetwork(leads=2, inputs=1, outputs=1, width=8, dropout=0.3).eval()
     recordings, numbers = torch.randn(8, 2, 100), torch.randn(8, 1)
     others = recordings.clone()
     others[1:] = 1e3

@@ -16,7 +16,11 @@ from configs.errors import RecordError
 from configs.spec import Column
 from features.definitions import Array, Profile
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+CONTROL = r"\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f"
+"""All control characters but tab, line feed and carriage return, as a regular expression's class holds them."""
+PATTERN = rf"^[^{CONTROL}]*[^\s{CONTROL}][^{CONTROL}]*$"
+"""A text that is not blank and holds no control character, for Python's and JavaScript's regular expressions alike."""
+_CONTROL = re.compile(f"[{CONTROL}]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 

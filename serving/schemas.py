@@ -8,6 +8,7 @@ import msgspec
 
 from configs.spec import Column, Outcome, Spec
 from evidence.report import Verdict
+from features import texts
 from features.columns import LONGEST_TEXT, MOST_EVENTS
 from features.synthetic import draw
 from models.conformal import LABELS
@@ -172,7 +173,7 @@ def _about(column: Column) -> str:
 def _signal(column: Column) -> list[dict[str, Any]]:
     """The ways in which JSON may hold a signal."""
     if column.type == "text":
-        return [{"type": "string", "minLength": 1, "maxLength": column.length}]
+        return [{"type": "string", "minLength": 1, "maxLength": column.length, "pattern": texts.PATTERN}]
     assert column.shape is not None and column.size is not None and column.range is not None
     packed = {"type": "string", "contentEncoding": "base64", "description": "float32, little-endian, row-major"}
     if column.type == "image":

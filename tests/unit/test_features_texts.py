@@ -1,5 +1,6 @@
 """A text is its code points and back, and nothing of it stands in a message."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -63,3 +64,15 @@ def test_what_is_no_text_of_the_contract_is_refused_without_quoting_it(value, co
     assert (refused.value.code, refused.value.field) == (code, "note")
     assert told in str(refused.value)
     assert "fell" not in str(refused.value)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=40))
+def test_the_pattern_that_callers_are_told_lets_through_what_the_contract_reads(text):
+    try:
+        judged(text)
+    except RecordError:
+        allowed = False
+    else:
+        allowed = True
+
+    assert bool(re.search(texts.PATTERN, text)) == allowed

@@ -17,7 +17,7 @@ export DVC_NO_ANALYTICS := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup lock data demo up down serve bench bench-clinical bench-monitoring bench-cfdna check test \
+.PHONY: help setup lock data demo up down serve bench bench-clinical bench-monitoring bench-cfdna gpu-check check test \
   test-faults tools clean
 
 help: ## this list
@@ -78,6 +78,9 @@ bench-monitoring: setup ## a run of the monitor in a ledger of ten million predi
 
 bench-cfdna: setup ## how much tumour has to be in simulated blood before it is found (about a minute)
 	@$(BIN)/python -m bench.cfdna $(ARGS)
+
+gpu-check: setup ## what a GPU is trusted with, checked on the one that is here (about 5 min); without one, a line
+	@$(BIN)/python -m bench.gpu $(ARGS)
 
 test: check data ## all the tests, with the line coverage of the packages
 	@rm -f .coverage .coverage.*

@@ -9,6 +9,10 @@ import httpx
 import jsonschema
 import numpy as np
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
 
 from client import Client, Prediction
 from client import Refused as ClientRefused
@@ -153,6 +157,89 @@ def test_a_signal_that_cannot_be_read_is_refused_by_name_and_the_next_is_answere
     assert (answer.status_code, error["field"]) == (status, field), error
     assert code is None or error["code"] == code
     assert said(send(npy(recording(1))))
+
+
+NAME = "Quibbleworth"
+"""Of a patient, as a file's header may have it."""
+
+
+def png(pixels: np.ndarray) -> bytes:
+    file, about = io.BytesIO(), PngInfo()
+    about.add_text("Author", NAME)
+    Image.fromarray(pixels).save(file, "png", pnginfo=about)
+    return file.getvalue()
+
+
+def dicom(pixels: np.ndarray) -> bytes:
+    """A DICOM file of 8-bit pixels that names its patient, in the header and in a private tag."""
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    made = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+    made.PatientName = made.PatientID = NAME
+    made.private_block(0x0011, NAME, create=True).add_new(0x01, "LO", NAME)
+    made.Rows, made.Columns = pixels.shape
+    made.SamplesPerPixel, made.PhotometricInterpretation, made.PixelRepresentation = 1, "MONOCHROME2", 0
+    made.BitsAllocated, made.BitsStored, made.HighBit = 8, 8, 7
+    made.PixelData = pixels.tobytes()
+    file = io.BytesIO()
+    made.save_as(file, enforce_file_format=False)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["image/png", "application/dicom"])
+def test_of_a_pictures_file_the_pixels_are_kept_and_nothing_else_anywhere(
+    kind, client, send, recordings, recordings_server, ledger
+):
+    pixels = np.random.default_rng(3).integers(0, 256, (8, 8), np.uint8)
+    body = png(pixels) if kind == "image/png" else dicom(pixels)
+    form, packed = kind.rpartition("/")[2], base64.b64encode(body).decode()
+
+    prediction = said(send(body, kind, **{"X-Field": "scan"}))
+    in_json = said(client.post(PREDICT, json={"records": [{**OTHERS, "scan": {form: packed}}]}))
+    refused = client.post(PREDICT, json={"records": [{**OTHERS, "age_years": 999, "scan": {form: packed}}]})
+
+    found, other = find(ledger, prediction["id"]), find(ledger, in_json["id"])
+    kept = np.frombuffer(base64.b64decode(found.record["scan"]), "<f4")
+    assert np.allclose(kept, pixels.ravel() / 255, atol=1e-7)
+    assert (found.record, found.feature_digest) == (other.record | {"at": found.record["at"]}, other.feature_digest)
+    assert replay(ledger, recordings, prediction["id"]).agrees == "to the bit"
+    assert refused.status_code == 422
+    everything = [path.read_bytes() for path in recordings.home.rglob("*") if path.is_file()]
+    told = [refused.content, client.get(f"/v1/predictions/{prediction['id']}").content, client.get("/metrics").content]
+    assert NAME.encode() in body and packed.encode() not in b"".join(everything)
+    assert not any(NAME.encode() in content for content in [*everything, *told])
+
+
+@pytest.mark.parametrize("kind", ["image/png", "application/dicom"])
+def test_a_picture_that_cannot_be_read_is_refused_and_the_next_is_answered(kind, send):
+    pixels = np.random.default_rng(3).integers(0, 256, (8, 8), np.uint8)
+    whole = png(pixels) if kind == "image/png" else dicom(pixels)
+    small = png(pixels[:1, :1]) if kind == "image/png" else dicom(np.ascontiguousarray(pixels[:1, :1]))
+    for body in (whole[:-20], whole[:60], b"x" * 100, small):
+        answer = send(body, kind, **{"X-Field": "scan"})
+        assert (answer.status_code, answer.json()["error"]["field"]) == (422, "scan"), answer.text
+        assert NAME not in answer.text
+    assert said(send(whole, kind, **{"X-Field": "scan"}))
+
+
+def test_a_recording_at_another_rate_and_in_another_unit_is_the_same_recording(send, recording):
+    wave = recording(9)
+    microvolts = np.round(wave * 1000).astype("<i2")
+    as_sent = said(send(npy(microvolts.astype("<f4") / np.float32(1000))))
+    converted = said(send(microvolts.tobytes(), RAW, **SHAPED | {"X-Dtype": "int16", "X-Unit": "uV"}))
+    faster = send(npy(np.repeat(wave, 5, axis=1)), **{"X-Sampling-Hz": "500"})
+
+    assert converted["risk"] == pytest.approx(as_sent["risk"], abs=1e-6)
+    assert said(faster)
+    assert send(npy(wave), **{"X-Unit": "stone"}).json()["error"]["code"] == "unit"
+    assert send(npy(wave), **{"X-Sampling-Hz": "7"}).json()["error"]["code"] == "sampling_rate"
+
+
+def test_a_body_as_large_as_the_contract_allows_is_read_and_no_larger_one(send, client):
+    limit = 8 * 1024 * 1024
+    answer = send(b"\0" * (limit + 1))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")
+    assert send(b"\0" * limit).json()["error"]["code"] == "not_npy"
 
 
 def test_a_header_that_is_there_twice_is_refused(client, recording):

@@ -215,7 +215,7 @@ def test_a_picture_that_cannot_be_read_is_refused_and_the_next_is_answered(kind,
     pixels = np.random.default_rng(3).integers(0, 256, (8, 8), np.uint8)
     whole = png(pixels) if kind == "image/png" else dicom(pixels)
     small = png(pixels[:1, :1]) if kind == "image/png" else dicom(np.ascontiguousarray(pixels[:1, :1]))
-    for body in (whole[:-20], whole[:60], b"x" * 100, small):
+    for body in (whole[: len(whole) // 2], whole[:60], b"x" * 100, small):
         answer = send(body, kind, **{"X-Field": "scan"})
         assert (answer.status_code, answer.json()["error"]["field"]) == (422, "scan"), answer.text
         assert NAME not in answer.text

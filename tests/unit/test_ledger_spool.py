@@ -9,7 +9,16 @@ import pytest
 
 from configs.errors import LedgerError, RecordError
 from ledger.database import writing
-from ledger.predictions import Entry, find, idempotency, keep_all, reserve, window
+from ledger.predictions import (
+    Entry,
+    feature_digest,
+    feature_digests,
+    find,
+    idempotency,
+    keep_all,
+    reserve,
+    window,
+)
 from ledger.spool import Spool
 
 FILL_THE_DISK = """
@@ -113,10 +122,20 @@ def test_what_was_said_by_class_comes_back_and_reaches_the_ledger(folder, entry,
     assert [find(ledger, f"1-{n}").risks["lung"] for n in (0, 1)] == said.risks[:, 2].tolist()
 
 
+def test_the_digests_of_rows_that_are_not_kept_whole_come_back_and_reach_the_ledger(folder, entry, ledger):
+    whole = np.random.default_rng(3).normal(size=(2, 100)).astype(np.float32)
+    left_by_one_that_died(folder, entry(1, digests=feature_digests(whole)))
+
+    bring(ledger, Spool(folder))
+
+    assert [find(ledger, f"1-{n}").feature_digest for n in (0, 1)] == [feature_digest(row) for row in whole]
+    assert len(find(ledger, "1-0").features) == 2
+
+
 def test_an_entry_without_classes_stands_in_the_file_as_an_earlier_release_wrote_it(folder, entry):
     filled(folder, entry(1))
     (path,) = folder.iterdir()
-    assert b"class" not in path.read_bytes() and b"labels" not in path.read_bytes()
+    assert not [word for word in (b"class", b"labels", b"digests") if word in path.read_bytes()]
 
 
 def test_it_is_for_its_owner_alone_and_gone_when_the_ledger_has_it(folder, entry):

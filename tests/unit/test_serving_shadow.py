@@ -15,7 +15,7 @@ from serving import shadow
 from serving.answers import Part
 from serving.scoring import Scorer
 from serving.shadow import Shadow
-from serving.versions import load
+from serving.versions import Version, load
 
 NINE = datetime(2026, 3, 3, 9, tzinfo=UTC)
 
@@ -84,6 +84,18 @@ def test_a_shadow_puts_on_record_what_its_version_says_of_each_record(behind, de
     (row,) = desk.rows
     assert (row["request"], row["version"], row["bundle"]) == (17, 4, version.bundle)
     assert row["risks"] == said.scored.risks.tobytes()  # the same bundle as the champion's
+
+
+def test_a_shadow_reads_signals_as_they_stand_on_record(behind, desk, counted, reader, recording):
+    of_reader = Version("toy", 1, reader, None, None)
+    sent = [{"age_years": 61, "sex": "female", "ecg": recording(seed)} for seed in range(3)]
+    part = Part(of_reader, sent, range(3))
+    part.scored, part.received = Scorer(reader).alone(sent, NINE), NINE
+
+    behind.offer(of_reader, 17, part)
+    eventually(lambda: counted["scored"] == 3)
+
+    assert desk.rows[0]["risks"] == part.scored.risks.tobytes()
 
 
 def test_what_its_contract_refuses_has_no_risk_and_is_counted(behind, desk, counted, said, version):

@@ -25,9 +25,8 @@ from models import device, learner, weights
 from models.encoding import Encoding, encoding
 from models.family import Choice, Range, Task
 
-BLOCK = 16
-"""Rows that are computed at a time. Of 8, a linear layer with two or three outputs gave a row other bits in another
-place of the block (torch 2.13, AVX-512); of 16 and more, none did."""
+BLOCK = 1
+"""Rows that are computed at a time (models/device.py says why one by one)."""
 WIDTH = 16
 """Channels of the first stage; each later one has twice as many and half as many rows and columns."""
 STAGES = 3

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from models.waveform_network import WaveformNetwork
 
 NAME = "waveform"
-BLOCK = 16
-"""Rows that are computed together (models/device.py)."""
+BLOCK = 1
+"""Rows that are computed together (models/device.py says why one by one)."""
 SPACE: Mapping[str, Range | Choice] = {
     "width": Choice((8, 16, 24)),
     "dropout": Range(0.0, 0.5),

@@ -353,6 +353,13 @@ def test_on_the_cpu_a_use_changes_no_bit_and_its_memory_is_measured():
     assert place.held["angina"] == (weights_of(net), 8 * 4 * (100 + 100))
 
 
+def test_on_the_cpu_a_network_that_a_budget_never_takes_is_refused_at_once():
+    place = Device(CPU, HostMemory(), 5000, Seen(), exact=True)
+    with pytest.raises(DeviceMemoryError, match="angina: its weights and its smallest batch take"):
+        compute(place, network(100), table(1))
+    assert compute(place, network(10), table(1), "small").shape == (1, 2)
+
+
 def test_on_the_cpu_a_full_memory_is_tried_once_more_and_then_told():
     seen, card = Seen(), Card(10**9)
     place = Device(CPU, card, None, seen, exact=True)

@@ -5,12 +5,12 @@ trees it is a Shapley value, by the compiled TreeSHAP of shap (docs/adr/0009-exp
 contribution says what the model did with a value, never that the value is the cause of an illness.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.machinery import PathFinder
 from importlib.util import find_spec, module_from_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,18 @@ TREE_PATH_DEPENDENT, IDENTITY = 1, 0
 """shap's own numbers for the kind of Shapley value and for log-odds left as they are."""
 
 
+Late = Callable[[], bool]
+
+
+class LateError(Exception):
+    """Nobody waits for the explanation any more."""
+
+
+def never() -> bool:
+    """An explanation that somebody waits for, however long it takes."""
+    return False
+
+
 @dataclass(frozen=True)
 class Explainer:
     """A model that can be explained. `bases` are the log-odds before any feature is known, one output or one a class.
@@ -39,6 +51,7 @@ class Explainer:
     layout: Encoding
     width: int
     of_columns: tuple[OfColumns, ...]
+    at_once = 32
 
     def contributions(self, X: NDArray[np.float32]) -> tuple[float, Contributions]:
         """The base and each feature's contribution (n, d): base plus a row's contributions is its log-odds.
@@ -49,13 +62,15 @@ class Explainer:
             raise BundleError(f"a model of {len(self.bases)} classes explains each class by itself.")
         return self.by_output(X)[0]
 
-    def by_output(self, X: NDArray[np.float32]) -> list[tuple[float, Contributions]]:
+    def by_output(self, X: NDArray[np.float32], late: Late = never) -> list[tuple[float, Contributions]]:
         """For each output, its base and each feature's contribution (n, d) to its log-odds; one, or one a class.
 
         X (n, d) is NaN where missing; a missing value contributes what the model makes of its absence. The columns of
         a category are summed. ONNX Runtime adds trees up in float32: its log-odds lie up to 2e-6 of their size away.
         Trees hold Python's global lock for about 50 µs a row: hand over a few rows at a time beside an event loop.
         """
+        if late():
+            raise LateError
         encoded = self.layout.apply(X)
         owners = [*self.layout.numbers, *(position for position, _ in self.layout.choices)]
         told = []
@@ -67,40 +82,56 @@ class Explainer:
             told.append((base, found))
         return told
 
+    def maps(self, _X: NDArray[np.float32], _output: int) -> None:
+        """None: it reads no picture."""
+
 
 class Explains(Protocol):
-    """Whatever explains a model."""
+    """Whatever explains a model. `at_once`: rows that are explained before another caller should get its turn."""
 
-    def by_output(self, X: NDArray[np.float32]) -> list[tuple[float, Contributions]]:
-        """For each output, its base and the contribution of each of the plan's `names` (n, k) to its log-odds."""
+    @property
+    def at_once(self) -> int: ...
+
+    def by_output(self, X: NDArray[np.float32], late: Late = never) -> list[tuple[float, Contributions]]:
+        """For each output, its base and the contribution of each of the plan's `names` (n, k) to its log-odds.
+
+        Raises LateError if it is too `late` before it is done, BundleError if the contributions do not add up.
+        """
+        ...
+
+    def maps(self, X: NDArray[np.float32], output: int, /) -> NDArray[np.float32] | None:
+        """Where each row's picture raises that output, (n, height, width), from 0 to 1; None where it reads none."""
         ...
 
 
-def of_model(folder: Path, plan: Plan) -> Explains:
-    """What explains the predictions of the model whose files lie in `folder`.
+def of_model(folder: Path, plan: Plan, reference: Mapping[str, Any]) -> Explains:
+    """What explains the predictions of the model whose files lie in `folder`; `reference`: the bundle's histograms.
 
     Raises BundleError, saying why, for a model that cannot be explained.
     """
     if not (folder / weights.DOCUMENT).exists():
-        return explainer(folder / "model.onnx", plan.features)
-    own = getattr(family.load(folder, plan), "explainer", None)
-    if own is None:
-        raise BundleError(f"a model of the family {weights.family_of(folder)} cannot be explained.")
-    found: Explains = own(folder)
-    return found
+        found = explainer(folder / "model.onnx", plan.features, plan.width)
+        return replace(found, width=len(plan.names))  # a signal, which it does not read, contributes nothing
+    model = family.load(folder, plan)
+    if (own := getattr(model, "explainer", None)) is not None:
+        explains: Explains = own(folder)
+        return explains
+    from models import gradients
+
+    return gradients.explainer(cast(gradients.Readable, model), plan, reference)
 
 
-def explainer(path: Path, inputs: Sequence[Feature]) -> Explainer:
-    """What explains the predictions of this model.onnx, which reads `inputs`. Makes no use of the training data.
+def explainer(path: Path, inputs: Sequence[Feature], width: int | None = None) -> Explainer:
+    """What explains the predictions of this model.onnx, which reads `inputs`, the first of X's `width` columns, or all.
 
-    Raises BundleError, saying why, for a model that cannot be explained.
+    Makes no use of the training data. Raises BundleError, saying why, for a model that cannot be explained.
     """
     model = read_model(path)
-    if model.encoding != encoding(inputs) or model.width != len(inputs):
+    if model.encoding != encoding(inputs) or model.width != (len(inputs) if width is None else width):
         raise BundleError(f"{path.name}: reads {model.width} features in another order or coding than the spec's.")
     parts = _linear(model) if isinstance(model, Linear) else _trees(model)
     bases, of_columns = zip(*parts, strict=True)
-    return Explainer(bases, model.encoding, model.width, of_columns)
+    return Explainer(bases, model.encoding, len(inputs), of_columns)
 
 
 def _linear(model: Linear) -> list[tuple[float, OfColumns]]:

@@ -50,7 +50,7 @@ class Version:
         again = bundles.load(self.predictor.bundle.folder)
         if again.digest != self.bundle:  # of the same digest, its signature held when it was loaded
             raise BundleError(f"{self.bundle[:12]}: its {bundles.MANIFEST} was changed after it was loaded. Not used.")
-        return explain.of_model(again.folder, self.predictor.plan)
+        return explain.of_model(again.folder, self.predictor.plan, again.reference)
 
 
 def load(

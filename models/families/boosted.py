@@ -16,7 +16,7 @@ SPACE: Mapping[str, Range | Choice] = {
     "learning_rate": Range(0.01, 0.3, log=True),
     "max_iter": Range(40, 400, log=True),
     "max_leaf_nodes": Range(3, 31, log=True),
-    "min_samples_leaf": Range(5, 60, log=True),
+    "min_samples_leaf": Range(15, 60, log=True),  # the export tells how many patients each leaf had
     "l2_regularization": Range(0.01, 30.0, log=True),
 }
 OWN = {

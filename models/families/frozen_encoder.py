@@ -86,16 +86,23 @@ class Explainer:
     reader: Reader
     head: explain.Explainer
 
-    def by_output(self, X: NDArray[np.float32]) -> list[tuple[float, NDArray[np.float64]]]:
+    at_once = 8
+
+    def by_output(
+        self, X: NDArray[np.float32], late: explain.Late = explain.never
+    ) -> list[tuple[float, NDArray[np.float64]]]:
         """For each output, its base and the contributions (n, k) of the plan's `names`; another signal's is 0."""
         plan, plain = self.reader.plan, len(self.reader.plan.features)
         told = []
-        for base, of_head in self.head.by_output(self.reader.rows(X)):
+        for base, of_head in self.head.by_output(self.reader.rows(X), late):
             found = np.zeros((len(X), len(plan.names)))
             found[:, :plain] = of_head[:, :plain]
             found[:, plan.names.index(self.reader.about.reads)] = of_head[:, plain:].sum(axis=1)
             told.append((base, found))
         return told
+
+    def maps(self, _X: NDArray[np.float32], _output: int) -> None:
+        """None: it reads no picture."""
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,7 @@ class Fitted:
     plain: Encoding
 
     def log_odds(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
-        logits = device.run(self.network, self._parts(X), BLOCK)
+        logits = device.run(self.network, self.parts(X), BLOCK)
         return logits[:, 0] if self.architecture.outputs == 1 else logits
 
     def export(self, folder: Path) -> None:
@@ -159,7 +159,7 @@ class Fitted:
         instead of their mean (HiResCAM, Draelos RL, Carin L. arXiv:2011.08891; from memory, not looked up): the head
         looks at the most of each channel as well as at its mean, and a mean gradient points elsewhere.
         """
-        picture, plain = (torch.from_numpy(part) for part in self._parts(X))
+        picture, plain = (torch.from_numpy(part) for part in self.parts(X))
         found = np.zeros((len(X), *picture.shape[2:]), np.float32)
         for start in range(0, len(X), BLOCK):
             rows = slice(start, min(start + BLOCK, len(X)))
@@ -181,7 +181,8 @@ class Fitted:
         most = wide.amax((1, 2), keepdim=True)
         return np.asarray(torch.where(most > 0, wide / most, 0.0).numpy())
 
-    def _parts(self, X: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def parts(self, X: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """What the network reads of X (n, d)."""
         return np.ascontiguousarray(self.signal.of(X)), self.plain.apply(X)
 
 
@@ -206,7 +207,7 @@ def fit(X: NDArray[np.float32], y: NDArray[np.float64], task: Task) -> Fitted:
     with learner.seeded(task.seed):
         network = Network(architecture, float(chosen["dropout"]))
     fitted = Fitted(architecture, network, signal, plain)
-    picture, columns = (torch.from_numpy(part) for part in fitted._parts(X))
+    picture, columns = (torch.from_numpy(part) for part in fitted.parts(X))
     hold = learner.hold_out(y, task.groups, task.seed)
     network.learn_scales(picture, columns)
     learner.learn(network, (picture, columns), torch.from_numpy(y), task, habits, hold=torch.from_numpy(hold))

@@ -58,9 +58,13 @@ class Fitted:
         from models import device
         from models.learner import answer
 
-        logits = device.run(self.network, _parts(X, self.signal, self.layout), BLOCK)
+        logits = device.run(self.network, self.parts(X), BLOCK)
         found: NDArray[np.float64] = answer(torch.from_numpy(logits)).numpy()
         return found
+
+    def parts(self, X: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """What the network reads of X (n, d)."""
+        return _parts(X, self.signal, self.layout)
 
     def export(self, folder: Path) -> None:
         weights.save(folder, NAME, self.architecture, self.network)

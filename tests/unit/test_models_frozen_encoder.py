@@ -137,7 +137,7 @@ def test_a_missing_note_is_told_by_its_flag_and_the_note_of_nobody_in_particular
 
 def test_an_explanation_adds_up_to_the_log_odds_and_tells_of_the_note_as_one(folder, plan, patients):
     X, _ = patients
-    ((base, contributions),) = explain.of_model(folder, plan).by_output(X)
+    ((base, contributions),) = explain.of_model(folder, plan, {}).by_output(X)
 
     said = load(folder, plan).log_odds(X)
 

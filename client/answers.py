@@ -9,10 +9,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Explanation:
-    """The base and the contributions sum to the log-odds before calibration."""
+    """The base and the contributions sum to the log-odds before calibration. `map`, of a model that reads a picture:
+    where the picture raises them, in rows from 0 to 1."""
 
     base: float
     contributions: dict[str, float]
+    map: list[list[float]] | None = None
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,7 @@ def _prediction(said: Mapping[str, Any], version: int) -> Prediction:
 
 
 def _explanation(said: Mapping[str, Any]) -> Explanation:
-    return Explanation(said["base"], said["contributions"])
+    return Explanation(said["base"], said["contributions"], said.get("map"))
 
 
 def refused(said: Mapping[str, Any]) -> RecordRefused:

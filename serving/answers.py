@@ -14,16 +14,10 @@ from ledger.predictions import Answered, Entry, Idempotency, hash_patients, kept
 from ledger.writer import Kept
 from models import conformal
 from serving.batcher import Job
+from serving.explanations import Explanation
 from serving.refusals import Refused, error_body
 from serving.scoring import Scored
 from serving.versions import Version
-
-
-class Explanation(msgspec.Struct):
-    """What each feature adds to the uncalibrated log-odds, or to a class's score, above `base`."""
-
-    base: float
-    contributions: dict[str, float]
 
 
 class Item(msgspec.Struct, omit_defaults=True):

@@ -15,7 +15,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from configs.errors import BundleError, LedgerError, MediMindError, RecordError
 from configs.settings import Settings
@@ -30,10 +29,12 @@ from ledger.traffic import Route, Traffic
 from ledger.writer import Kept, Ticket, Writer
 from models.bundle import get
 from models.device import Device, Watcher, open_device
+from models.explain import LateError
 from models.predict import Predictor
 from serving import bodies, gauges, signals
-from serving.answers import Call, Explanation, Part
+from serving.answers import Call, Part
 from serving.batcher import Gone
+from serving.explanations import Explanations
 from serving.refusals import Refused, Tally, error_body
 from serving.schemas import OutcomeBody
 from serving.shadow import Shadow
@@ -165,6 +166,7 @@ class Runtime:
         self._writer = Writer(self.engine, Spool(self.settings.home / "spool"), self._deliver, self._ahead)
         self._shadow = Shadow(self._writer, self.counters.shadowed)
         self._explaining = ThreadPoolExecutor(1, "explain")
+        self._explained = Explanations()
         self._watching = asyncio.create_task(self._watch())
         self._recording = asyncio.create_task(self._record())
 
@@ -381,16 +383,25 @@ class Runtime:
         await computed.wait()
         if call.settled.done():
             call.settled.result()  # raises what failed
+
+        def late() -> bool:
+            return monotonic() > until or (connection is not None and bool(connection.disconnected))
+
         for part in call.parts:
             part.explanations = []
             for start in range(0, len(part.scored), EXPLAINED_AT_ONCE):
-                if monotonic() > until:
-                    said = "the deadline passed before the explanation was done."
-                    raise Refused(503, "deadline", said, "X-Deadline-Ms")
-                if connection is not None and connection.disconnected:
-                    raise Gone
                 X = part.scored.features[start : start + EXPLAINED_AT_ONCE]
-                part.explanations += await self._loop.run_in_executor(self._explaining, _explain, part.version, X)
+                try:
+                    part.explanations += await self._loop.run_in_executor(
+                        self._explaining, self._explained.of, part.version, X, late
+                    )
+                except LateError as exc:
+                    if connection is not None and connection.disconnected:
+                        raise Gone from exc
+                    said = "the deadline passed before the explanation was done; what was done is kept: ask again."
+                    raise Refused(503, "deadline", said, "X-Deadline-Ms") from exc
+                except BundleError as exc:
+                    raise Refused(422, "explain_unavailable", f"explain: {exc}", "explain") from exc
 
     async def _watch(self) -> None:
         """Follow what is decided in the ledger, as long as this worker serves."""
@@ -587,16 +598,6 @@ def _parts(model: Model, version: Version, sent: list[Any], tag: str | None, key
     if aside:
         parts.append(Part(other, [sent[place] for place in aside], aside, canary.id))
     return parts
-
-
-def _explain(version: Version, X: NDArray[np.float32]) -> list[list[Explanation]]:
-    """For each row an explanation; of several classes one each."""
-    names = version.predictor.plan.names
-    outputs = [
-        [Explanation(base, dict(zip(names, row, strict=True))) for row in contributions.tolist()]
-        for base, contributions in version.explainer.by_output(X)
-    ]
-    return [list(each) for each in zip(*outputs, strict=True)]
 
 
 def _outcome(item: Any) -> Outcome:

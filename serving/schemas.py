@@ -530,6 +530,7 @@ def _answers(predicted: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
         ),
         "explanation": _object(
             {"base": number, "contributions": _map(number)},
+            {"map": _list(_list(number), description="Where the picture raises them, in rows from 0 to 1.")},
             description="The base and the contributions sum to the log-odds, or the class's score, before calibration.",
         ),
         "outcome": {

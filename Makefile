@@ -17,8 +17,8 @@ export DVC_NO_ANALYTICS := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup lock data demo up down serve bench bench-clinical bench-monitoring bench-cfdna gpu-check check test \
-  test-faults tools clean
+.PHONY: help setup lock data demo up down serve bench bench-clinical bench-monitoring bench-cfdna bench-training gpu-check \
+  check test test-faults tools clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
@@ -81,6 +81,9 @@ bench-cfdna: setup ## how much tumour has to be in simulated blood before it is 
 
 gpu-check: setup ## what a GPU is trusted with, checked on the one that is here (about 5 min); without one, a line
 	@$(BIN)/python -m bench.gpu $(ARGS)
+
+bench-training: setup ## what a step of a network's training costs, beside a bare loop and a DataLoader (about 2 min)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m bench.training $(ARGS)
 
 test: check data ## all the tests, with the line coverage of the packages
 	@rm -f .coverage .coverage.*

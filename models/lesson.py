@@ -114,6 +114,8 @@ class Lesson(LightningModule):
         )
         self.weights = None if self.weights is None else self.weights.to(self.device)
         self.rank, self.world = self.trainer.global_rank, self.trainer.world_size
+        # torch's own way seeds every device that might be there, which takes as long as a small network's step
+        self.seed = torch.default_generator.manual_seed if self.device.type == "cpu" else torch.manual_seed
 
     def on_train_epoch_start(self) -> None:
         draws = torch.Generator().manual_seed(_seed(self.task.seed, self.epoch))
@@ -131,7 +133,7 @@ class Lesson(LightningModule):
     def _one(self, rows: Tensor, seed: int) -> None:
         """One step of the optimiser, its gradient summed over slices of the batch that fit the memory."""
         while True:
-            torch.manual_seed(seed)
+            self.seed(seed)
             try:
                 lost = self._gradient(rows)
                 break
@@ -149,9 +151,9 @@ class Lesson(LightningModule):
     def _gradient(self, rows: Tensor) -> Tensor:
         """Leave the gradient of the mean loss over these rows with the weights; the loss."""
         self.optimizer.zero_grad()
-        lost = torch.zeros((), device=self.device)
-        for some in torch.split(rows[self.rank :: self.world], self.batch):
-            loss = self.loss(some) / len(rows)
+        mine, lost = rows[self.rank :: self.world], torch.zeros((), device=self.device)
+        for some in (mine,) if len(mine) <= self.batch else torch.split(mine, self.batch):
+            loss = self.loss(some, of=len(rows))
             torch.autograd.backward(self.scaler.scale(loss))
             lost += loss.detach()
         if self.world > 1:
@@ -177,28 +179,32 @@ class Lesson(LightningModule):
         self.batch = math.ceil(self.batch / 2)
         log.warning("out of memory: %d rows at a time from here on, %d still make a step", self.batch, self.rows_a_step)
 
-    def loss(self, rows: Tensor) -> Tensor:
-        """The sum over these rows of what is minimised: the cross-entropy, of an ensemble its members' mean."""
+    def loss(self, rows: Tensor, of: int) -> Tensor:
+        """What these rows add to the loss of a step `of` so many: the mean cross-entropy, of an ensemble its members'
+        mean."""
         parts = tuple(part.index_select(0, rows) for part in self.parts)
         if self.habits.augment is not None:
             parts = self.habits.augment(parts)
         logits = self._logits(parts)
         target = self.targets.index_select(0, rows)
+        weight = None if self.weights is None else self.weights.index_select(0, rows)[:, None]
+        members = 1
         if logits.ndim == 3:
-            target = target[:, None].expand_as(logits)
+            members, target = logits.shape[1], target[:, None].expand_as(logits)
+            weight = None if weight is None else weight[:, None]
         if logits.shape[-1] == 1:
-            each = nn.functional.binary_cross_entropy_with_logits(logits, target, reduction="none")[..., 0]
+            whole = nn.functional.binary_cross_entropy_with_logits(logits, target, weight, reduction="sum")
         else:
-            each = -(target * nn.functional.log_softmax(logits, dim=-1)).sum(dim=-1)
-        if each.ndim == 2:
-            each = each.mean(dim=1)
-        if self.weights is not None:
-            each = each * self.weights.index_select(0, rows)
-        return each.sum()
+            each = target * nn.functional.log_softmax(logits, dim=-1)
+            whole = -(each if weight is None else each * weight).sum()
+        return whole / (members * of)
 
     def _logits(self, parts: "Parts") -> Tensor:
+        if self.half is None:
+            whole: Tensor = self.module(*parts)
+            return whole
         # Not the Trainer's `precision`: its context spans all steps of a batch, and would keep weights of the first
-        with torch.autocast(self.device.type, self.half or torch.bfloat16, enabled=self.half is not None):
+        with torch.autocast(self.device.type, self.half):
             logits: Tensor = self.module(*parts)
         return logits.float()
 

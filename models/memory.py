@@ -82,7 +82,7 @@ def measure(
 
     rows = lesson.learned[: lesson.batch]
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = lesson.loss(rows)
+        loss = lesson.loss(rows, of=len(rows))
     activations = sum(size for _, size in kept.values())
     torch.autograd.backward(loss)
     optimiser.step()

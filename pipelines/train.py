@@ -31,7 +31,7 @@ def _train(name: str, settings: Settings, resume: bool) -> Bundle:
     engine = connect(settings)
     if spec.encoder is not None:
         encoders.lay(spec.encoder, settings)
-    left = settings.private(settings.home / "training") / name
+    left = settings.private(settings.home / "checkpoints") / name
     if not resume:
         rmtree(left, ignore_errors=True)
     with registry.watched(settings, name) as watched:

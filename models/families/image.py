@@ -41,6 +41,7 @@ MOVED = 1 / 16
 """Share of its height and width that a picture is moved by at most."""
 LIGHTER = 0.1
 """Standard deviation of the factor and of the summand, in the pictures' own standard deviations."""
+NETWORK = True
 SPACE: Mapping[str, Range | Choice] = {
     "learning_rate": Range(3e-4, 5e-3, log=True),
     "weight_decay": Range(1e-3, 0.3, log=True),

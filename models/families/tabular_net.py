@@ -31,6 +31,7 @@ from models.learner import Habits
 FAMILY = "tabular_net"
 OWN: Mapping[str, float] = {"width": 128, "depth": 2, "dropout": 0.1, "learning_rate": 4e-3, "weight_decay": 1e-2}
 """2026-11: the best of a dozen by the out-of-fold log loss of two diseases' training parts (docs/log.md)."""
+NETWORK = True
 SPACE: Mapping[str, Range | Choice] = {
     "width": Choice((64, 128, 256)),
     "depth": Range(1, 4),

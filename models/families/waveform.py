@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 NAME = "waveform"
 BLOCK = 1
 """Rows that are computed together (models/device.py says why one by one)."""
+NETWORK = True
 SPACE: Mapping[str, Range | Choice] = {
     "width": Choice((8, 16, 24)),
     "dropout": Range(0.0, 0.5),

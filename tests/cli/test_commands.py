@@ -116,6 +116,13 @@ def test_what_is_drafted_from_a_table_waits_for_a_clinician(machine, medimind):
     assert "exists already" in again.err
 
 
+def test_memory_is_explained_of_networks_alone_and_nothing_is_trained(machine, medimind, files):
+    before = files(machine.data / "bundles")
+    said = medimind("train", "toy", "--explain-memory")
+    assert (said.code, said.out) == (0, "toy: none of the candidates logistic, boosted is a network.\n")
+    assert files(machine.data / "bundles") == before
+
+
 def test_check_says_what_holds_together(machine, medimind):
     said = medimind("check", "toy")
 

@@ -1,16 +1,16 @@
 """What a network's training takes of the memory."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from torch import nn
 
-from configs.settings import Settings
+from configs.settings import ROOT, Settings
 from configs.spec import Learning
-from models.family import Task
+from models.family import Task, family
 from models.learner import Habits, learn
 from models.memory import Footprint, footprint
 
@@ -77,10 +77,7 @@ def test_it_reads_in_megabytes():
     )
 
 
-@pytest.mark.parametrize("error", [ValueError])
-def test_an_error_before_the_network_is_the_callers(error):
-    def fails() -> None:
-        raise error("no rows")
-
-    with pytest.raises(error, match="no rows"):
-        footprint(fails)
+def test_every_family_that_trains_a_network_says_so():
+    for path in (ROOT / "models" / "families").glob("[a-z]*.py"):
+        trains_one = re.search(r"\blearn\(", path.read_text(encoding="utf-8")) is not None
+        assert getattr(family(path.stem), "NETWORK", False) == trains_one, path.stem

@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import json
 import math
 import os
 import random
@@ -599,3 +600,36 @@ def windows_shown() -> Any:
 
     first = [window(place, 1, place + 1, bad=place > 1, known=True) for place in range(4)]
     return [*first, window(4, 2, 1, False, True), window(5, 2, 2, False, False)]
+
+
+WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "fell", "twice", "no", "falls", "steady", "unsteady", "at", "home", ".")
+
+
+@pytest.fixture(scope="session")
+def sentences(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as sentence-transformers writes it: eight numbers of at most eight tokens, by a network of chance."""
+    import torch
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel
+
+    tokenizer = Tokenizer(models.WordLevel({word: place for place, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    folder = tmp_path_factory.mktemp("sentences") / "model"
+    torch.manual_seed(5)
+    small = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    BertModel(BertConfig(vocab_size=len(WORDS), max_position_embeddings=12, **small)).save_pretrained(folder)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    steps = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
+    modules = [
+        {"idx": n, "path": path, "type": f"sentence_transformers.models.{kind}"} for n, (path, kind) in enumerate(steps)
+    ]
+    (folder / "1_Pooling").mkdir()
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling" / "config.json").write_text(
+        json.dumps({"word_embedding_dimension": 8, "pooling_mode_mean_tokens": True})
+    )
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 8}))
+    return folder

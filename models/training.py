@@ -288,6 +288,8 @@ def _libraries(spec: Spec) -> dict[str, str]:
     names = ["numpy", "scikit-learn", "onnx", "onnxruntime", *(["optuna"] if spec.trials else [])]
     if any(hasattr(family(name), "load") for name in spec.candidates):  # more than an ONNX graph
         names += ["torch", "lightning"]
+    if spec.encoder is not None:
+        names += ["tokenizers", "transformers"]
     return {name: version(name) for name in names}
 
 

@@ -100,7 +100,7 @@ def test_every_command_that_a_page_names_exists(page):
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     cli = (ROOT / "pipelines" / "cli.py").read_text(encoding="utf-8")
 
-    targets = set(re.findall(r"\bmake ([a-z]+)", code))
+    targets = set(re.findall(r"\bmake ([a-z]+(?:-[a-z]+)*)", code))
     commands = set(re.findall(r"\bmedimind(?: --debug)? ([a-z]+)\b", code))
 
     assert {name for name in targets if not re.search(rf"^{name}:", makefile, re.M)} == set()

@@ -52,6 +52,8 @@ MOST_WAITING = 8192
 """Requests between their arrival and their answer, in one worker."""
 REQUEST_WEIGHT = 16
 """What a request costs beside its rows, in rows; measured, docs/benchmarks.md."""
+MOST_BYTES = 512 * 1024 * 1024
+"""Of the bodies of requests between arrival and answer: a signal by itself stays in its body's memory."""
 MOST_WEIGHT = 200_000
 """Rows and requests between arrival and answer, by weight."""
 ALWAYS_WEIGHT = 2000
@@ -150,6 +152,7 @@ class Runtime:
         self._tickets: list[Ticket] = []
         self._waiting = 0
         self._weight = 0
+        self._bytes = 0
         self._rate = 0.0  # of weight a second, while requests wait
         self._done = self._took_s = 0.0  # weight, and the time that it took, lately
         self._told_at = 0.0
@@ -227,7 +230,7 @@ class Runtime:
         if self._turn_began is None:
             self._turn_began = began
             self._loop.call_soon(self._turn_over)
-        full = self._waiting >= MOST_WAITING or self._weight >= MOST_WEIGHT
+        full = self._waiting >= MOST_WAITING or self._weight >= MOST_WEIGHT or self._bytes >= MOST_BYTES
         # What a request waits for: its turn on the event loop, which took as long as the last one, and those before it.
         slow = self._waiting > 0 and self._turn_s > allowed_s / 2
         behind = self._weight > ALWAYS_WEIGHT and self._rate > 0 and self._weight / self._rate > allowed_s / 2
@@ -286,6 +289,7 @@ class Runtime:
         weight = 0 if explain else REQUEST_WEIGHT + len(sent)  # an explanation has a thread of its own
         self._waiting += 1
         self._weight += weight
+        self._bytes += len(body)
         try:
             if explain:
                 await self._explain(call, until, connection)
@@ -299,6 +303,7 @@ class Runtime:
         finally:
             self._waiting -= 1
             self._weight -= weight
+            self._bytes -= len(body)
             for error in call.errors:
                 self.counters.refused(name, error.code)
             if len(call.errors) == call.total:  # no row of its own will say that it was asked

@@ -9,9 +9,9 @@ import pytest
 
 from configs.spec import Column
 from features.contract import Contract
-from serving.bodies import ARROW, JSON, decoder, read
+from serving.bodies import ARROW, JSON, decoder, largest, read
 from serving.refusals import Refused
-from serving.signals import MOST_RECORDS
+from serving.signals import MOST_RECORDS, NPY, PNG, RAW
 
 AGES = {"age_years": Column(type="number", unit="a", range=(18.0, 120.0), required=True)}
 
@@ -291,3 +291,36 @@ def test_events_in_columns_are_a_list_of_each_records_own():
     events = [[{"time": "2026-03-03T09:00:00Z", "code": "fall"}], None]
     body = json.dumps({"columns": {"age_years": [61, 40], "events": events}}).encode()
     assert read(body, JSON, None)[0] == [{"age_years": 61, "events": events[0]}, {"age_years": 40, "events": None}]
+
+
+# --- how large
+
+MIB = 1024 * 1024
+
+
+def ecg(samples):
+    return {"ecg": Column(type="waveform", leads=("I",), sampling_hz=100, samples=samples, unit="mV", range=(-20, 20))}
+
+
+@pytest.mark.parametrize(
+    ("columns", "kind", "expected"),
+    [
+        (AGES, JSON, 8 * MIB),
+        (AGES, NPY, 8 * MIB),
+        (ecg(5000), JSON, 8 * MIB),
+        (ecg(5000), NPY, 8 * MIB),
+        (ecg(50_000), RAW, 64 * 8 * 50_000),
+        (ecg(1_000_000), NPY, 64 * MIB),
+        (ecg(400_000), JSON, 25 * 400_000),
+        (ecg(10_000_000), JSON, 32 * MIB),
+        (AGES, PNG, 64 * MIB),
+    ],
+)
+def test_a_body_may_be_as_large_as_the_contracts_signals_ask_for(columns, kind, expected):
+    assert largest(columns, 64, kind) == expected
+
+
+def test_one_record_as_json_fits_however_its_numbers_are_written():
+    columns = ecg(400_000)
+    body = json.dumps({"records": [{"ecg": [[-1.2345678901234567e-100] * 400_000]}]}, separators=(",", ":"))
+    assert len(body) - len('{"records":[{"ecg":[[]]}]}') < largest(columns, 64, JSON)

@@ -19,6 +19,7 @@ from ledger.promotions import promote
 from ledger.traffic import Route, Traffic
 from models import signing
 from models.device import Device, HostMemory, Watcher
+from serving import runtime as serving_runtime
 from serving.app import app
 from serving.bodies import JSON
 from serving.refusals import Refused
@@ -67,6 +68,29 @@ def records(predictor):
 def rows(engine):
     with engine.connect() as connection:
         return connection.execute(sa.select(tables.requests).order_by(tables.requests.c.id)).all()
+
+
+def test_while_large_bodies_wait_no_more_are_taken_and_afterwards_they_are(served, records, monkeypatch):
+    body = json.dumps({"records": records[:3]}).encode()
+    monkeypatch.setattr(serving_runtime, "MOST_BYTES", 2 * len(body))
+
+    async def main():
+        runtime = Runtime(served, ["angina"], Counters(*[lambda *_: None] * 4))
+        runtime.open()
+        try:
+            until = monotonic() + 60
+            asked = [runtime.predict("angina", body, JSON, None, None, until, None) for _ in range(2)]
+            waiting = [asyncio.ensure_future(each) for each in asked]
+            await asyncio.sleep(0)
+            with pytest.raises(Refused) as told:
+                runtime.admit("angina", monotonic(), 60_000)
+            await asyncio.gather(*waiting)
+            return told.value, runtime.admit("angina", monotonic(), 60_000)
+        finally:
+            await runtime.close()
+
+    refused, until = asyncio.run(main())
+    assert (refused.status, refused.code) == (503, "busy") and until > monotonic()
 
 
 def test_many_requests_at_once_get_the_bits_that_the_bundle_gives_alone(ask, records, predictor):

@@ -70,7 +70,7 @@ bench: setup ## ours and the peer servers side by side, driven by wrk (about 40 
 	@command -v wrk >/dev/null || { echo "make bench: wrk is not here; make tools installs it" >&2; exit 1; }
 	$(BIN)/python -m bench.serving $(ARGS)
 
-bench-clinical: setup ## each disease's figures on patients it never saw, beside untuned models (about 5 min)
+bench-clinical: setup ## each disease's figures on patients it never saw, beside untuned models (about 8 min)
 	@$(BIN)/python -m bench.clinical $(ARGS)
 
 bench-monitoring: setup ## a run of the monitor in a ledger of ten million predictions (about 5 min, 14 GB of /tmp)

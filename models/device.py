@@ -443,17 +443,23 @@ def open_device(settings: Settings, watcher: Watcher) -> Device:
     import torch
 
     budget = None if settings.device_memory_mb is None else settings.device_memory_mb * MB
-    if settings.device == "cpu" or not torch.cuda.is_available():
-        lost = None
-        if settings.device == "cuda":
-            lost = "no CUDA device is here (MEDIMIND_DEVICE=cuda); all is computed on the CPU."
-            log.error(lost)
-        torch.set_num_threads(1)  # networks of several models are computed beside each other, one thread each
-        return Device(torch.device("cpu"), HostMemory(), budget, watcher, exact=True, lost=lost)
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # float32 is float32
-    place = torch.device("cuda", torch.cuda.current_device())
-    memory = CardMemory(place)
-    return Device(place, memory, budget or int(memory.free() * SHARE), watcher, exact=False)
+    lost = None
+    if settings.device != "cpu" and torch.cuda.is_available():
+        try:
+            place = torch.device("cuda", torch.cuda.current_device())
+            memory = CardMemory(place)
+            budget_there = budget or int(memory.free() * SHARE)
+        except RuntimeError as exc:
+            lost = f"the CUDA device does not answer ({type(exc).__name__}); all is computed on the CPU."
+        else:
+            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # float32 is float32
+            return Device(place, memory, budget_there, watcher, exact=False)
+    elif settings.device == "cuda":
+        lost = "no CUDA device is here (MEDIMIND_DEVICE=cuda); all is computed on the CPU."
+    if lost is not None:
+        log.error("%s", lost)
+    torch.set_num_threads(1)  # networks of several models are computed beside each other, one thread each
+    return Device(torch.device("cpu"), HostMemory(), budget, watcher, exact=True, lost=lost)
 
 
 def run(network: "nn.Module", parts: "Sequence[Tensor | NDArray[Any]]", block: int) -> NDArray[np.float64]:

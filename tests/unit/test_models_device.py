@@ -411,6 +411,23 @@ def test_a_card_is_asked_for_its_free_bytes_and_its_peaks(monkeypatch):
     assert memory.copy(net) is not net and memory.copy(net).state_dict().keys() == net.state_dict().keys()
 
 
+def test_a_card_that_does_not_answer_at_the_start_leaves_all_to_the_cpu_and_it_is_said(monkeypatch, caplog):
+    def broken(_place):
+        raise torch.AcceleratorError("CUDA error: unknown error")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", broken)
+    before = torch.get_num_threads()
+    try:
+        place = device.open_device(Settings(), Seen())
+    finally:
+        torch.set_num_threads(before)
+    assert place.exact and place.place == CPU
+    assert "does not answer" in place.lost and place.lost in caplog.text
+    assert np.array_equal(compute(place, network(5), table(3)), device.run(network(5), table(3), 8))
+
+
 class Shared(RuleBasedStateMachine):
     """Several networks on one pretended card, asked in any order: within its budget, and never other answers."""
 

@@ -161,24 +161,18 @@ class Fitted:
         looks at the most of each channel as well as at its mean, and a mean gradient points elsewhere.
         """
         picture, plain = (torch.from_numpy(part) for part in self.parts(X))
-        found = np.zeros((len(X), *picture.shape[2:]), np.float32)
-        for start in range(0, len(X), BLOCK):
-            rows = slice(start, min(start + BLOCK, len(X)))
-            found[rows] = self._cam(picture[rows], plain[rows], output)
-        return found
+        with device.one_thread():  # and row by row, as in log_odds: a map does not depend on who is beside it
+            maps = [self._cam(picture[[row]], plain[[row]], output) for row in range(len(X))]
+        return np.concatenate([np.zeros((0, *picture.shape[2:]), np.float32), *maps])
 
     def _cam(self, picture: Tensor, plain: Tensor, output: int) -> NDArray[np.float32]:
-        rows = len(picture)
-        picture, plain = (  # a block of its own size, as in device.run: a row's map does not depend on its neighbours
-            torch.cat([part, part.new_zeros((BLOCK - rows, *part.shape[1:]))]) for part in (picture, plain)
-        )
         with torch.enable_grad():
             seen = self.network.seen(picture).detach().requires_grad_(True)
             logits = self.network.head(seen, picture, plain)
             said = logits[:, 0] if logits.shape[1] == 1 else logits.log_softmax(1)[:, output]
             (gradient,) = torch.autograd.grad(said.sum(), seen)
         raises = (gradient * seen.detach()).sum(1, keepdim=True).clamp(min=0)
-        wide = interpolate(raises, size=picture.shape[2:], mode="bilinear", align_corners=False)[:rows, 0]
+        wide = interpolate(raises, size=picture.shape[2:], mode="bilinear", align_corners=False)[:, 0]
         most = wide.amax((1, 2), keepdim=True)
         return np.asarray(torch.where(most > 0, wide / most, 0.0).numpy())
 

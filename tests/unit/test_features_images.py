@@ -3,7 +3,6 @@
 import base64
 import io
 import struct
-import warnings
 import zipfile
 import zlib
 
@@ -16,17 +15,17 @@ from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 from pydicom.data import get_testdata_file
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels import apply_modality_lut, apply_windowing
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit, SecondaryCaptureImageStorage
+from pydicom.uid import ImplicitVRLittleEndian, JPEGBaseline8Bit
 
 from configs.errors import RecordError
 from configs.spec import Column
 from features import images
 from features.columns import kept_signal
+from tests.pictures import NAME, dicom
 
-NAME = "Quirrenbach^Anneliese"
 RAMP = np.arange(16, dtype=np.float64).reshape(4, 4) / 15
 
 
@@ -67,28 +66,6 @@ def npz(*found, **named):
 
 def text(content):
     return base64.b64encode(content).decode()
-
-
-def dicom(pixels, **tags):
-    """A DICOM file of unsigned 16-bit pixels that names its patient, in the header and in a private tag."""
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
-    meta.MediaStorageSOPInstanceUID = "1.2.3"
-    meta.TransferSyntaxUID = tags.pop("syntax", ExplicitVRLittleEndian)
-    made = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
-    made.PatientName, made.PatientID, made.StudyDescription = NAME, NAME, f"seen by Dr {NAME}"
-    made.private_block(0x0011, NAME, create=True).add_new(0x01, "LO", NAME)
-    made.Rows, made.Columns = pixels.shape[:2]
-    made.SamplesPerPixel, made.PhotometricInterpretation = 1, "MONOCHROME2"
-    made.BitsAllocated, made.BitsStored, made.HighBit, made.PixelRepresentation = 16, 16, 15, 0
-    made.PixelData = np.ascontiguousarray(pixels, "<u2").tobytes()
-    for keyword, value in tags.items():
-        setattr(made, keyword, value)
-    file = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        made.save_as(file, enforce_file_format=False)
-    return file.getvalue()
 
 
 # Numbers

@@ -1,5 +1,8 @@
-"""Arrow streams for schemathesis, which knows no such body: whole ones and broken ones, right and wrong columns."""
+"""Arrow streams and arrays for schemathesis, which knows no such bodies: whole and broken ones, right and wrong."""
 
+import io
+
+import numpy as np
 import pyarrow as pa
 import schemathesis
 from hypothesis import strategies as st
@@ -25,3 +28,18 @@ def arrow_streams(draw: st.DrawFn) -> bytes:
 
 
 schemathesis.openapi.media_type("application/vnd.apache.arrow.stream", arrow_streams())
+
+
+@st.composite
+def npy_files(draw: st.DrawFn) -> bytes:
+    shape = draw(st.sampled_from([(2, 50), (3, 2, 50), (8, 8), (2, 8, 8), (1, 8, 8), (50,), (0, 2, 50)]))
+    numbers = np.random.default_rng(draw(st.integers(0, 99))).normal(size=shape) * draw(st.sampled_from([1, 0, 1e6]))
+    file = io.BytesIO()
+    np.save(file, numbers.astype(draw(st.sampled_from(["f4", "f8", ">f4", "i2", "U1", "O"]))))
+    whole = file.getvalue()
+    return whole[: draw(st.integers(0, len(whole)))] if draw(st.booleans()) else whole
+
+
+schemathesis.openapi.media_type("application/x-npy", npy_files())
+for kind in ("application/octet-stream", "image/png", "application/dicom"):
+    schemathesis.openapi.media_type(kind, st.binary(max_size=500) | st.just(bytes(400)))

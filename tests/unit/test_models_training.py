@@ -447,8 +447,8 @@ def test_the_tuned_figure_is_too_good_and_the_reported_one_is_not(disease_of, do
         scale = 1000.0 * (1 + task.parameters.get("which", 0))
         return SimpleNamespace(log_odds=lambda rows: np.sin(scale * rows[:, 0].astype(float) + 7 * rows[:, 1]))
 
-    lots = SimpleNamespace(fit=fit, SPACE={"which": Range(1, 400)})
-    monkeypatch.setattr(training, "family", lambda name: lots)
+    monkeypatch.setattr(training, "family", lambda name: SimpleNamespace(fit=fit))
+    monkeypatch.setattr(training, "space", lambda *_: {"which": Range(1, 400)})
     monkeypatch.setattr(training, "Shelf", lambda *_: None)  # nothing is kept, which would take most of the time
     tuned, reported, aurocs = [], [], []
     for seed in range(4):

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
-from PIL import Image
+from PIL import Image, ImageFile
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
@@ -178,6 +178,15 @@ def test_an_npz_that_holds_no_such_picture_is_refused_before_it_is_unpacked(cont
     assert found[1].startswith(said)
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_an_npz_packed_as_numpy_packs_none_is_refused_before_it_is_unpacked(method, monkeypatch):
+    with zipfile.ZipFile(io.BytesIO(npz(RAMP))) as found, zipfile.ZipFile(file := io.BytesIO(), "w", method) as packed:
+        packed.writestr("picture.npy", found.read(found.namelist()[0]))
+    monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_: pytest.fail("it was opened"))
+
+    assert refused({"npz": file.getvalue()})[1] == "its array is packed in another way than numpy packs one."
+
+
 # PNG
 
 
@@ -243,6 +252,17 @@ def test_a_png_that_is_no_such_picture_is_refused(content, code, said):
     found = refused({"png": content})
     assert found[0] == code
     assert found[1].startswith(said)
+
+
+def test_a_png_with_a_second_header_of_another_size_is_refused_before_it_is_unpacked(monkeypatch, recwarn):
+    content = png(np.arange(0, 256, 17, dtype=np.uint8).reshape(4, 4))
+    within = 8 + 4 + 4 + 13 + 4  # the signature, and the first header with its length, its name and its sum
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda *_: pytest.fail("it was unpacked"))
+
+    found = refused({"png": content[:within] + header_of(12_000, 12_000)[8:] + content[within:]})
+
+    assert found == ("not_an_image", "has two headers that differ in its size.")
+    assert not recwarn.list
 
 
 def test_a_png_of_several_frames_of_16_bit_colours_or_with_a_clear_colour_is_refused():

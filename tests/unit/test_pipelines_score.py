@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from configs.errors import SourceError
+from configs.settings import Settings
 from configs.spec import from_document
 from pipelines import score as scoring
 from pipelines.score import predict, score
@@ -89,8 +90,9 @@ def predict_one(predictor, record):
 def test_a_tables_paths_are_read_from_the_columns_folder(
     monkeypatch, listens, recordings_document, recording, home, tmp_path
 ):
-    folder = home.configs.parent / "recordings"
-    folder.mkdir(parents=True)
+    elsewhere = Settings(home=home.home, configs=tmp_path / "configs", user=home.user)
+    folder = tmp_path / "recordings"
+    folder.mkdir()
     np.save(folder / "one.npy", recording(1))
     with_folder = {**recordings_document["columns"]["ecg"], "folder": "recordings"}
     document = {**recordings_document, "columns": {**recordings_document["columns"], "ecg": with_folder}}
@@ -99,7 +101,7 @@ def test_a_tables_paths_are_read_from_the_columns_folder(
         tmp_path / "in.csv", index=False
     )
 
-    assert score("toy", tmp_path / "in.csv", tmp_path / "said.csv", home) == (2, 1)
+    assert score("toy", tmp_path / "in.csv", tmp_path / "said.csv", elsewhere) == (2, 1)
 
     said = pd.read_csv(tmp_path / "said.csv", float_precision="round_trip")
     assert said.risk[0] == predict_one(listens, {**PERSON, "ecg": recording(1)})

@@ -169,6 +169,12 @@ class Lesson(LightningModule):
         for weight, gradient in zip(weights, torch.split(whole, sizes), strict=True):
             weight.grad = gradient.view_as(weight)
 
+    def _agree(self) -> None:
+        """What is counted and not learned, as batch normalisation's means, hangs on a process's own rows: the first
+        one's holds for all, so that all judge the same network, and end at the same epoch."""
+        for name, buffer in self.module.named_buffers():
+            buffer.copy_(self.trainer.strategy.broadcast(buffer))
+
     def _halve(self) -> None:
         """Half as many rows at a time, twice as often: the step stays what it was. Raises TrainingError at one row."""
         if self.batch == 1:
@@ -209,7 +215,9 @@ class Lesson(LightningModule):
         return logits.float()
 
     def on_train_epoch_end(self) -> None:
-        loss = self._held_loss()
+        if self.world > 1:
+            self._agree()
+        loss = float(self.trainer.strategy.broadcast(self._held_loss()))
         total = float(self.trainer.strategy.reduce(self.total, reduce_op="sum"))
         self.told.append({"train_loss": total / self.steps, "log_loss": loss, "batch": float(self.batch)})
         if loss < self.best_loss - LEAST_GAIN:

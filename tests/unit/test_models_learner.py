@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -246,6 +247,29 @@ def test_processes_that_train_together_learn_what_one_does():
     two = weights(taught(replace(task(told=together), settings=Settings(device="cpu", devices=2)), dropout=0.0))
     assert_allclose(two, one, atol=1e-5)
     assert [figures["log_loss"] for figures in together] == pytest.approx([f["log_loss"] for f in alone], abs=1e-5)
+
+
+def test_processes_that_train_together_judge_each_epoch_by_the_same_network(tmp_path):
+    class Normalised(Net):
+        """Its running means come from the rows of its own process."""
+
+        def __init__(self) -> None:
+            super().__init__(dropout=0.0)
+            self.norm = nn.BatchNorm1d(4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            found = super().forward(self.norm(x))
+            if not self.training:
+                with open(tmp_path / str(os.getpid()), "a", encoding="utf-8") as seen:
+                    seen.write(f"{self.norm.running_mean}\n{self.norm.running_var}\n")
+            return found
+
+    X, y, hold = rows()
+    with seeded(5):
+        module = Normalised()
+    learn(module, (X,), y, replace(task(), settings=Settings(device="cpu", devices=2)), HABITS, hold=hold)
+    one, other = (path.read_text() for path in tmp_path.iterdir())
+    assert one == other
 
 
 def test_a_process_that_fails_ends_the_training_of_all():

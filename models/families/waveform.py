@@ -95,8 +95,8 @@ def fit(X: NDArray[np.float32], y: NDArray[np.float64], task: Task) -> Fitted:
         network = _rebuild(architecture)
     _measure(network, [part[~hold] for part in parts], signal)
     habits = Habits(
-        epochs=16,
-        patience=5,
+        epochs=32,
+        patience=10,
         batch=32,
         learning_rate=float(chosen.get("learning_rate", 2e-3)),
         weight_decay=float(chosen.get("weight_decay", 1e-2)),

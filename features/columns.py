@@ -557,10 +557,13 @@ def check_table(
         found = np.full(n if column.size is None else (n, column.size), MISSING)
         memory: dict[Any, Value | RecordError] = {}
         for row, cell in enumerate(cells[name]):
-            key = (type(cell), cell) if column.size is None else row  # two samples never agree, nor can be hashed
-            if key not in memory:
-                memory[key] = _checked(name, column, cell)
-            checked = memory[key]
+            if column.size is not None:  # two samples never agree, nor can be hashed
+                checked = _checked(name, column, cell)
+            else:
+                key = type(cell), cell
+                if key not in memory:
+                    memory[key] = _checked(name, column, cell)
+                checked = memory[key]
             if isinstance(checked, RecordError):
                 refusals.append(Refusal(row + 1, name, checked.code, str(checked)))
             else:

@@ -71,10 +71,8 @@ class Records:
 
 
 def labels(categories: Sequence[str], values: Array) -> list[Any]:
-    """Checked floats as people read them: a category's name where there are `categories`, a number, a list of numbers,
-    None if missing."""
-    if values.ndim > 1:
-        return [None if math.isnan(row[0]) else row for row in values.tolist()]
+    """Checked floats (n,) as people read them: a category's name where there are `categories`, a number, None if
+    missing."""
     if not categories:
         return [None if math.isnan(value) else float(value) for value in values]
     return [None if math.isnan(value) else categories[int(value)] for value in values]
@@ -86,10 +84,13 @@ def save(records: Records, spec: Spec, dropped: Mapping[str, int], path: Path) -
     import pyarrow.parquet as pq
 
     columns = spec.columns
-    table: dict[str, Any] = {name: labels(columns[name].categories, values) for name, values in records.values.items()}
+    table: dict[str, Any] = {
+        name: _lists(columns[name], values) if values.ndim > 1 else labels(columns[name].categories, values)
+        for name, values in records.values.items()
+    }
     table |= {"(outcome)": records.outcome, "(patient)": records.patient, "(at)": records.at}
     table |= {} if records.why is None else {"(why)": records.why}
-    types = {name: _arrow_type(columns[name]) for name in records.values}
+    types = {name: _arrow_type(columns[name]) for name in records.values if columns[name].size is None}
     table |= {} if records.label is None else {"(label)": records.label}
     table |= {} if records.stage is None else {"(stage)": records.stage}
     arrays = {name: pa.array(values, types.get(name)) for name, values in table.items()}
@@ -105,9 +106,32 @@ def save(records: Records, spec: Spec, dropped: Mapping[str, int], path: Path) -
 def _arrow_type(column: Column) -> Any:
     import pyarrow as pa
 
-    if column.size is not None:
-        return pa.list_(pa.float32() if column.signal else pa.float64())
     return pa.string() if column.categories else pa.float64()
+
+
+def _lists(column: Column, values: Array) -> Any:
+    """Rows (n, size) as Arrow's lists of numbers, null where missing; never as Python's own, which take 32 bytes each.
+
+    A signal's are float32, which holds all that its judge lets through.
+    """
+    import pyarrow as pa
+
+    gone = np.isnan(values[:, 0])
+    ends = np.append(0, np.cumsum(np.where(gone, 0, values.shape[1])))
+    numbers = values[~gone].astype(np.float32 if column.signal else np.float64).ravel()
+    return pa.LargeListArray.from_arrays(ends, numbers, mask=pa.array(gone))
+
+
+def _rows(lists: Any, size: int) -> Array:
+    """What `_lists` made of rows (n, size). Raises ValueError if it is not that."""
+    import pyarrow.compute as pc
+
+    there = lists.is_valid().to_numpy()
+    if not bool(pc.all(pc.equal(pc.list_value_length(lists.drop_null()), size)).as_py()):
+        raise ValueError(f"a list of another length than {size}")
+    found = np.full((len(there), size), math.nan)
+    found[there] = lists.drop_null().combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, size)
+    return found
 
 
 def load(spec: Spec, path: Path) -> tuple[Records, dict[str, int]]:
@@ -129,12 +153,10 @@ def load(spec: Spec, path: Path) -> tuple[Records, dict[str, int]]:
     try:
         values = {}
         for name, column in spec.columns.items():
-            cells = table[name].to_pylist()
             if column.size is not None:
-                gone = [math.nan] * column.size
-                rows = [gone if row is None else row for row in cells]
-                values[name] = np.array(rows, np.float64).reshape(len(rows), column.size)
+                values[name] = _rows(table[name], column.size)
                 continue
+            cells = table[name].to_pylist()
             index = {label: float(position) for position, label in enumerate(column.categories)}
             values[name] = np.array([math.nan if c is None else index[c] if index else float(c) for c in cells])
         records = Records(

@@ -68,8 +68,12 @@ def _recording(name: str, column: Column, path: Path) -> Any:
 
 def _archive(name: str, path: Path) -> dict[str, Any]:
     with np.load(path, allow_pickle=False) as found:
-        if sum(info.file_size for info in found.zip.infolist()) > MOST_BYTES:
+        members = found.zip.infolist()
+        if sum(member.file_size for member in members) > MOST_BYTES:
             raise _too_large(name)
+        if any(member.compress_type not in images.DEFLATED for member in members):
+            said = f"{name}: its .npz is packed in another way than numpy packs one."
+            raise RecordError("unreadable_file", name, said)
         if not {"value"} <= set(found.files) <= {"value", "sampling_hz", "unit"}:
             said = f"{name}: an .npz holds `value`, and may hold `sampling_hz` and `unit`."
             raise RecordError("unreadable_file", name, said)

@@ -1,5 +1,7 @@
 """Records come back from their file as they went, or the file is refused."""
 
+import tracemalloc
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -160,6 +162,35 @@ def test_an_array_comes_back_to_the_bit_and_a_missing_one_as_missing(spec, tmp_p
     assert_same(again, found)
     assert pq.read_table(tmp_path / "bins.parquet")["bins"].to_pylist()[1] is None
     assert again.take(np.array([2])).values["bins"].shape == (1, 3)
+
+
+def test_signals_come_back_to_the_bit_and_never_as_pythons_own_numbers(spec, tmp_path):
+    wave = Column(type="waveform", leads=("II",), sampling_hz=500, samples=5000, unit="mV", range=(-10, 10))
+    ecg = np.random.default_rng(0).normal(size=(60, 5000)).astype(np.float32).astype(np.float64)
+    ecg[[3, 59]] = np.nan
+    found = records.Records({"ecg": ecg}, np.zeros(60), np.array([str(row) for row in range(60)]), np.full(60, np.nan))
+    spec = spec.model_copy(update={"columns": {"ecg": wave}})
+
+    tracemalloc.start()
+    records.save(found, spec, {}, tmp_path / "ecg.parquet")
+    again, _ = records.load(spec, tmp_path / "ecg.parquet")
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert_same(again, found)
+    assert most < 3 * ecg.nbytes
+
+
+def test_a_signal_of_another_length_is_refused(spec, tmp_path):
+    bins = {"bins": Column(type="array", length=3, unit="1", range=(0, 10))}
+    found = records.Records({"bins": np.ones((2, 3))}, np.zeros(2), np.array(["a", "b"]), np.full(2, np.nan))
+    spec = spec.model_copy(update={"columns": bins})
+    records.save(found, spec, {}, tmp_path / "bins.parquet")
+    table = pq.read_table(tmp_path / "bins.parquet")
+    pq.write_table(table.set_column(0, "bins", pa.array([[1.0, 2], [1, 2, 3, 4]])), tmp_path / "bins.parquet")
+
+    with pytest.raises(ContractError, match="is not what was written"):
+        records.load(spec, tmp_path / "bins.parquet")
 
 
 def test_classes_and_stages_come_back_as_they_went(toy_document, toy_table, tmp_path):

@@ -1,5 +1,8 @@
 """Files that a source's cells name: recordings and pictures are read; one that cannot be read refuses its row."""
 
+import io
+import zipfile
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -134,6 +137,17 @@ def test_a_picture_of_another_kind_and_a_file_that_is_none_are_refused(place):
         assert isinstance(found, RecordError)
         assert found.code == "unreadable_file"
         assert "Example" not in str(found)
+
+
+def test_an_npz_packed_as_numpy_packs_none_is_not_unpacked(place, monkeypatch):
+    with zipfile.ZipFile(place.folder / "recordings" / "a.npz", "w", zipfile.ZIP_BZIP2) as packed:
+        np.save(file := io.BytesIO(), waves())
+        packed.writestr("value.npy", file.getvalue())
+    monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_: pytest.fail("it was opened"))
+
+    (found,) = place(ecg="a.npz")
+
+    assert str(found) == "ecg: its .npz is packed in another way than numpy packs one."
 
 
 def test_a_wfdb_record_without_a_lead_or_with_several_units_is_refused(place):

@@ -172,7 +172,7 @@ class Lesson(LightningModule):
     def _agree(self) -> None:
         """What is counted and not learned, as batch normalisation's means, hangs on a process's own rows: the first
         one's holds for all, so that all judge the same network, and end at the same epoch."""
-        for name, buffer in self.module.named_buffers():
+        for buffer in self.module.buffers():
             buffer.copy_(self.trainer.strategy.broadcast(buffer))
 
     def _halve(self) -> None:

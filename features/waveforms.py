@@ -37,6 +37,8 @@ HIGHEST_RATE = 100
 """Times the contract's rate."""
 MOST_STEPS = 5000
 """The two rates stand to one another as two whole numbers, neither above this: 360 to 100 Hz is 18 to 5."""
+AT_ONCE = 64
+"""Recordings that are filtered together: scipy holds each some five times while it does."""
 KEYS = {"value", "unit", "sampling_hz"}
 LISTS = (list, tuple, np.ndarray)
 
@@ -105,12 +107,13 @@ def seen(column: Column, waves: Profile) -> Profile:
     low, high = column.band_hz
     found = np.full(waves.shape, np.nan)
     there = np.flatnonzero(~np.isnan(waves).any(axis=1))
-    if len(there):
-        # Mirrored beyond its ends by a period of the lowest frequency, so that the filter has settled where it counts.
-        mirrored = min(column.samples - 1, math.ceil(column.sampling_hz / low))
-        recordings = np.ascontiguousarray(waves[there]).reshape(len(there), *column.shape)
+    # Mirrored beyond its ends by a period of the lowest frequency, so that the filter has settled where it counts.
+    mirrored = min(column.samples - 1, math.ceil(column.sampling_hz / low))
+    for start in range(0, len(there), AT_ONCE):
+        rows = there[start : start + AT_ONCE]
+        recordings = np.ascontiguousarray(waves[rows]).reshape(len(rows), *column.shape)
         passed = sosfiltfilt(_band(low, high, column.sampling_hz), recordings, axis=-1, padlen=mirrored)
-        found[there] = passed.reshape(len(there), -1)
+        found[rows] = passed.reshape(len(rows), -1)
     return found
 
 

@@ -226,7 +226,8 @@ def test_without_a_band_a_model_sees_what_was_checked():
     assert seen(BARE, checked) is checked
 
 
-def test_the_same_bits_are_seen_in_a_batch_and_alone_and_a_missing_recording_stays_missing():
+def test_the_same_bits_are_seen_in_a_batch_and_alone_and_a_missing_recording_stays_missing(monkeypatch):
+    monkeypatch.setattr(waveforms, "AT_ONCE", 4)
     batch = np.array([check("ecg", ECG, waves(seed=seed)) for seed in range(7)])
     batch[3] = np.nan
 

@@ -218,10 +218,14 @@ def _vector(said: NDArray[Any], recipe: Recipe) -> Vector:
             f"encoder {recipe.sha256[:12]}…: gives {_told(said.shape)}; 1 x dimension, or 1 x places x dimension, "
             "whose mean over the places is taken, is expected."
         )
-    found = np.asarray(said[0], np.float32)
-    if not np.isfinite(found).all():
-        raise EncoderError(f"encoder {recipe.sha256[:12]}…: gives a number that is not finite.")
-    return found
+    return _finite(np.asarray(said[0], np.float32), f"encoder {recipe.sha256[:12]}…")
+
+
+def _finite(vector: Vector, name: str) -> Vector:
+    """The vector as it is: a NaN in it would say that the signal is missing."""
+    if not np.isfinite(vector).all():
+        raise EncoderError(f"{name}: gives a number that is not finite.")
+    return vector
 
 
 def _sentence_transformer(folder: Path) -> Loaded:
@@ -270,7 +274,7 @@ def _sentence_transformer(folder: Path) -> Loaded:
             vector = pool(states[0])
             if normalised:
                 vector = torch.nn.functional.normalize(vector, dim=0)
-        return np.array(vector.numpy(), np.float32)
+        return _finite(np.array(vector.numpy(), np.float32), name)
 
     return Loaded(int(model.config.hidden_size), tokens, encode)
 

@@ -215,6 +215,19 @@ def test_a_folder_that_is_no_sentence_transformer_is_refused_by_name(sentences, 
         encoders.load(laid(folder, "sentence_transformer", tmp_path / "store", shape=(LENGTH,)), tmp_path / "store")
 
 
+def test_a_text_whose_vector_is_no_number_is_an_error_and_not_missing(sentences, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(sentences, tmp_path / "broken")
+    weights = load_file(folder / "model.safetensors")
+    weights["embeddings.LayerNorm.weight"][0] = float("nan")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    recipe = laid(folder, "sentence_transformer", tmp_path / "store", shape=(LENGTH,))
+
+    with pytest.raises(EncoderError, match="gives a number that is not finite"):
+        Embeddings(recipe, tmp_path / "store").of(rows_of("fell"))
+
+
 def another_layer(path):
     path.write_text(json.dumps({**json.loads(path.read_text()), "num_hidden_layers": 2}))
 

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from configs.errors import RecordError
-from ledger.predictions import Answered, Entry, Idempotency, hash_patients, kept_features, prediction_id
+from ledger.predictions import Answered, Entry, Idempotency, hash_patients, prediction_id
 from ledger.writer import Kept
 from models import conformal
 from serving.batcher import Job
@@ -122,12 +122,8 @@ class Call:
 
     def entry(self) -> Entry:
         """What goes on record: a row for each version that answered."""
-        rows = []
-        for part in self.parts:
-            if not len(part.scored):
-                continue
-            features, digests = kept_features(part.version.predictor.plan, part.scored.features)
-            row = Answered(
+        rows = [
+            Answered(
                 part.version.model,
                 part.version.number,
                 part.version.bundle,
@@ -135,14 +131,16 @@ class Call:
                 part.version.predictor.contract.table(part.scored.cells),
                 part.scored.references,
                 hash_patients(self.key, part.scored.patients),
-                features,
+                part.scored.kept,
                 part.scored.risks,
                 part.scored.bands,
                 part.lane,
                 part.scored.by_class,
-                digests,
+                part.scored.digests,
             )
-            rows.append(row)
+            for part in self.parts
+            if len(part.scored)
+        ]
         return Entry(rows, self.idempotency, self.answer)
 
     def answer(self, numbers: list[int]) -> bytes:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from configs.errors import RecordError
 from features.contract import Checked
-from ledger.predictions import ByClass, by_class
+from ledger.predictions import DIGEST_BYTES, ByClass, by_class, kept_features
 from models.predict import Predictor
 
 
@@ -20,7 +20,8 @@ class Scored:
 
     `cells` are the records as they go on record, `features` (n, d), `risks` (n,), `missing` the columns without a value
     of each, `ignored` how many of its events did not count, by reason. `errors` maps a position among all that were
-    sent to its error. `by_class`: of several classes alone.
+    sent to its error. `kept` and `digests` are what the ledger keeps of the features, made where they are computed:
+    of signals it takes long. `by_class`: of several classes alone.
     """
 
     cells: list[tuple[Any, ...]]
@@ -32,6 +33,8 @@ class Scored:
     bands: list[str | None]
     missing: list[list[str]]
     ignored: list[dict[str, int]]
+    kept: NDArray[np.float32]
+    digests: bytes | None
     by_class: ByClass | None = None
 
     def __len__(self) -> int:
@@ -49,6 +52,8 @@ class Scored:
             self.bands[start:stop],
             self.missing[start:stop],
             self.ignored[start:stop],
+            self.kept[start:stop],
+            self.digests and self.digests[DIGEST_BYTES * start : DIGEST_BYTES * stop],
             self.by_class and self.by_class.part(start, stop),
         )
 
@@ -70,6 +75,8 @@ class Scored:
             [band for piece in pieces for band in piece.bands],
             [names for piece in pieces for names in piece.missing],
             [counts for piece in pieces for counts in piece.ignored],
+            np.concatenate([piece.kept for piece in pieces]),
+            None if pieces[0].digests is None else b"".join(piece.digests or b"" for piece in pieces),
             ByClass.join([piece.by_class for piece in pieces]),
         )
 
@@ -96,6 +103,7 @@ class Scorer:
         risks = predictor.positive(said)
         missing = predictor.missing(checked.values)
         abstained = predictor.abstains(said, missing)
+        kept, digests = kept_features(predictor.plan, features)
         return Scored(
             checked.cells,
             checked.patients,
@@ -106,5 +114,7 @@ class Scorer:
             predictor.bands(risks, abstained),
             missing,
             checked.ignored,
+            kept,
+            digests,
             by_class(predictor, said, abstained),
         )

@@ -2,7 +2,10 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -14,6 +17,20 @@ from serving.versions import Version
 
 MOST_WAITING = 20_000
 """Records that may wait for a shadow; the newest are let go, and counted."""
+MOST_BYTES = 256 * 2**20
+"""Of the signals in them: 20,000 recordings of 12 x 5,000 samples would be 4.8 GB."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the shadow needs of an answer, and no more: its request's body and what was computed of it are let go."""
+
+    version: Version
+    number: int
+    names: list[str]
+    cells: list[tuple[Any, ...]]
+    received: datetime
+    bytes: int
 
 
 class Shadow:
@@ -23,21 +40,24 @@ class Shadow:
         """`count(model, outcome, records)`: scored, refused by the shadow's own contract, or let go."""
         self._writer = writer
         self._count = count
-        self._waiting: deque[tuple[Version, int, Part]] = deque()
+        self._waiting: deque[Said] = deque()
         self._changed = threading.Condition()
-        self._records = 0
+        self._records = self._bytes = 0
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
         self._thread.start()
 
     def offer(self, version: Version, number: int, said: Part) -> None:
         """Score the records of request `number`, which `said` answered, when there is time."""
-        if self._records + len(said.scored) > MOST_WAITING:
-            self._count(version.model, "let_go", len(said.scored))
+        contract, cells = said.version.predictor.contract, said.scored.cells
+        size = _bytes(cells) if any(column.signal for column in contract.sent.values()) else 0
+        if self._records + len(cells) > MOST_WAITING or self._bytes + size > MOST_BYTES:
+            self._count(version.model, "let_go", len(cells))
             return
         with self._changed:
-            self._waiting.append((version, number, said))
-            self._records += len(said.scored)
+            self._waiting.append(Said(version, number, [*contract.fields, "at"], cells, said.received, size))
+            self._records += len(cells)
+            self._bytes += size
             self._changed.notify()
 
     def close(self) -> None:
@@ -53,20 +73,20 @@ class Shadow:
                     self._changed.wait()
                 if self._closing:
                     return
-                version, number, said = self._waiting.popleft()
-                self._records -= len(said.scored)
+                said = self._waiting.popleft()
+                self._records -= len(said.cells)
+                self._bytes -= said.bytes
             try:
-                outcome = self._score(version, number, said)
+                outcome = self._score(said)
             except Exception:  # the shadow's own fault is counted, and no caller's
                 outcome = "failed"
-            self._count(version.model, outcome, len(said.scored))
+            self._count(said.version.model, outcome, len(said.cells))
 
-    def _score(self, version: Version, number: int, said: Part) -> str:
-        predictor = version.predictor
-        names = [*said.version.predictor.contract.columns, "at"]
+    def _score(self, said: Said) -> str:
+        version, predictor = said.version, said.version.predictor
         records = [
-            {name: cell for name, cell in zip(names, cells, strict=True) if cell is not None}
-            for cells in msgspec.to_builtins(said.scored.cells)
+            {name: cell for name, cell in zip(said.names, cells, strict=True) if cell is not None}
+            for cells in msgspec.to_builtins(said.cells)
         ]
         checked = predictor.contract.check(records, said.received)
         risks = np.full(len(records), np.nan)  # NaN: this version's contract refuses the record
@@ -74,7 +94,7 @@ class Shadow:
         if good:
             risks[good] = predictor.risk(predictor.matrix(checked.values, checked.at))
         row = {
-            "request": number,
+            "request": said.number,
             "version": version.number,
             "bundle": version.bundle,
             "risks": risks.tobytes(),
@@ -83,3 +103,9 @@ class Shadow:
         if not self._writer.shadow(row):
             return "let_go"
         return "scored" if len(good) == len(records) else "refused_in_part" if good else "refused"
+
+
+def _bytes(cells: Sequence[tuple[Any, ...]]) -> int:
+    """How many bytes the signals, and texts, among records' cells take."""
+    whole = [cell["value"] if isinstance(cell, dict) and "value" in cell else cell for one in cells for cell in one]
+    return sum(len(content) for content in whole if isinstance(content, bytes | str))

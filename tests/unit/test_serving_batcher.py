@@ -49,7 +49,7 @@ class Halving:
         nobody = [None] * len(good)
         cells = [(number, received) for number in good.tolist()]
         X, n = good[:, None].astype(np.float32), len(good)
-        return Scored(cells, nobody, nobody, errors, X, good / 2, nobody, [[]] * n, [{}] * n)
+        return Scored(cells, nobody, nobody, errors, X, good / 2, nobody, [[]] * n, [{}] * n, X, None)
 
 
 @dataclass(frozen=True)

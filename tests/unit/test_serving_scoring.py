@@ -5,7 +5,9 @@ import json
 import shutil
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from queue import Queue
 from time import monotonic
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -20,7 +22,7 @@ from features.columns import check_table, translate_table, whose_and_when
 from features.synthetic import draw, edges
 from ledger import confirmed, outcomes
 from ledger.database import writing
-from ledger.predictions import find, purge
+from ledger.predictions import find, kept_features, purge
 from ledger.promotions import promote
 from ledger.replay import replay_with
 from models import bundle as bundles
@@ -29,8 +31,12 @@ from models.training import train
 from pipelines import candidate
 from pipelines import score as scoring
 from serving import schemas
+from serving.answers import Part
 from serving.bodies import JSON
 from serving.runtime import Counters, Runtime
+from serving.scoring import Scored, Scorer
+from serving.shadow import Shadow
+from serving.versions import Version
 
 ASKED = datetime(2026, 3, 29, 12, tzinfo=UTC)
 """The night before, the clocks of Berlin went from 02:00 to 03:00."""
@@ -239,6 +245,22 @@ def test_a_prediction_on_record_is_computed_again_from_its_events(ask, ward, sep
         assert len(stored.record["events"]) == len(record["events"]) - sum(said.get("ignored", {}).values())
 
 
+def test_a_shadow_computes_again_from_the_events(ward, sepsis):
+    sent = [as_sent(ward, row) for row in range(30)]
+    version = Version("sepsis", 1, sepsis, None, None)
+    said = Part(version, sent, range(30))
+    said.scored, said.received = Scorer(sepsis).alone(sent, ASKED), ASKED
+    done, rows = Queue(), []
+    shadow = Shadow(SimpleNamespace(shadow=lambda row: rows.append(row) or True), lambda *told: done.put(told))
+    try:
+        shadow.offer(version, 17, said)
+        assert done.get(timeout=20) == ("sepsis", "scored", 30)
+    finally:
+        shadow.close()
+
+    assert rows[0]["risks"] == said.scored.risks.tobytes()
+
+
 def test_a_retraining_reads_the_events_of_confirmed_predictions(ask, ward, sepsis, ledger):
     X, _ = in_cohort(ward, sepsis)
     (answer,) = ask({"records": [as_sent(ward, row) for row in range(30)]})
@@ -319,3 +341,18 @@ def test_invented_records_with_events_keep_the_contract_in_any_batch(sepsis, n):
     assert not whole.errors and whole.ignored == [{}] * len(records)
     parts = [sepsis.contract.check(records[start : start + n], ASKED).values for start in range(0, len(records), n)]
     assert np.concatenate(parts).tobytes() == whole.values.tobytes()
+
+
+def test_what_the_ledger_keeps_of_signals_is_the_same_in_pieces_in_parts_and_at_once(reader, recording):
+    sent = [{"age_years": 61, "sex": "female", "ecg": recording(seed)} for seed in range(5)]
+    sent[1]["ecg"] = None
+    whole = Scorer(reader).alone(sent, ASKED)
+    kept, digests = kept_features(reader.plan, whole.features)
+    assert whole.kept.shape == (5, len(reader.plan.names)) and whole.features.shape[1] > 5 * whole.kept.shape[1]
+
+    joined = Scored.join([Scorer(reader).alone(sent[:2], ASKED), Scorer(reader).alone(sent[2:], ASKED)])
+    parts = [whole.part(0, 3), whole.part(3, 5)]
+
+    for found in (whole, joined, Scored.join(parts)):
+        assert (found.kept.tobytes(), found.digests) == (kept.tobytes(), digests)
+    assert [len(part.digests) for part in parts] == [3 * 32, 2 * 32]

@@ -98,6 +98,28 @@ def test_a_shadow_reads_signals_as_they_stand_on_record(behind, desk, counted, r
     assert desk.rows[0]["risks"] == part.scored.risks.tobytes()
 
 
+@pytest.mark.parametrize(
+    "form", [lambda wave: wave, lambda wave: {"value": wave, "unit": "mV"}, lambda wave: wave.tolist()]
+)
+def test_signals_that_wait_are_bounded_by_their_bytes(form, behind, desk, counted, reader, recording, monkeypatch):
+    of_reader = Version("toy", 1, reader, None, None)
+    sent = [{"age_years": 61, "sex": "female", "ecg": form(recording(1))}]
+    part = Part(of_reader, sent, range(1))
+    part.scored, part.received = Scorer(reader).alone(sent, NINE), NINE
+    monkeypatch.setattr(shadow, "MOST_BYTES", 4 * recording(1).nbytes + 99)  # other cells are texts, too
+    desk.open.clear()
+
+    for number in range(20):
+        behind.offer(of_reader, number, part)
+    assert counted["let_go"] in (15, 16)  # one may be with the desk already
+
+    desk.open.set()
+    eventually(lambda: counted["scored"] + counted["let_go"] == 20)
+    behind.offer(of_reader, 20, part)
+    eventually(lambda: counted["scored"] + counted["let_go"] == 21)
+    assert counted["scored"] in (5, 6)
+
+
 def test_what_its_contract_refuses_has_no_risk_and_is_counted(behind, desk, counted, said, version):
     narrower = version.predictor.contract
     age = list(narrower.columns).index("age_years")
@@ -132,7 +154,7 @@ def test_a_shadow_that_falls_behind_lets_records_go_and_holds_nobody_up(
 
 def test_a_fault_of_the_shadow_is_counted_and_the_next_request_is_scored(behind, desk, counted, said, version):
     broken = Part(version, [], [])
-    broken.scored = said.scored  # and no time at which it was received
+    broken.scored, broken.received = said.scored, None  # no time at which it was received
 
     behind.offer(version, 1, broken)
     behind.offer(version, 2, said)

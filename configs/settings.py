@@ -56,7 +56,8 @@ class Settings(BaseSettings):
     """Who is told of a monitoring finding that failed, besides the log: apprise's addresses, separated by spaces."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the server computes networks: `auto` is a card where there is one. Tables are computed on the CPU."""
+    """Where networks learn, and where the server computes them: `auto` is a card where there is one. All else is the
+    CPU's."""
 
     device_memory_mb: Annotated[int, Field(gt=0)] | None = None
     """What a worker's networks may take of it together; None: four fifths of what a card has free at the start."""

@@ -151,12 +151,18 @@ class Tuner:
         self, learned: Cohort, folds: Sequence[tuple[NDArray[np.bool_], NDArray[np.int64]]], parameters: Parameters
     ) -> Iterator[float]:
         """The log loss of the calibrated risks of who is held out in the first fold, the first two, and so on; NaN if
-        the model gives no finite ones."""
+        the model gives no finite ones, or these parameters learn nothing."""
         its = replace(self.task, parameters=parameters, checkpoints=None, told=lambda _epoch, _figures: None)
         found: NDArray[np.float64] = np.empty(0)
         seen = np.zeros(len(learned), bool)
         for some, hold in folds:
-            said = fit_family(self.name, learned.where(some), its).log_odds(learned.X[hold])
+            try:
+                said = fit_family(self.name, learned.where(some), its).log_odds(learned.X[hold])
+            except TrainingError:
+                if not parameters:  # what the family's own parameters cannot learn from, none can
+                    raise
+                yield math.nan  # a network that diverged, say
+                return
             if not len(found):
                 found = np.empty((len(learned), *said.shape[1:]))
             found[hold], seen[hold] = said, True

@@ -436,6 +436,37 @@ def test_a_search_reads_nobody_but_those_whom_it_is_given(searched, monkeypatch,
     assert seen == {row.tobytes() for row in some.X}
 
 
+def test_parameters_that_learn_nothing_are_a_failed_trial_and_end_no_training(searched, monkeypatch, home, task_of):
+    real = training.fit_family
+
+    def diverges(name, learned, task):
+        if task.parameters.get("C", 0) > 1:
+            raise TrainingError("it diverged")
+        return real(name, learned, task)
+
+    monkeypatch.setattr(training, "fit_family", diverges)
+    tuner = training.Tuner(
+        "logistic", searched.spec, dataclasses.replace(task_of(searched.plan), settings=home), lambda *_: None
+    )
+    tuner(searched.cohort.only("train"), "all")
+
+    trials = tuner.searches["all"].trials
+    assert {trial.state == "failed" for trial in trials if trial.parameters.get("C", 0) > 1} == {True}
+    assert tuner.searches["all"].best.parameters.get("C", 0) <= 1
+
+
+def test_what_a_familys_own_parameters_cannot_learn_from_ends_the_search(searched, monkeypatch, home, task_of):
+    def fails(*_):
+        raise TrainingError("nobody to learn from")
+
+    monkeypatch.setattr(training, "fit_family", fails)
+    tuner = training.Tuner(
+        "logistic", searched.spec, dataclasses.replace(task_of(searched.plan), settings=home), lambda *_: None
+    )
+    with pytest.raises(TrainingError, match="nobody to learn from"):
+        tuner(searched.cohort.only("train"), "other")
+
+
 def test_the_tuned_figure_is_too_good_and_the_reported_one_is_not(disease_of, document, monkeypatch, home, task_of):
     """Eight scores that mean nothing, and outcomes by lot: one of them looks better than chance, every time."""
     asked = {**document, "candidates": ["logistic"], "trials": {"count": 8, "folds": 2}}

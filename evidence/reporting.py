@@ -266,7 +266,9 @@ class Facts:
 
     @property
     def specification(self) -> str:
-        return f"model.onnx, calibration.json and thresholds.json of bundle {self.bundle.digest}"
+        encoder = self.bundle.spec.encoder if self.bundle.training["family"] == "frozen_encoder" else None
+        beside = "" if encoder is None else f", and the encoder with SHA-256 {encoder.sha256}, which no bundle holds"
+        return f"the model's files, calibration.json and thresholds.json of bundle {self.bundle.digest}{beside}"
 
     @property
     def attributes(self) -> str | None:

@@ -140,3 +140,18 @@ def test_a_report_says_that_its_patients_are_simulated(export):
     text = export("tripod", source={"simulated": "liquid_biopsy", "patients": 300, "seed": 1})
 
     assert "simulated: 300 people" in text.replace("\\", "")
+
+
+def test_the_full_model_names_the_encoder_where_the_model_reads_one(invented_bundle, full_report, toy_document):
+    columns = {**toy_document["columns"], "note": {"type": "text", "length": 40}}
+    encoder = {"path": "anywhere", "sha256": "e" * 64, "kind": "sentence_transformer", "reads": "note"}
+    changed = {
+        "columns": columns,
+        "features": [*toy_document["features"], "note"],
+        "candidates": ["logistic", "frozen_encoder"],
+        "encoder": {**encoder, "head": "logistic"},
+    }
+    for family, named in (("frozen_encoder", True), ("logistic", False)):
+        text = FORMS["tripod"](invented_bundle(training={"family": family}, **changed), 3, full_report)
+        (told,) = [said for number, _, said in items(text) if number == "22"]
+        assert ("e" * 64 in told) is named

@@ -280,6 +280,8 @@ class Column(Frozen):
             raise ValueError(f"`{foreign[0]}` is not for a column of type {self.type}")
         if lacking := [key for key in own if key not in given and key not in ("band_hz", "folder")]:
             raise ValueError(f"a column of type {self.type} needs {', '.join(f'`{key}`' for key in lacking)}")
+        if self.accepts and self.type == "image":
+            raise ValueError("`accepts` is for values that may come in another unit; a picture tells none")
         if isinstance(self.window, ImageWindow) and self.type != "image":
             raise ValueError("a `window` of center and width is for an image")
         if isinstance(self.window, ImageWindow) and self.unit != "1":

@@ -195,9 +195,15 @@ def _facts(spec: Spec) -> dict[str, Any]:
     """What a definition has to know of a waveform that it reads: of a column `ecg`, `ecg_leads` and
     `ecg_sampling_hz`, as the contract has them."""
     waves = {name: column for name, column in spec.columns.items() if column.type == "waveform"}
-    return {f"{name}_leads": column.leads for name, column in waves.items()} | {
+    facts = {f"{name}_leads": column.leads for name, column in waves.items()} | {
         f"{name}_sampling_hz": column.sampling_hz for name, column in waves.items()
     }
+    if twice := sorted({*facts} & {*spec.columns, *spec.references}):
+        raise SpecError(
+            f"configs/diseases/{spec.name}.yaml: {twice[0]!r} is what a definition asks of a waveform; a column or a "
+            "reference needs another name."
+        )
+    return facts
 
 
 def _table(spec: Spec, name: str) -> Reference:

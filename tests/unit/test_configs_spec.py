@@ -869,6 +869,12 @@ def test_a_window_of_intensities_is_for_an_image_of_plain_ones():
             Column.model_validate({**other, "window": window})
 
 
+def test_a_picture_comes_in_no_other_unit():
+    xray = {"type": "image", "channels": 1, "height": 8, "width": 8, "range": [-1000, 3000], "unit": "[hnsf'U]"}
+    with pytest.raises(ValidationError, match="`accepts` is for values that may come in another unit"):
+        Column.model_validate({**xray, "accepts": ["1"]})
+
+
 def test_trials_need_something_to_try_and_to_judge_by(toy_document):
     asked = from_document(put(toy_document, "trials", {"count": 20, "folds": 3}), "toy.yaml").trials
     assert (asked.count, asked.folds) == (20, 3)

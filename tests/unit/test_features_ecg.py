@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from configs.errors import SpecError
 from configs.spec import from_document
 from features.build import plan
 from features.definitions import ecg
@@ -83,4 +84,7 @@ def test_a_definition_is_given_the_leads_and_the_rate_of_the_contract(disease):
     feature = plan(spec).features[0]
 
     assert feature.reads == ("ecg",)
+    taken = {"ecg_leads": {"type": "number", "unit": "1", "range": [1, 12]}}
+    with pytest.raises(SpecError, match="'ecg_leads' is what a definition asks of a waveform"):
+        plan(from_document({**document, "columns": {**columns, **taken}, "features": ["ecg.heart_rate_bpm"]}, "here"))
     assert_allclose(feature.compute({"ecg": recording([0.8] * 20)}, np.zeros(1)), 75, rtol=0.01)

@@ -114,6 +114,12 @@ class Lesson(LightningModule):
         )
         self.weights = None if self.weights is None else self.weights.to(self.device)
         self.rank, self.world = self.trainer.global_rank, self.trainer.world_size
+        here = self.epoch, self.step
+        if (first := self.trainer.strategy.broadcast(here)) != here:
+            raise TrainingError(
+                f"this machine's state stands at step {here[1]} of epoch {here[0]}, the first one's at step {first[1]} "
+                f"of epoch {first[0]}. Copy {checkpoints.STATE} from there, or train without --resume to begin anew."
+            )
         # torch's own way seeds every device that might be there, which takes as long as a small network's step
         self.seed = torch.default_generator.manual_seed if self.device.type == "cpu" else torch.manual_seed
 

@@ -281,6 +281,20 @@ def test_a_process_that_fails_ends_the_training_of_all():
         taught(replace(task(), settings=Settings(device="cpu", devices=2)), habits)
 
 
+def test_machines_whose_states_stand_at_different_steps_do_not_go_on_together(monkeypatch):
+    from models.lesson import Lesson
+
+    starts = Lesson.on_fit_start
+
+    def ahead(lesson: Lesson) -> None:
+        lesson.step = 3 * lesson.trainer.global_rank
+        starts(lesson)
+
+    monkeypatch.setattr(Lesson, "on_fit_start", ahead)
+    with pytest.raises(TrainingError, match="stands at step 3 of epoch 0, the first one's at step 0 of epoch 0"):
+        taught(replace(task(), settings=Settings(device="cpu", devices=2)))
+
+
 def test_several_machines_are_told_where_to_meet(monkeypatch):
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     with pytest.raises(SpecError, match="MEDIMIND_NODES=2: MASTER_ADDR"):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 from threadpoolctl import threadpool_limits
 
-from configs.errors import SpecError
+from configs.errors import BundleError, SpecError
 from configs.settings import ROOT
 from configs.spec import Column, Learning
 from features.build import Feature, Plan, Signal
@@ -168,6 +168,13 @@ def test_the_families_are_the_files_of_their_folder():
 def test_a_family_that_does_not_exist_is_refused_with_those_that_do(wrong):
     with pytest.raises(SpecError, match=r"Known: boosted, .*logistic"):
         family(wrong)
+
+
+@pytest.mark.parametrize(("named", "told"), [("logistic", "has no such file"), ("booosted", "does not exist")])
+def test_a_model_json_of_a_family_that_writes_none_is_refused(tmp_path, named, told):
+    (tmp_path / "model.json").write_text(f'{{"family": "{named}", "architecture": {{}}}}')
+    with pytest.raises(BundleError, match=told):
+        load(tmp_path, Plan((), ()))
 
 
 def test_fit_twice_equals_fit_once_to_the_bit(learning, fitted, tmp_path):

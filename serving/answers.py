@@ -74,13 +74,14 @@ class Call:
         version: Version,
         parts: list[Part],
         total: int,
-        idempotency: Idempotency | None,
         key: bytes,
         settled: "asyncio.Future[Kept]",
     ) -> None:
         """`key`: what patients are hashed with. `settled`: the numbers of its rows, or why there are none."""
         self.version, self.parts, self.total = version, parts, total
-        self.idempotency, self.key, self.settled = idempotency, key, settled
+        self.key, self.settled = key, settled
+        self.idempotency: Idempotency | None = None
+        """Of a request that came with a key."""
         self.errors: list[RecordError] = []
         """Why records were refused, in the order they were sent."""
         self._left = len(parts)

@@ -54,6 +54,8 @@ REQUEST_WEIGHT = 16
 """What a request costs beside its rows, in rows; measured, docs/benchmarks.md."""
 MOST_BYTES = 512 * 1024 * 1024
 """Of the bodies of requests between arrival and answer: a signal by itself stays in its body's memory."""
+HASHED_INLINE = 2**20
+"""Bytes of a body that is hashed on the event loop, in about 2 ms; a larger one in a thread."""
 MOST_WEIGHT = 200_000
 """Rows and requests between arrival and answer, by weight."""
 ALWAYS_WEIGHT = 2000
@@ -283,14 +285,15 @@ class Runtime:
         if explain:
             for part in parts:
                 await self._explainable(part.version)
-        idempotency = predictions.idempotency(key, body + told) if key else None
         version = parts[0].version if len(parts) == 1 else version
-        call = Call(version, parts, len(sent), idempotency, self._key, self._loop.create_future())
+        call = Call(version, parts, len(sent), self._key, self._loop.create_future())
         weight = 0 if explain else REQUEST_WEIGHT + len(sent)  # an explanation has a thread of its own
         self._waiting += 1
         self._weight += weight
         self._bytes += len(body)
         try:
+            if key:
+                call.idempotency = await self._idempotency(key, body, told)
             if explain:
                 await self._explain(call, until, connection)
                 weight = REQUEST_WEIGHT + len(sent)
@@ -316,6 +319,12 @@ class Runtime:
         self._tally(name, call)
         self._count(model, call, kept)
         return answer
+
+    @staticmethod
+    async def _idempotency(key: str, body: bytes, told: bytes) -> predictions.Idempotency:
+        if len(body) < HASHED_INLINE:
+            return predictions.idempotency(key, body + told)
+        return await asyncio.to_thread(lambda: predictions.idempotency(key, body + told))
 
     def _keep(self, call: Call, until: float) -> None:
         """Let the call's predictions go on record with the next group."""

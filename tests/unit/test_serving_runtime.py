@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from types import SimpleNamespace
@@ -156,6 +157,23 @@ def test_a_key_gets_one_answer_however_often_it_comes_at_once(ask, records, ledg
 
     assert answers == [answers[0]] * 5
     assert [row.idempotency_key for row in rows(ledger)] == [idempotency("k", b"").key]
+
+
+@pytest.mark.parametrize("inline", [0, 10**9])
+def test_a_large_body_is_hashed_in_a_thread_and_its_key_gets_one_answer_as_well(inline, ask, records, monkeypatch):
+    where = []
+
+    def hashed(key, body):
+        where.append(threading.current_thread() is threading.main_thread())
+        return idempotency(key, body)
+
+    monkeypatch.setattr(serving_runtime.predictions, "idempotency", hashed)
+    monkeypatch.setattr(serving_runtime, "HASHED_INLINE", inline)
+
+    first, *again = ask(*[{"records": records[:2]}] * 3, key="k" * 9)
+
+    assert where == [inline > 0] * 3
+    assert again == [first, first] and len(first["predictions"]) == 2
 
 
 def test_columns_and_explanations_are_of_the_same_predictions(ask, records):

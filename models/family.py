@@ -124,6 +124,8 @@ def load(folder: Path, plan: Plan) -> Model:
     except SpecError as exc:
         raise BundleError(f"{folder.name}: {weights.DOCUMENT}: {exc}") from exc
     if not hasattr(of_family, "load"):
-        raise BundleError(f"{folder.name}: {weights.DOCUMENT}: a model of {weights.family_of(folder)} has no such file.")
+        raise BundleError(
+            f"{folder.name}: {weights.DOCUMENT}: a model of {weights.family_of(folder)} has no such file."
+        )
     found: Model = of_family.load(folder, plan)
     return found

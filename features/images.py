@@ -2,7 +2,7 @@
 
 It comes as numbers (nested lists, an array, a base64 text of little-endian float32, an .npz of one array), which have
 to stand in the contract's own shape and range; or as a PNG or a DICOM file, whose whole numbers are mapped to it. Of
-what a DICOM file says beside its pixels a dozen technical tags are read, and nothing of that is kept, told or logged.
+what a DICOM file says beside its pixels some twenty technical tags are read, and nothing of that is kept, told or logged.
 No message repeats anything that a file holds.
 
 The rules, all of them our own convention:
@@ -12,7 +12,7 @@ The rules, all of them our own convention:
 - A DICOM file's pixels are rescaled by its slope and intercept. Where the column's unit is "1" a window maps them to
   `range`: the column's own `window` (a LINEAR_EXACT one), else the first of the file's, else, of eight bits at most,
   all that they can hold; MONOCHROME1, where low is bright, is inverted. In any other unit the rescaled values stand as
-  they are.
+  they are, of a file that has a slope and an intercept; in Hounsfield units, of one that says so or is a CT's.
 """
 
 import io
@@ -39,6 +39,8 @@ PROPORTIONS = 1.1
 """How many times wider or higher than the contract's a picture may be, both at one size."""
 LEAST_CONTRAST = 1e-3
 """Share of the range that a picture's lightest and darkest pixel lie apart at least, in some channel."""
+HOUNSFIELD = "[hnsf'U]"
+"""The Hounsfield unit in UCUM. A CT's file is in it unless it says otherwise (PS3.3, C.8.2.1)."""
 ROWS_AT_ONCE = 256
 """Of a large picture, so that no more of it at a time is held as floats."""
 FORMS = ("png", "dicom", "npz")
@@ -53,7 +55,7 @@ TAGS = (
     *("SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "BurnedInAnnotation", "WindowCenter"),
     *("WindowWidth", "VOILUTFunction", "RescaleIntercept", "RescaleSlope", "ModalityLUTSequence", "VOILUTSequence"),
-    "PixelData",
+    *("RescaleType", "Modality", "PixelData"),
 )
 """All that is read of a DICOM file."""
 
@@ -333,6 +335,7 @@ def _rescaled(column: Column, tags: Mapping[str, Any]) -> Raw:
     if not (math.isfinite(slope) and slope != 0 and math.isfinite(intercept)):
         raise _Refused("not_an_image", "its slope and intercept are no numbers to rescale by.")
     if column.unit != "1":
+        _in_unit(column, tags)
         return Raw(stored, slope, intercept, of_range=False)
     start, end = _window(column, tags) or _all_of_eight_bits(tags, slope, intercept)
     if photometric == "MONOCHROME1":
@@ -410,6 +413,16 @@ def _size(column: Column, height: int, width: int, frames: int = 1) -> None:
             f"has {height} rows of {width}, {_asked(column)} are expected; cut it to these proportions. It is not "
             "stretched.",
         )
+
+
+def _in_unit(column: Column, tags: Mapping[str, Any]) -> None:
+    """Refuse a DICOM file that does not say what its rescaled values are, or that they are others (PS3.3, C.11.1)."""
+    if tags["RescaleSlope"] is None or tags["RescaleIntercept"] is None:
+        raise _Refused("unit", f"has no slope or no intercept: what it holds in {column.unit} is unknown.")
+    said = str(tags["RescaleType"] or "").strip().upper()
+    modality = str(tags["Modality"] or "").strip().upper()
+    if column.unit == HOUNSFIELD and said != "HU" and (said or modality != "CT"):
+        raise _Refused("unit", "is neither a CT's picture nor says that its values are Hounsfield units.")
 
 
 def _in_unit_one(column: Column, what: str) -> None:

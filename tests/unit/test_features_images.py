@@ -315,9 +315,24 @@ def test_eight_bits_need_no_window_and_colours_keep_their_order():
         assert_allclose(check({"dicom": content}, COLOUR), colours.transpose(2, 0, 1) / 255, atol=1e-7)
 
 
-def test_where_the_column_has_a_unit_the_rescaled_values_stand_and_nothing_is_windowed():
-    content = dicom(STORED, RescaleSlope=1, RescaleIntercept=-1024, WindowCenter=40, WindowWidth=400)
+@pytest.mark.parametrize("said", [{"Modality": "CT"}, {"Modality": "PT", "RescaleType": "HU"}])
+def test_where_the_column_has_a_unit_the_rescaled_values_stand_and_nothing_is_windowed(said):
+    content = dicom(STORED, RescaleSlope=1, RescaleIntercept=-1024, WindowCenter=40, WindowWidth=400, **said)
     assert_array_equal(check({"dicom": content}, HOUNSFIELD)[0], STORED - 1024)
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"Modality": "MR", "RescaleSlope": 1, "RescaleIntercept": 0},
+        {"Modality": "CT", "RescaleSlope": 1, "RescaleIntercept": 0, "RescaleType": "US"},
+        {"Modality": "CT", "RescaleSlope": 1},
+        {"Modality": "CT", "RescaleIntercept": -1024},
+        {"RescaleSlope": 1, "RescaleIntercept": 0},
+    ],
+)
+def test_where_the_column_has_a_unit_a_file_whose_values_may_be_others_is_refused(tags):
+    assert refused({"dicom": dicom(STORED, **tags)}, HOUNSFIELD)[0] == "unit"
 
 
 def test_signed_values_of_fewer_bits_lose_the_drawings_above_them():

@@ -2,7 +2,7 @@
 
 It comes as numbers (nested lists, an array, a base64 text of little-endian float32, an .npz of one array), which have
 to stand in the contract's own shape and range; or as a PNG or a DICOM file, whose whole numbers are mapped to it. Of
-what a DICOM file says beside its pixels some twenty technical tags are read, and nothing of that is kept, told or logged.
+what a DICOM file says beside its pixels some technical tags are read, and nothing of that is kept, told or logged.
 No message repeats anything that a file holds.
 
 The rules, all of them our own convention:

@@ -15,7 +15,7 @@ def saved(array: Any) -> bytes:
     """The array's numbers as a .npy file, row-major. Raises ClientError for what is no array of such numbers."""
     try:
         view = memoryview(array)
-    except TypeError:
+    except (TypeError, ValueError):  # the latter: of numpy's dates
         raise ClientError(f"array: a {type(array).__name__} is none; numpy.asarray(…) makes one of a list.") from None
     order, letter = (view.format[0], view.format[1:]) if view.format[:1] in tuple("<>=@") else ("@", view.format)
     if letter not in DTYPES:

@@ -178,7 +178,9 @@ def _signal(column: Column) -> list[dict[str, Any]]:
     packed = {"type": "string", "contentEncoding": "base64", "description": "float32, little-endian, row-major"}
     if column.type == "image":
         files = [_closed({name: {"type": "string", "contentEncoding": "base64"}}) for name in ("png", "dicom", "npz")]
-        return [packed, _nested(column.shape), _nested(column.shape[1:]), *files]
+        channels, *plane = column.shape
+        shapes = [column.shape, (*plane, channels), *([plane] if channels == 1 else [])]
+        return [packed, *map(_nested, shapes), *files]
     leads, _ = column.shape
     of_any_rate = _list(_list({"type": "number"}, minItems=1), minItems=leads, maxItems=leads)
     unit = {"type": "string", "enum": [column.unit, *column.accepts]}

@@ -147,7 +147,10 @@ def test_an_array_goes_out_as_the_npy_file_that_numpy_reads(service, dtype, orde
     assert not {"x-record", "x-unit", "x-sampling-hz"} & set(bare) and "x-explain" not in headers
 
 
-@pytest.mark.parametrize("array", [[[1.0, 2.0]], "ecg", np.array([None]), np.zeros((2, 2), complex), np.zeros(2, "U1")])
+NONE = ([[1.0, 2.0]], "ecg", np.array([None]), np.zeros((2, 2), complex), np.zeros(2, "U1"), np.zeros(2, "M8[s]"))
+
+
+@pytest.mark.parametrize("array", NONE)
 def test_what_is_no_array_of_numbers_is_not_sent(service, array):
     served = service((200, {}, GOOD))
     with Client(served.url) as client, pytest.raises(ClientError, match="array: "):

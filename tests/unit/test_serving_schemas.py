@@ -2,14 +2,18 @@
 
 import base64
 import json
+import math
 from datetime import UTC, datetime
 
 import jsonschema
+import numpy as np
 import pytest
 import schemathesis
 
+from configs.errors import RecordError
 from configs.settings import ROOT
 from configs.spec import from_document, load_spec
+from features.columns import check_value
 from features.contract import Contract
 from serving.bodies import ARROW
 from serving.schemas import contract as contract_of
@@ -89,6 +93,23 @@ def test_a_signal_is_of_its_contracts_shape_in_any_of_its_ways(field, value, all
     record = {**schema["examples"][0], field: value}
 
     assert jsonschema.Draft202012Validator(schema).is_valid(record) == allowed
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("shape", [(1, 8, 8), (8, 8, 1), (8, 8), (3, 8, 8), (8, 8, 3)])
+def test_the_lists_of_a_picture_are_of_the_shapes_that_its_judge_reads(channels, shape, spec):
+    scan = spec.columns["scan"].model_copy(update={"channels": channels})
+    schema = record_schema(spec.model_copy(update={"columns": {**spec.columns, "scan": scan}}))
+    pixels = np.linspace(0, 1, math.prod(shape)).reshape(shape).tolist()
+    try:
+        check_value("scan", scan, pixels)
+        read = True
+    except RecordError:
+        read = False
+
+    record = {**schema["examples"][0], "scan": pixels}
+    assert jsonschema.Draft202012Validator(schema).is_valid(record) == read
+    assert read == (channels in shape or (channels == 1 and len(shape) == 2))
 
 
 def test_the_examples_of_a_contract_with_signals_are_valid_small_and_accepted(spec):

@@ -92,7 +92,7 @@ def load(folder: Path, network: str, data: str) -> "tuple[State, dict[str, Tenso
             said = (
                 "of another network: its layers or their sizes differ"
                 if what == "network"
-                else ("of a training on other data, or with other rows held out, another seed or other habits")
+                else "of a training on other data, or with other rows held out, another seed, habits or other code"
             )
             raise TrainingError(f"{path}: it is the state {said} ({found[:12]}, {wanted[:12]} is trained). {_advice()}")
     return state, tensors

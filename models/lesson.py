@@ -29,6 +29,7 @@ from models.checkpoints import State
 from models.device import is_out_of_memory
 from models.family import Task
 from models.learner import Habits, answer, calibrated_loss
+from models.training import code_fingerprint
 
 if TYPE_CHECKING:
     from models.learner import Parts
@@ -89,7 +90,8 @@ class Lesson(LightningModule):
         self.scale: dict[str, float | int] = {}
         self.digests = ("", "")
         if task.checkpoints is not None:
-            how = f"{task.seed} {task.classes} {asked.model_dump_json()} {replace(habits, augment=None)}"
+            how = f"{task.seed} {task.classes} {asked.model_dump_json()} {replace(habits, augment=None)} "
+            how += f"{code_fingerprint()} torch {torch.__version__}"
             data = {**{str(place): part for place, part in enumerate(parts)}, "y": y, "hold": hold}
             self.digests = checkpoints.network_digest(module), checkpoints.data_digest(data, how)
             self._go_on()

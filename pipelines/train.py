@@ -19,7 +19,8 @@ def train(name: str, settings: Settings, *, resume: bool = False) -> Bundle:
     """Train the disease's candidates on its cohort, and write the best as the bundle `data/bundles/<name>`.
 
     The ledger keeps who trained it: where approvals are asked for, theirs does not count. With `resume` its networks go
-    on where a training that was killed left them. Raises TrainingError if they were others, or learned from other data.
+    on where a training that was killed left them. Raises TrainingError if they were others, or learned from other
+    data or by other code.
     """
     with alone(name, settings):
         return _train(name, settings, resume)

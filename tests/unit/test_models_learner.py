@@ -365,6 +365,15 @@ def test_the_state_of_other_data_or_habits_is_refused(tmp_path):
             learn(module, (parts,), y, task(folder=tmp_path, epochs=1), habits, hold=held)
 
 
+def test_the_state_of_other_code_is_refused(tmp_path, monkeypatch):
+    from models import lesson
+
+    taught(task(folder=tmp_path, epochs=1))
+    monkeypatch.setattr(lesson, "code_fingerprint", lambda: "another")
+    with pytest.raises(TrainingError, match="other code"):
+        taught(task(folder=tmp_path, epochs=1))
+
+
 @pytest.mark.parametrize("content", [b"", b"not a state", b"\x02\0\0\0\0\0\0\0{}"])
 def test_a_state_that_cannot_be_read_is_refused(tmp_path, content):
     (tmp_path / checkpoints.STATE).write_bytes(content)

@@ -5,7 +5,7 @@ that the same bundle and cohort give the same figures.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -82,12 +82,14 @@ def missing_value(predictor: Predictor, cohort: Cohort) -> list[Change]:
     A `required` one is refused throughout: its change is what the contract spares us.
     """
     test = cohort.only("test")
-    spoilt = []
-    for column, positions in _readers(predictor.plan).items():
-        X = test.X.copy()
-        X[:, positions] = np.nan
-        spoilt.append((column, X, float(predictor.spec.columns[column].required)))
-    return _changes(predictor, test, spoilt)
+
+    def spoilt() -> Iterator[tuple[str, Matrix, float]]:
+        for column, positions in _readers(predictor.plan).items():
+            X = test.X.copy()
+            X[:, positions] = np.nan
+            yield column, X, float(predictor.spec.columns[column].required)
+
+    return _changes(predictor, test, spoilt())
 
 
 def unit_slip(predictor: Predictor, cohort: Cohort) -> list[Change]:
@@ -103,16 +105,18 @@ def unit_slip(predictor: Predictor, cohort: Cohort) -> list[Change]:
         column = spec.contract_of(feature.name)
         if column is not None:
             read.setdefault(spec.columns[feature.name].event or feature.name, (column, []))[1].append(position)
-    spoilt = []
-    for name, (column, positions) in read.items():
-        for unit, written in _other_units(column):
-            X, shares = test.X.copy(), []
-            for position in positions:
-                X[:, position], refused = _written_in(column, written(X[:, position]))
-                shares.append(refused)
-            names = {predictor.plan.names[position] for position in positions}
-            spoilt.append((f"{name} ({unit})", _rebuilt(predictor.plan, X, test, names), max(shares)))
-    return _changes(predictor, test, spoilt)
+
+    def spoilt() -> Iterator[tuple[str, Matrix, float]]:
+        for name, (column, positions) in read.items():
+            for unit, written in _other_units(column):
+                X, shares = test.X.copy(), []
+                for position in positions:
+                    X[:, position], refused = _written_in(column, written(X[:, position]))
+                    shares.append(refused)
+                names = {predictor.plan.names[position] for position in positions}
+                yield f"{name} ({unit})", _rebuilt(predictor.plan, X, test, names), max(shares)
+
+    return _changes(predictor, test, spoilt())
 
 
 def noise(predictor: Predictor, cohort: Cohort) -> Change:
@@ -270,14 +274,13 @@ def plain_family(family: str) -> str:
     return family if family in ("boosted", "logistic") else "logistic"
 
 
-def _changes(predictor: Predictor, test: Cohort, spoilt: Sequence[tuple[str, Matrix, float]]) -> list[Change]:
-    """The change that each (name, X, share refused) makes, with an interval for the worst."""
+def _changes(predictor: Predictor, test: Cohort, spoilt: Iterable[tuple[str, Matrix, float]]) -> list[Change]:
+    """The change that each (name, X, share refused) makes, with an interval for the worst. One X is held at a time."""
     before = predictor.risk(test.X)
-    risks = [predictor.risk(X) for _, X, _ in spoilt]
-    found = [
-        Change(name, auroc(test.y, risk) - auroc(test.y, before), refused=refused)
-        for (name, _, refused), risk in zip(spoilt, risks, strict=True)
-    ]
+    found, risks = [], []
+    for name, X, refused in spoilt:
+        risks.append(predictor.risk(X))
+        found.append(Change(name, auroc(test.y, risks[-1]) - auroc(test.y, before), refused=refused))
     if (most := worst(found)) is not None:
         place = found.index(most)
         paired = paired_interval(auroc, test.y, risks[place], before, predictor.spec.split.seed)

@@ -163,6 +163,25 @@ def test_mlflows_own_loader_gives_the_same_risks(machine, first, disease, predic
     assert_array_equal(model.predict(rows[list(test.names)[::-1]]), predictor.risk(test.X))
 
 
+def test_mlflows_own_loader_takes_a_signal_as_a_list_of_what_the_model_sees(tmp_path, reader, recording):
+    import mlflow
+    import pandas as pd
+
+    here = Settings(home=tmp_path / "home", user="nurse.joy")
+    registry.register(here, reader.bundle, report_of(reader.bundle), {}, "abc123")
+    people = [{"age_years": 61, "sex": "female", "ecg": recording(number)} for number in range(3)]
+    X = reader.features([reader.check(person) for person in people])
+    plan = reader.plan
+    rows = pd.DataFrame({feature.name: X[:, place].astype(float) for place, feature in enumerate(plan.features)})
+    for signal in plan.signals:
+        rows[signal.name] = [row.tolist() for row in X[:, signal.place].astype(float)]
+
+    mlflow.set_tracking_uri(here.registry_uri)
+    model = mlflow.pyfunc.load_model("models:/toy/1")
+
+    assert_array_equal(model.predict(rows[list(reversed(rows.columns))]), reader.risk(X))
+
+
 def test_what_is_fetched_is_what_was_registered(machine, first, trained, report):
     version, _ = first
     with registry.fetch(machine, version) as (folder, said):

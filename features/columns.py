@@ -156,7 +156,7 @@ def kept_signal(column: Column, sent: Any, checked: Value) -> Any:
     """
     if sent is None or column.type == "text":
         return sent
-    return np.asarray(checked, "<f4").tobytes() if column.type == "image" else waveforms.kept(sent)
+    return np.asarray(checked, "<f4").tobytes() if column.type == "image" else waveforms.kept(column, sent)
 
 
 def _array(name: str, column: Column, value: Any, unit: Any) -> Array:

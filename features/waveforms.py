@@ -72,12 +72,14 @@ def check(name: str, column: Column, value: Any) -> Array:
     return found.astype(np.float32).astype(np.float64) + 0.0
 
 
-def kept(sent: Any) -> Any:
+def kept(column: Column, sent: Any) -> dict[str, Any]:
     """What stands on record for a recording that keeps its contract: its samples as bytes of float32, which JSON holds
-    as base64, with the unit and the rate where they were told. `check` makes the same bits of it again."""
-    if isinstance(sent, dict):
-        return {**sent, "value": kept(sent["value"])}
-    return sent if isinstance(sent, str) else np.stack([np.asarray(lead, "<f4") for lead in sent]).tobytes()
+    as base64, with their unit and rate, which another contract may not take for granted. `check` makes the same bits of
+    it again."""
+    told = sent if isinstance(sent, dict) else {"value": sent}
+    value, unit, rate = told["value"], told.get("unit"), told.get("sampling_hz")
+    samples = value if isinstance(value, str) else np.stack([np.asarray(lead, "<f4") for lead in value]).tobytes()
+    return {"value": samples, "unit": unit or column.unit, "sampling_hz": rate or column.sampling_hz}
 
 
 def resampled(recording: Profile, up: int, down: int) -> Profile:

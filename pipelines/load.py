@@ -114,11 +114,14 @@ def _encoded(records: Sequence[Any], path: Path) -> list[bytes]:
     return encoded
 
 
-def _packed(value: Any) -> str:
-    """What a signal's file holds, as a request's JSON: base64, of an array of its numbers as float32."""
+def _packed(value: Any) -> Any:
+    """What a signal's file holds, as a request's JSON: base64, of an array of its numbers as float32. A picture's
+    colours stay lists, which say whether they are the first axis or the last."""
     if isinstance(value, RecordError):
         raise SourceError(str(value))
     if isinstance(value, np.ndarray):
+        if value.ndim > 2:
+            return value.tolist()
         value = value.astype("<f4").tobytes()
     if not isinstance(value, bytes):
         raise TypeError(f"a {type(value).__name__} is no JSON")

@@ -79,7 +79,7 @@ def weights(module: nn.Module) -> Tensor:
     [
         (2, 1, {}),
         (2, 4, {"precision": "bf16", "clip": 1.0, "accumulate": 2}),
-        (3, 1, {"class_weights": "balanced", "label_smoothing": 0.1}),
+        (3, 1, {"class_weights": "balanced", "label_smoothing": 0.1, "precision": "fp16"}),
         (3, 4, {}),
     ],
 )

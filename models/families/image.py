@@ -204,7 +204,7 @@ def fit(X: NDArray[np.float32], y: NDArray[np.float64], task: Task) -> Fitted:
     fitted = Fitted(architecture, network, signal, plain)
     picture, columns = (torch.from_numpy(part) for part in fitted.parts(X))
     hold = learner.hold_out(y, task.groups, task.seed)
-    network.learn_scales(picture, columns)
+    network.learn_scales(picture[~hold], columns[~hold])
     learner.learn(network, (picture, columns), torch.from_numpy(y), task, habits, hold=torch.from_numpy(hold))
     return fitted
 

@@ -118,6 +118,22 @@ def test_without_its_picture_a_patient_gets_the_answer_of_the_numbers_alone(fitt
     assert_array_equal(without[0], without[1])
 
 
+def test_scales_are_those_of_the_patients_who_are_learned_from(patients, task, monkeypatch):
+    held = np.zeros(160, bool)
+    monkeypatch.setattr(image.learner, "in_order", lambda X, y, task: (X, y, task))
+    monkeypatch.setattr(image.learner, "hold_out", lambda *_: held)
+    monkeypatch.setattr(image.learner, "learn", lambda *_, **__: None)
+    held[:40] = True
+    X, y = patients
+    other = X.copy()
+    other[:40] += 100
+
+    one, two = (image.fit(rows, y, task).network for rows in (X, other))
+
+    for name in ("picture_mean", "picture_sd", "plain_mean", "plain_sd"):
+        assert_array_equal(getattr(one, name), getattr(two, name))
+
+
 def test_it_learns_without_plain_numbers(task_of):
     alone = Plan((), (), (Signal("xray", PICTURE, 0),))
     X, y = drawn(40, 3)

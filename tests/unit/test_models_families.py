@@ -302,7 +302,7 @@ def test_another_device_may_round_otherwise_and_says_nearly_the_same(fitted, lea
     finer = copy.deepcopy(fitted.network).double().eval()
 
     with torch.inference_mode():
-        found = answer(finer(*(part.double() for part in fitted.parts(X)))).numpy()
+        found = answer(finer(*(torch.as_tensor(part).double() for part in fitted.parts(X)))).numpy()
 
     assert np.abs(risk(found) - risk(fitted.log_odds(X))).max() < 1e-4
 

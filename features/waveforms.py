@@ -39,7 +39,7 @@ MOST_STEPS = 5000
 """The two rates stand to one another as two whole numbers, neither above this: 360 to 100 Hz is 18 to 5."""
 AT_ONCE = 64
 """Recordings that are filtered together: scipy holds each some five times while it does."""
-KEYS = {"value", "unit", "sampling_hz"}
+KEYS = ("value", "unit", "sampling_hz", "leads")
 LISTS = (list, tuple, np.ndarray)
 
 
@@ -47,16 +47,19 @@ def check(name: str, column: Column, value: Any) -> Array:
     """The recording in the contract's unit and at its rate, (leads x samples,) floats, lead after lead.
 
     `value` is a list of samples for each lead, an array (leads, samples), a base64 text of little-endian float32, lead
-    after lead, or `{value, unit, sampling_hz}` of one. Raises RecordError, naming the field and the lead, for a
+    after lead, or `{value, unit, sampling_hz, leads}` of one, whose `leads` have to be the contract's, in their order:
+    numbers alone do not tell one lead from another. Raises RecordError, naming the field and the lead, for a
     recording of other leads, another length, a rate or unit that cannot be converted, one with gaps, values out of
     range, a flat lead or a clipped one.
     """
     unit, rate = None, None
     if isinstance(value, dict):
-        if not {"value"} <= set(value) <= KEYS:
-            raise RecordError(
-                "malformed", name, f"{name}: expected a recording, or {{value, unit, sampling_hz}} and nothing else."
-            )
+        if not {"value"} <= set(value) <= {*KEYS}:
+            said = f"{name}: expected a recording, or {{{', '.join(KEYS)}}} and nothing else."
+            raise RecordError("malformed", name, said)
+        if value.get("leads") is not None and value["leads"] != [*column.leads]:
+            said = f"{name}: its `leads` are not the contract's, which are, in this order: {', '.join(column.leads)}."
+            raise RecordError("wrong_leads", name, said)
         value, unit, rate = value["value"], value.get("unit"), value.get("sampling_hz")
     conversion = _conversion(name, column, unit)
     hz, up, down = _rate(name, column, rate)
@@ -74,12 +77,13 @@ def check(name: str, column: Column, value: Any) -> Array:
 
 def kept(column: Column, sent: Any) -> dict[str, Any]:
     """What stands on record for a recording that keeps its contract: its samples as bytes of float32, which JSON holds
-    as base64, with their unit and rate, which another contract may not take for granted. `check` makes the same bits of
-    it again."""
+    as base64, with their unit, rate and leads, which another contract may not take for granted. `check` makes the same
+    bits of it again."""
     told = sent if isinstance(sent, dict) else {"value": sent}
     value, unit, rate = told["value"], told.get("unit"), told.get("sampling_hz")
     samples = value if isinstance(value, str) else np.stack([np.asarray(lead, "<f4") for lead in value]).tobytes()
-    return {"value": samples, "unit": unit or column.unit, "sampling_hz": rate or column.sampling_hz}
+    about = {"unit": unit or column.unit, "sampling_hz": rate or column.sampling_hz, "leads": [*column.leads]}
+    return {"value": samples, **about}
 
 
 def resampled(recording: Profile, up: int, down: int) -> Profile:

@@ -185,7 +185,10 @@ def _signal(column: Column) -> list[dict[str, Any]]:
     of_any_rate = _list(_list({"type": "number"}, minItems=1), minItems=leads, maxItems=leads)
     unit = {"type": "string", "enum": [column.unit, *column.accepts]}
     rate = {"type": "number", "exclusiveMinimum": 0, "description": f"the contract's is {column.sampling_hz:g}"}
-    recording = _closed({"value": {"anyOf": [packed, of_any_rate]}}, {"unit": unit, "sampling_hz": rate})
+    order = {"const": [*column.leads], "description": "What the value's leads are: the contract's, in its order."}
+    recording = _closed(
+        {"value": {"anyOf": [packed, of_any_rate]}}, {"unit": unit, "sampling_hz": rate, "leads": order}
+    )
     return [packed, _nested(column.shape), recording]
 
 

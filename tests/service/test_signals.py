@@ -79,7 +79,10 @@ def test_a_recording_is_answered_alike_however_it_comes(client, send, recording,
 
     for other in others:
         assert (other.risk, other.feature_digest) == (first.risk, first.feature_digest)
-    assert all(other.record["ecg"] == {"value": packed, "unit": "mV", "sampling_hz": 100} for other in (first, *others))
+    assert all(
+        other.record["ecg"] == {"value": packed, "unit": "mV", "sampling_hz": 100, "leads": ["I", "V1"]}
+        for other in (first, *others)
+    )
 
 
 def test_several_recordings_in_one_array_are_a_record_each(send, recording):

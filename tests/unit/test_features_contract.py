@@ -490,15 +490,19 @@ def test_the_ledger_gives_back_a_signal_of_which_the_judge_makes_the_same_bits(w
     assert contract.check([back], NINE).values.tobytes() == checked.values.tobytes()
     assert back["note"] == "Schmerz im linken Knie"
     assert isinstance(back["ecg"].pop("value"), str)
-    assert back["ecg"] == {"unit": "mV", "sampling_hz": 100} | told
+    assert back["ecg"] == {"unit": "mV", "sampling_hz": 100, "leads": [*ECG.leads]} | told
     assert len(kept) < 2000  # 400 and 96 bytes of float32 as base64, and no list of numbers
 
 
 @pytest.mark.parametrize(
     ("change", "code"),
-    [({"sampling_hz": 200}, "wrong_duration"), ({"unit": "uV", "accepts": [], "range": [-20, 20]}, "unit")],
+    [
+        ({"sampling_hz": 200}, "wrong_duration"),
+        ({"unit": "uV", "accepts": [], "range": [-20, 20]}, "unit"),
+        ({"leads": [*reversed(ECG.leads)]}, "wrong_leads"),
+    ],
 )
-def test_a_recording_on_record_is_not_taken_for_one_of_another_contracts_rate_or_unit(change, code):
+def test_a_recording_on_record_is_not_taken_for_one_of_another_contracts_rate_unit_or_leads(change, code):
     contract = Contract(SIGNALS)
     (back,), _ = on_record(contract, contract.check([{**signal_records()[0], "ecg": waves().tolist()}], NINE))
     other = Column.model_validate({**SIGNALS["ecg"].model_dump(), **change})

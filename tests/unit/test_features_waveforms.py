@@ -240,5 +240,15 @@ def test_the_same_bits_are_seen_in_a_batch_and_alone_and_a_missing_recording_sta
     assert np.isfinite(np.delete(together, 3, axis=0)).all()
 
 
+@pytest.mark.parametrize("leads", [[*reversed(ECG.leads)], [*ECG.leads[:-1]], "I", {"I": 1}, 7, []])
+def test_leads_that_are_told_have_to_be_the_contracts_in_its_order(leads):
+    same = check("ecg", ECG, {"value": waves(), "leads": [*ECG.leads]})
+    assert same.tobytes() == check("ecg", ECG, {"value": waves(), "leads": None}).tobytes()
+
+    with pytest.raises(RecordError, match="its `leads` are not the contract's") as caught:
+        check("ecg", ECG, {"value": waves(), "leads": leads})
+    assert (caught.value.code, caught.value.field) == ("wrong_leads", "ecg")
+
+
 def test_the_summary_is_the_root_mean_square():
     assert_allclose(waveforms.summary(np.array([[3.0, 4.0], [np.nan, np.nan]])), [np.sqrt(12.5), np.nan])

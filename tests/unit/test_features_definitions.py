@@ -18,7 +18,7 @@ from features.definitions.demographics import age_band, child_age_band
 
 NAN = math.nan
 TOPICS = [import_module(f"features.definitions.{topic.name}") for topic in pkgutil.iter_modules(definitions.__path__)]
-OF_ARRAYS = {"short_fragments", "fragment_sizes", "methylation_betas", "variant_reads", "lesion_picture", "ecg"}
+OF_ARRAYS = {"short_fragments", "fragment_sizes", "methylation_betas", "variant_reads", "lesion_picture", "ecg", "note"}
 """Columns that hold arrays: what reads them is tested with its topic, test_features_cfdna.py and its neighbours."""
 FUNCTIONS = [
     pytest.param(function, id=f"{topic.__name__.rpartition('.')[2]}.{name}")

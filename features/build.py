@@ -165,6 +165,8 @@ def build(plan: Plan, values: Mapping[str, Array], at: Array) -> NDArray[np.floa
     depends on nothing but itself. A function that gives several features at once is asked once.
     """
     matrix = np.empty((len(at), plan.width), np.float32)
+    if not len(at):  # as where every record of a request was refused: no definition is asked of nobody
+        return matrix
     with np.errstate(over="ignore"):
         for position, feature in enumerate(plan.features):
             if feature.part is None:

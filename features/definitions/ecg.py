@@ -53,7 +53,7 @@ def _intervals(ecg: Profile, leads: int, hz: float) -> list[Array]:
     """Seconds between the R peaks of each recording; none where too few are found."""
     from scipy.signal import butter, find_peaks, sosfiltfilt
 
-    recordings = ecg.reshape(len(ecg), leads, -1)
+    recordings = ecg.reshape(len(ecg), leads, ecg.shape[1] // leads)
     found = [np.empty(0)] * len(ecg)
     there = np.flatnonzero(~np.isnan(ecg).any(axis=1))
     if not len(there) or hz <= 2 * QRS_HZ[1]:

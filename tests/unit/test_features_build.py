@@ -303,3 +303,12 @@ def test_arrays_and_references_that_do_not_fit_are_refused_before_any_patient_is
         plan(from_document(cfdna_document, "simulated.yaml"))
 
     assert told in str(refused.value)
+
+
+def test_nobody_has_a_matrix_without_rows_and_no_definition_is_asked():
+    """As where every record of a request was refused: recordings of nobody have no length to be told from."""
+    spec = load_spec("ecg_rhythm", ROOT / "configs")
+    door = plan(spec)
+    nobody = {name: np.empty((0, column.size) if column.size else 0) for name, column in spec.columns.items()}
+
+    assert build(door, nobody, np.empty(0)).shape == (0, door.width)

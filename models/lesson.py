@@ -7,6 +7,7 @@ because its work between two batches costs as much as a small network's step.
 import hashlib
 import logging
 import math
+import multiprocessing
 import os
 import sys
 import warnings
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -40,6 +41,7 @@ STEPS_A_STATE = 200
 """Steps after which a long epoch's state is kept, beside the one after each epoch."""
 LEAST_GAIN = 1e-5
 """An epoch is better if the hold-out's log loss falls by this much; less is noise of the calibration's fit."""
+LOGGERS = ("lightning.pytorch", "lightning.fabric")
 CLUSTER = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
 """What Lightning reads where several machines train together."""
 
@@ -97,6 +99,15 @@ class Lesson(LightningModule):
             self._go_on()
         self.module.train()
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """In a process that was started to train with others: as quiet as this one, and computing as `seeded` does."""
+        super().__setstate__(state)
+        for name in LOGGERS:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", module=r"lightning\.")
+        settings: Any = torch.utils.deterministic
+        settings.fill_uninitialized_memory = False
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         self.optimizer = torch.optim.AdamW(
             self.module.parameters(), self.habits.learning_rate, weight_decay=self.habits.weight_decay, fused=True
@@ -110,6 +121,8 @@ class Lesson(LightningModule):
 
     def on_fit_start(self) -> None:
         torch.set_num_threads(1)  # Lightning sets others in a process that it starts
+        if (program := multiprocessing.parent_process()) and self.trainer.world_size > 1 and not program.is_alive():
+            raise TrainingError("the program that started this process was ended.")  # and told it while it imported
         self.parts = tuple(part.to(self.device) for part in self.parts)
         self.targets, self.learned, self.held, self.total = (
             tensor.to(self.device) for tensor in (self.targets, self.learned, self.held, self.total)
@@ -324,8 +337,8 @@ def _fit(lesson: Lesson, settings: Settings) -> None:
     with _quiet(), _bar(lesson, shown=sys.stderr.isatty() and not together):
         trainer = Trainer(
             accelerator="gpu" if settings.device != "cpu" and torch.cuda.is_available() else "cpu",
-            # forked, not started anew: it works from any place of a program, and imports nothing again
-            strategy="ddp_fork" if together else "auto",
+            # started anew, not forked: they have none of the program's threads, nor its hold on a card
+            strategy="ddp_spawn" if together else "auto",
             devices=settings.devices,
             num_nodes=settings.nodes,
             max_epochs=lesson.epochs,
@@ -362,7 +375,7 @@ def _bar(lesson: Lesson, *, shown: bool) -> Iterator[None]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Lightning's tips, and its advice on loaders that are not here, are left out."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    loggers = [logging.getLogger(name) for name in LOGGERS]
     before = [logger.level for logger in loggers]
     try:
         for logger in loggers:

@@ -79,12 +79,14 @@ class _Stage(nn.Module):
         return found
 
 
-def altered(recordings: Tensor) -> Tensor:
-    """The same recordings as they might have been taken another time: begun a little earlier or later, a little larger
-    or smaller, with a little noise, and some without one of their leads.
+def altered(parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """A batch whose recordings might have been taken another time: begun a little earlier or later, a little larger or
+    smaller, with a little noise, and some without one of their leads.
 
-    (n, leads, samples) in and out; what was shifted in is 0. Drawn from torch's own generator.
+    Recordings (n, leads, samples) and whatever else, in and out; what was shifted in is 0. Drawn from torch's own
+    generator.
     """
+    recordings, *others = parts
     n, leads, samples = recordings.shape
     shift = torch.randint(-(samples // 10), samples // 10 + 1, (n, 1, 1), device=recordings.device)
     source = torch.arange(samples, device=recordings.device) - shift
@@ -98,4 +100,4 @@ def altered(recordings: Tensor) -> Tensor:
             torch.rand(n, 1, 1, device=recordings.device) < 0.1
         )
         found = found * ~gone
-    return found
+    return found, *others

@@ -100,7 +100,7 @@ def fit(X: NDArray[np.float32], y: NDArray[np.float64], task: Task) -> Fitted:
         batch=32,
         learning_rate=float(chosen.get("learning_rate", 2e-3)),
         weight_decay=float(chosen.get("weight_decay", 1e-2)),
-        augment=lambda batch: (altered(batch[0]), *batch[1:]),
+        augment=altered,
     )
     tensors = tuple(torch.from_numpy(part) for part in parts)
     learned = learn(network, tensors, torch.from_numpy(y), task, habits, hold=torch.from_numpy(hold))

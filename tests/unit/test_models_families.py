@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
@@ -16,7 +16,7 @@ from scipy.special import softmax
 from threadpoolctl import threadpool_limits
 
 from configs.errors import BundleError, SpecError
-from configs.settings import ROOT
+from configs.settings import ROOT, Settings
 from configs.spec import Column, Learning
 from features.build import Feature, Plan, Signal
 from models.family import Choice, Task, family, load
@@ -305,6 +305,26 @@ def test_another_device_may_round_otherwise_and_says_nearly_the_same(fitted, lea
         found = answer(finer(*(torch.as_tensor(part).double() for part in fitted.parts(X)))).numpy()
 
     assert np.abs(risk(found) - risk(fitted.log_odds(X))).max() < 1e-4
+
+
+def test_two_processes_learn_it_together(fitted, learning):
+    if not hasattr(fitted, "parts"):
+        pytest.skip("it is no network: one process learns it")
+    told: list[dict[str, float]] = []
+    task = learning.task_of(
+        learning.plan,
+        len(learning.patients.X),
+        classes=learning.classes,
+        learning=QUICK,
+        told=lambda epoch, figures: told.append(dict(figures)),
+    )
+
+    two = family(learning.name).fit(
+        learning.patients.X, learning.patients.target, replace(task, settings=Settings(device="cpu", devices=2))
+    )
+
+    assert len(told) == QUICK.epochs
+    assert np.abs(risk(two.log_odds(learning.patients.X)) - risk(fitted.log_odds(learning.patients.X))).mean() < 0.1
 
 
 def test_a_row_with_everything_missing_has_a_risk(loaded, fitted, learning):

@@ -2,12 +2,15 @@
 
 import json
 import logging
+import multiprocessing
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -241,7 +244,11 @@ def test_of_two_classes_the_calibrated_loss_is_the_events():
         assert calibrated_loss(both, y) == pytest.approx(calibrated_loss(scale * score, y), abs=1e-6)
 
 
-def test_processes_that_train_together_learn_what_one_does():
+def test_processes_that_train_together_learn_what_one_does(monkeypatch):
+    def ends() -> None:
+        raise RuntimeError("what a program does when it ends is nothing for the processes it started")
+
+    monkeypatch.setattr(threading, "_threading_atexits", [ends])  # where Prefect's log waits for its thread
     alone, together = History(), History()
     one = weights(taught(task(told=alone), dropout=0.0))
     two = weights(taught(replace(task(told=together), settings=Settings(device="cpu", devices=2)), dropout=0.0))
@@ -249,50 +256,63 @@ def test_processes_that_train_together_learn_what_one_does():
     assert [figures["log_loss"] for figures in together] == pytest.approx([f["log_loss"] for f in alone], abs=1e-5)
 
 
+class Normalised(Net):
+    """Its running means come from the rows of its own process; each process writes down what it judged an epoch by."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(dropout=0.0)
+        self.norm, self.folder = nn.BatchNorm1d(4), folder
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = super().forward(self.norm(x))
+        if not self.training:
+            with open(self.folder / str(os.getpid()), "a", encoding="utf-8") as seen:
+                seen.write(f"{self.norm.running_mean}\n{self.norm.running_var}\n")
+        return found
+
+
 def test_processes_that_train_together_judge_each_epoch_by_the_same_network(tmp_path):
-    class Normalised(Net):
-        """Its running means come from the rows of its own process."""
-
-        def __init__(self) -> None:
-            super().__init__(dropout=0.0)
-            self.norm = nn.BatchNorm1d(4)
-
-        def forward(self, x: Tensor) -> Tensor:
-            found = super().forward(self.norm(x))
-            if not self.training:
-                with open(tmp_path / str(os.getpid()), "a", encoding="utf-8") as seen:
-                    seen.write(f"{self.norm.running_mean}\n{self.norm.running_var}\n")
-            return found
-
     X, y, hold = rows()
     with seeded(5):
-        module = Normalised()
+        module = Normalised(tmp_path)
     learn(module, (X,), y, replace(task(), settings=Settings(device="cpu", devices=2)), HABITS, hold=hold)
     one, other = (path.read_text() for path in tmp_path.iterdir())
     assert one == other
 
 
-def test_a_process_that_fails_ends_the_training_of_all():
-    def fails(parts):
-        raise ValueError("nothing to alter")
+def fails(_: Any) -> Any:
+    raise ValueError("nothing to alter")
 
+
+def test_a_process_that_fails_ends_the_training_of_all():
     habits = replace(HABITS, augment=fails)
     with pytest.raises(TrainingError, match=r"one of 2 processes .* nothing to alter"):
         taught(replace(task(), settings=Settings(device="cpu", devices=2)), habits)
 
 
-def test_machines_whose_states_stand_at_different_steps_do_not_go_on_together(monkeypatch):
+def standing_at(step: int) -> Any:
+    """A lesson that was resumed at this step, as Lightning starts it on one of two machines."""
     from models.lesson import Lesson
 
-    starts = Lesson.on_fit_start
+    X, y, hold = rows()
+    lesson = Lesson(Net(), (X,), y, task(), HABITS, hold)
+    lesson.step = step
+    first = SimpleNamespace(broadcast=lambda _: (0, 0))
+    lesson.trainer = SimpleNamespace(global_rank=1, world_size=2, strategy=first)
+    return lesson
 
-    def ahead(lesson: Lesson) -> None:
-        lesson.step = 3 * lesson.trainer.global_rank
-        starts(lesson)
 
-    monkeypatch.setattr(Lesson, "on_fit_start", ahead)
-    with pytest.raises(TrainingError, match="stands at step 3 of epoch 0, the first one's at step 0 of epoch 0"):
-        taught(replace(task(), settings=Settings(device="cpu", devices=2)))
+def test_machines_whose_states_stand_at_different_steps_do_not_go_on_together():
+    with seeded(5):
+        with pytest.raises(TrainingError, match="stands at step 3 of epoch 0, the first one's at step 0 of epoch 0"):
+            standing_at(3).on_fit_start()
+        standing_at(0).on_fit_start()
+
+
+def test_a_process_whose_program_was_killed_before_it_began_does_not_begin(monkeypatch):
+    monkeypatch.setattr(multiprocessing, "parent_process", lambda: SimpleNamespace(is_alive=lambda: False))
+    with seeded(5), pytest.raises(TrainingError, match="the program that started this process was ended"):
+        standing_at(0).on_fit_start()
 
 
 def test_several_machines_are_told_where_to_meet(monkeypatch):

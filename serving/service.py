@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import bentoml
@@ -115,6 +116,7 @@ def _counters() -> "Counters":
         "Networks moved out of a device's memory, batches tried again in half, those it never took, and devices lost.",
         labelnames=["model", "event"],
     )
+    _forget_the_dead()
     memory = bentoml.metrics.Gauge(
         "medimind_device_memory_bytes",
         "Bytes of a network's weights on the device now, and of its largest batch so far, over all workers.",
@@ -146,3 +148,17 @@ def _counters() -> "Counters":
         ),
         held,
     )
+
+
+def _forget_the_dead() -> None:
+    """Take out what workers held that were killed: it would be added to what the living hold.
+
+    prometheus_client keeps a worker's gauges in files of its own, named by their mode and its number.
+    """
+    for file in Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob("gauge_live*.db"):
+        try:
+            os.kill(int(file.stem.rpartition("_")[2]), 0)
+        except PermissionError:  # somebody else's process has its number now
+            continue
+        except ProcessLookupError:
+            file.unlink(missing_ok=True)  # another worker that starts may have been faster

@@ -28,3 +28,20 @@ def test_what_a_network_takes_and_does_is_told_by_model(child, tmp_path):
         'medimind_queue_seconds_sum{model="angina"} 0.02',
         'medimind_device_seconds_sum{model="angina"} 0.004',
     } <= lines, told
+
+
+HOLD = """
+import os, signal
+from serving.service import _counters
+
+_counters().held("angina", 400, 20)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_worker_held_is_held_no_more_once_it_is_replaced(child, tmp_path):
+    child(HOLD, PROMETHEUS_MULTIPROC_DIR=str(tmp_path)).communicate(timeout=120)
+
+    told, _ = child(COUNT, PROMETHEUS_MULTIPROC_DIR=str(tmp_path)).communicate(timeout=120)
+
+    assert 'medimind_device_memory_bytes{model="angina",of="weights"} 0.0' in told.splitlines(), told

@@ -102,6 +102,9 @@ class Lesson(LightningModule):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """In a process that was started to train with others: as quiet as this one, and computing as `seeded` does."""
         super().__setstate__(state)
+        # Tensors reach a process as memory that all share, and these are written to. Lightning copies the weights.
+        self.total = self.total.clone()
+        self.restored = {name: value.clone() for name, value in self.restored.items()}
         for name in LOGGERS:
             logging.getLogger(name).setLevel(logging.ERROR)
         warnings.filterwarnings("ignore", module=r"lightning\.")

@@ -253,7 +253,23 @@ def test_processes_that_train_together_learn_what_one_does(monkeypatch):
     one = weights(taught(task(told=alone), dropout=0.0))
     two = weights(taught(replace(task(told=together), settings=Settings(device="cpu", devices=2)), dropout=0.0))
     assert_allclose(two, one, atol=1e-5)
-    assert [figures["log_loss"] for figures in together] == pytest.approx([f["log_loss"] for f in alone], abs=1e-5)
+    for figure in ("train_loss", "log_loss"):
+        assert [figures[figure] for figures in together] == pytest.approx([f[figure] for f in alone], abs=1e-5)
+
+
+def test_processes_that_go_on_together_end_as_one_does(tmp_path):
+    class Killed(Exception):
+        pass
+
+    def is_killed(epoch: int, _: Mapping[str, float]) -> None:
+        if epoch == 2:
+            raise Killed
+
+    one = weights(taught(task(), dropout=0.0))
+    with pytest.raises(Killed):
+        taught(replace(task(folder=tmp_path), told=is_killed), dropout=0.0)
+    two = taught(replace(task(folder=tmp_path), settings=Settings(device="cpu", devices=2)), dropout=0.0)
+    assert_allclose(weights(two), one, atol=1e-5)
 
 
 class Normalised(Net):

@@ -12,7 +12,9 @@ The rules, all of them our own convention:
 - A DICOM file's pixels are rescaled by its slope and intercept. Where the column's unit is "1" a window maps them to
   `range`: the column's own `window` (a LINEAR_EXACT one), else the first of the file's, else, of eight bits at most,
   all that they can hold; MONOCHROME1, where low is bright, is inverted. In any other unit the rescaled values stand as
-  they are, of a file that has a slope and an intercept; in Hounsfield units, of one that says so or is a CT's.
+  they are, of a file that has a slope and an intercept; in Hounsfield units, of one that says so or is a CT's, which is
+  read in no other unit. Colours are neither rescaled nor windowed by their file. A file whose rescaling may stand
+  in functional groups, an enhanced object, is not read.
 """
 
 import io
@@ -55,9 +57,11 @@ TAGS = (
     *("SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "BurnedInAnnotation", "WindowCenter"),
     *("WindowWidth", "VOILUTFunction", "RescaleIntercept", "RescaleSlope", "ModalityLUTSequence", "VOILUTSequence"),
-    *("RescaleType", "Modality", "PixelData"),
+    *("RescaleType", "Modality", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "PixelData"),
 )
 """All that is read of a DICOM file."""
+OF_GREY = ("WindowCenter", "WindowWidth", "VOILUTSequence", "RescaleSlope", "RescaleIntercept")
+"""Of these a colour file may have some, and they have no meaning there (PS3.3, C.11.2.1.2)."""
 
 
 @dataclass(frozen=True)
@@ -327,6 +331,16 @@ def _rescaled(column: Column, tags: Mapping[str, Any]) -> Raw:
         raise _Refused(
             "not_an_image", "its values come by a table and not by a slope and an intercept; it is not read."
         )
+    if tags["SharedFunctionalGroupsSequence"] or tags["PerFrameFunctionalGroupsSequence"]:
+        raise _Refused(
+            "not_an_image", "its rescaling stands in functional groups, as of an enhanced object, which are not read."
+        )
+    if samples > 1:
+        tags = {**tags, **dict.fromkeys(OF_GREY)}
+    half = (tags["RescaleSlope"] is None) != (tags["RescaleIntercept"] is None)
+    ct = str(tags["Modality"] or "").strip().upper() == "CT"
+    if half or (ct and column.window is not None and tags["RescaleSlope"] is None):  # a CT's window is in its units
+        raise _Refused("unit", "has no slope or no intercept: what its values mean is unknown.")
     stored = _stored(tags, (rows, columns, samples))
     slope, intercept = (
         (1.0 if tags["RescaleSlope"] is None else float(tags["RescaleSlope"])),
@@ -421,8 +435,11 @@ def _in_unit(column: Column, tags: Mapping[str, Any]) -> None:
         raise _Refused("unit", f"has no slope or no intercept: what it holds in {column.unit} is unknown.")
     said = str(tags["RescaleType"] or "").strip().upper()
     modality = str(tags["Modality"] or "").strip().upper()
-    if column.unit == HOUNSFIELD and said != "HU" and (said or modality != "CT"):
+    hounsfield = said == "HU" or (not said and modality == "CT")
+    if column.unit == HOUNSFIELD and not hounsfield:
         raise _Refused("unit", "is neither a CT's picture nor says that its values are Hounsfield units.")
+    if column.unit != HOUNSFIELD and hounsfield:
+        raise _Refused("unit", f"its values are Hounsfield units, and the contract's are {column.unit}.")
 
 
 def _in_unit_one(column: Column, what: str) -> None:

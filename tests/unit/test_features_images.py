@@ -311,7 +311,9 @@ def test_eight_bits_need_no_window_and_colours_keep_their_order():
     rgb = {**eight, "SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}
     by_pixel = dicom(STORED, PixelData=colours.tobytes(), PlanarConfiguration=0, **rgb)
     by_plane = dicom(STORED, PixelData=colours.transpose(2, 0, 1).tobytes(), PlanarConfiguration=1, **rgb)
-    for content in (by_pixel, by_plane):
+    of_grey = {"WindowCenter": 40, "WindowWidth": 80, "RescaleSlope": 2, "RescaleIntercept": -9}
+    windowed = dicom(STORED, PixelData=colours.tobytes(), PlanarConfiguration=0, **rgb, **of_grey)
+    for content in (by_pixel, by_plane, windowed):  # a window and a rescaling have no meaning for colours
         assert_allclose(check({"dicom": content}, COLOUR), colours.transpose(2, 0, 1) / 255, atol=1e-7)
 
 
@@ -333,6 +335,36 @@ def test_where_the_column_has_a_unit_the_rescaled_values_stand_and_nothing_is_wi
 )
 def test_where_the_column_has_a_unit_a_file_whose_values_may_be_others_is_refused(tags):
     assert refused({"dicom": dicom(STORED, **tags)}, HOUNSFIELD)[0] == "unit"
+
+
+@pytest.mark.parametrize("tags", [{"RescaleType": "HU"}, {"Modality": "CT"}])
+def test_hounsfield_units_are_taken_for_no_other_unit(tags):
+    of = column(unit="mg/cm3", range=[-1024, 3071])
+    rescaled = {"RescaleSlope": 1, "RescaleIntercept": -1024}
+    assert refused({"dicom": dicom(STORED, **rescaled, **tags)}, of)[0] == "unit"
+    said = {"Modality": "CT", "RescaleType": "MGML"}
+    assert_array_equal(check({"dicom": dicom(STORED, **rescaled, **said)}, of)[0], STORED - 1024)
+
+
+@pytest.mark.parametrize(
+    "tags", [{"RescaleSlope": 1}, {"RescaleIntercept": -1024}, {"Modality": "CT"}], ids=["slope", "intercept", "CT"]
+)
+def test_what_a_file_does_not_say_of_its_rescaling_is_not_made_up(tags):
+    of = column(window={"center": 40, "width": 400})
+    assert refused({"dicom": dicom(STORED, **tags)}, of)[0] == "unit"
+
+
+@pytest.mark.parametrize("keyword", ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"])
+def test_a_file_whose_rescaling_may_stand_deeper_is_refused_and_not_taken_for_one_without(keyword):
+    """An enhanced CT: its slope and intercept stand in a sequence; unread, air would have the value of soft tissue."""
+    rescaling = Dataset()
+    rescaling.RescaleIntercept, rescaling.RescaleSlope, rescaling.RescaleType = -1024, 1, "HU"
+    groups = Dataset()
+    groups.PixelValueTransformationSequence = [rescaling]
+    content = dicom(STORED, NumberOfFrames=1, **{keyword: [groups]})
+    of = column(window={"center": 40, "width": 400})
+    code, said = refused({"dicom": content}, of)
+    assert code == "not_an_image" and "functional groups" in said
 
 
 def test_signed_values_of_fewer_bits_lose_the_drawings_above_them():
@@ -370,7 +402,7 @@ def test_a_real_recording_comes_out_as_pydicom_windows_it(name):
         ({"BitsAllocated": 1, "BitsStored": 1, "HighBit": 0}, "not_an_image"),
         ({"HighBit": 14}, "not_an_image"),
         ({"syntax": JPEGBaseline8Bit, "PixelData": encapsulate([b"a JPEG"])}, "not_an_image"),
-        ({"RescaleSlope": 0}, "not_an_image"),
+        ({"RescaleSlope": 0, "RescaleIntercept": 0}, "not_an_image"),
         ({"WindowWidth": 1}, "no_window"),
         ({"VOILUTFunction": "SIGMOID"}, "no_window"),
         ({"WindowCenter": None}, "no_window"),

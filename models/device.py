@@ -30,7 +30,7 @@ leaves nothing behind that the host does not have.
 import gc
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from copy import deepcopy
@@ -69,7 +69,7 @@ class Watcher:
     computed: Callable[[str, int, float], None]
     """Model, rows that were computed together, and the seconds that it took."""
     happened: Callable[[str, str], None]
-    """Model, and `evicted`, `oom_retry`, `out_of_memory` or `lost`."""
+    """Model, and `evicted`, `oom_retry`, `out_of_memory`, `not_finite` or `lost`."""
 
 
 class Memory(Protocol):
@@ -242,8 +242,20 @@ class Device:
         self._books = threading.Lock()
         self._turn = 0
         self._residents: WeakKeyDictionary[nn.Module, Resident] = WeakKeyDictionary()
-        self.held: Mapping[str, tuple[int, int]] = {}
+
+    @property
+    def held(self) -> dict[str, tuple[int, int]]:
         """By model, the bytes of the weights that lie on the device now, and of its largest batch so far."""
+        found: dict[str, tuple[int, int]] = {}
+        for one in self._known():
+            weights, batch = found.get(one.model, (0, 0))
+            here = self.exact or one.copy is not None
+            found[one.model] = (weights + one.weights * here, max(batch, one.largest()))
+        return found
+
+    def not_finite(self, use: Use) -> None:
+        """Count that it said something of a row that is no number."""
+        self._watcher.happened(use.model, "not_finite")
 
     def compute(self, network: "nn.Module", parts: Parts, block: int, use: Use) -> NDArray[np.float64]:
         """What the network says of each row of the parts. Raises DeviceMemoryError if its memory does not take it."""
@@ -267,7 +279,6 @@ class Device:
             if peak is None:
                 found, peak = self.memory.measured(lambda: _said(network, filled))
                 host.peaks[None, block] = peak
-                self._tell()
             else:
                 found = _said(network, filled)
             self._refuse_if_too_large(host, peak)
@@ -327,8 +338,12 @@ class Device:
         key = use.precision, size
         if found[1] > resident.peaks.get(key, -1):
             resident.peaks[key] = found[1]
-            self._tell()
         return found[0][:rows]
+
+    def _known(self) -> list[Resident]:
+        """All networks that are still there; another thread may add one meanwhile."""
+        with self._books:
+            return list(self._residents.values())
 
     def _resident(self, network: "nn.Module", use: Use) -> Resident:
         with self._books:
@@ -354,7 +369,6 @@ class Device:
             if copy is None:
                 raise self._full(use, 1)
             resident.copy, resident.most = copy, None
-            self._tell()
         return resident
 
     def _admitted(self, resident: Resident, rows: int, use: Use) -> int:
@@ -387,17 +401,16 @@ class Device:
             )
 
     def _weights(self) -> int:
-        return sum(one.weights for one in self._residents.values() if one.copy is not None)
+        return sum(one.weights for one in self._known() if one.copy is not None)
 
     def _evict_but(self, resident: Resident) -> bool:
         """Move out the copy that was used longest ago, but never this one's; whether there was one."""
-        others = [one for one in self._residents.values() if one.copy is not None and one is not resident]
+        others = [one for one in self._known() if one.copy is not None and one is not resident]
         if not others:
             return False
         oldest = min(others, key=lambda one: one.used)
         oldest.copy = None
         self._watcher.happened(oldest.model, "evicted")
-        self._tell()
         return True
 
     def _empty_but(self, resident: Resident) -> None:
@@ -421,21 +434,11 @@ class Device:
                 return
             self.lost = f"{self.place} failed ({type(exc).__name__}); all is computed on the CPU until a restart."
             self.place, self.memory, self.budget, self.exact = torch.device("cpu"), HostMemory(), None, True
-            for one in self._residents.values():
+            for one in self._known():
                 one.copy = None
                 one.peaks.clear()
-            self._tell()
         log.error("%s", self.lost)
         self._watcher.happened(use.model, "lost")
-
-    def _tell(self) -> None:
-        found: dict[str, tuple[int, int]] = {}
-        with self._books:
-            for one in self._residents.values():
-                weights, batch = found.get(one.model, (0, 0))
-                here = self.exact or one.copy is not None
-                found[one.model] = (weights + one.weights * here, max(batch, one.largest()))
-            self.held = found
 
 
 def open_device(settings: Settings, watcher: Watcher) -> Device:

@@ -124,18 +124,15 @@ class Predictor:
     def _furthest(self, X: Matrix, expected: NDArray[np.float64], use: Use, most: int) -> float:
         """How far a risk lies from the expected one, in batches of every power of two up to `most` rows."""
         worst, size = 0.0, 1
-        before, self._use = self._use, use
-        try:
-            while True:
-                rows = np.arange(max(size, len(X))) % len(X)
-                found = np.concatenate([self._told(X[rows[at : at + size]]) for at in range(0, len(rows), size)])
-                gap = np.abs(found - expected[rows]).max()
-                worst = max(worst, float(gap) if np.isfinite(gap) else np.inf)
-                if size >= most:
-                    return worst
-                size = min(size * 2, most)
-        finally:
-            self._use = before
+        while True:
+            rows = np.arange(max(size, len(X))) % len(X)
+            said = [self._computed(X[rows[at : at + size]], use) for at in range(0, len(rows), size)]
+            found = self._with_event(np.concatenate(said))
+            gap = np.abs(found - expected[rows]).max()
+            worst = max(worst, float(gap) if np.isfinite(gap) else np.inf)
+            if size >= most:
+                return worst
+            size = min(size * 2, most)
 
     def check(self, record: Any) -> Record:
         """The record, checked against the contract. Raises RecordError."""
@@ -193,9 +190,22 @@ class Predictor:
         return self.positive(self.risks(X))
 
     def risks(self, X: Matrix) -> NDArray[np.float64]:
-        """What is said of each row of X (n, d): of several `classes` each one's risk (n, K), else the risk (n,)."""
+        """What is said of each row of X (n, d): of several `classes` each one's risk (n, K), else the risk (n,).
+
+        Where a device gives no number, as a low precision may of a row like none in the self-test, the CPU is asked.
+        Raises BundleError if it gives none either: it would count as the highest risk of all.
+        """
+        said = self._computed(X, self._use)
+        if (odd := _no_numbers(said)).any() and self._use is not None:
+            self._use.device.not_finite(self._use)
+            said[odd] = self._computed(X[odd], None)
+        if (odd := _no_numbers(said)).any():
+            raise BundleError(f"{self.spec.name}: of {int(odd.sum())} of {len(X)} records its model says no number.")
+        return said
+
+    def _computed(self, X: Matrix, use: Use | None) -> NDArray[np.float64]:
         step = self.spec.serving.max_batch
-        with using(self._use):
+        with using(use):
             parts = [self._model.log_odds(X[start : start + step]) for start in range(0, len(X), step)]
         none = np.empty((0, len(self.classes)) if self.classes else 0)
         return self.bundle.calibration.risks(np.concatenate([none, *parts]))
@@ -221,7 +231,9 @@ class Predictor:
 
     def _told(self, X: Matrix) -> NDArray[np.float64]:
         """The risk of each row, and of several classes each one's after it: (n, 1) or (n, 1 + K)."""
-        risks = self.risks(X)
+        return self._with_event(self.risks(X))
+
+    def _with_event(self, risks: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.column_stack([self.positive(risks), *risks.T[: len(self.classes)]])
 
     def _self_test(self) -> None:
@@ -261,3 +273,9 @@ class Predictor:
             again = [self._told(tiled[start : start + size]) for start in range(0, len(tiled), size)]
             if not np.array_equal(np.concatenate(again)[: len(X)], risks):
                 raise BundleError(f"{name}: self-test: batches of {size} give other bits than all at once.")
+
+
+def _no_numbers(risks: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which rows of risks, (n,) or (n, K), hold something that is no number, (n,)."""
+    known = np.isfinite(risks)
+    return np.asarray(~(known if risks.ndim == 1 else known.all(axis=1)))

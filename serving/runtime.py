@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -66,8 +66,6 @@ LONGEST_S = 600.0
 """No caller's deadline is later."""
 RATE_OVER_S = 0.5
 """Of work, before the rate is known: the first group of a burst is small, and waited until the others were read."""
-EXPLAINED_AT_ONCE = 32
-"""Records, before another caller gets its turn."""
 KEPT_IN_MEMORY = 2
 """Versions a model that nothing leads to any more, for an instant return."""
 
@@ -161,6 +159,8 @@ class Runtime:
         self._behind = False
         self._turn_began: float | None = None
         self._opened: Device | None = None
+        self._held: Set[str] = frozenset()
+        """The models whose network was told to hold something there."""
         self._opening = Lock()
         self._turn_s = 0.0  # how long the event loop took to hear everybody out, the last time
         self.refresh()
@@ -196,8 +196,10 @@ class Runtime:
 
     def _count_held(self) -> None:
         if self._opened is not None:
-            for name, (weights, batch) in self._opened.held.items():
+            held = self._opened.held
+            for name, (weights, batch) in (held | dict.fromkeys(self._held - held.keys(), (0, 0))).items():
                 self.counters.held(name, weights, batch)
+            self._held = held.keys()
 
     @property
     def _ahead(self) -> bool:
@@ -403,8 +405,9 @@ class Runtime:
 
         for part in call.parts:
             part.explanations = []
-            for start in range(0, len(part.scored), EXPLAINED_AT_ONCE):
-                X = part.scored.features[start : start + EXPLAINED_AT_ONCE]
+            step = part.version.explainer.at_once  # then another caller gets its turn
+            for start in range(0, len(part.scored), step):
+                X = part.scored.features[start : start + step]
                 try:
                     part.explanations += await self._loop.run_in_executor(
                         self._explaining, self._explained.of, part.version, X, late

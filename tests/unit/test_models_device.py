@@ -311,11 +311,12 @@ def test_an_error_of_the_network_itself_is_no_fault_of_the_card():
     assert place.lost is None and not seen.events
 
 
-def test_a_network_that_is_let_go_leaves_the_card():
+def test_a_network_that_is_let_go_leaves_the_card_and_is_told_of_no_more():
     place, card, _ = pretended()
     compute(place, network(30), table(5))
     assert card.weights == 0
     assert place._weights() == 0
+    assert place.held == {}
 
 
 @pytest.mark.parametrize(("precision", "limit"), [("bf16", 0.05), ("fp16", 0.005)])

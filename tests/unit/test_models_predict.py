@@ -385,6 +385,45 @@ def test_a_card_that_computes_other_risks_is_not_used_and_the_cpu_answers_to_the
     assert predictor.risk(X).tobytes() == alone.tobytes()
 
 
+def test_what_a_card_says_of_a_row_is_a_number_or_the_cpu_answers_and_it_is_counted(trained, as_network):
+    """As in fp16, where a row that no case of the self-test resembles is beyond the largest number."""
+    events = []
+    place = Device(
+        torch.device("cpu"), HostMemory(), None, Watcher(lambda *_: None, lambda *e: events.append(e)), False
+    )
+    predictor = Predictor(trained)
+    X = predictor.features(records(predictor))
+    alone = predictor.risk(X)
+    predictor.use(place)
+    with torch.inference_mode():
+        place._residents[as_network[0].network].copy.bias.fill_(np.nan)
+
+    assert predictor.risk(X).tobytes() == alone.tobytes()
+    assert events == [(predictor.spec.name, "not_finite")]
+
+
+def test_a_card_that_says_no_number_of_the_self_test_is_not_used(trained, as_network):
+    class Broken(HostMemory):
+        def copy(self, network):
+            copy = super().copy(network)
+            with torch.no_grad():
+                copy.bias.fill_(np.nan)
+            return copy
+
+    predictor = Predictor(trained)
+    predictor.use(card(Broken()))
+    assert predictor.computed["device"] == "cpu" and "lies inf from" in predictor.computed["why"]
+
+
+def test_a_risk_that_is_no_number_is_never_told(trained, as_network):
+    predictor = Predictor(trained)
+    X = predictor.features(records(predictor))
+    with torch.no_grad():
+        as_network[0].network.bias.fill_(np.nan)
+    with pytest.raises(BundleError, match=f"{predictor.spec.name}: of {len(X)} of {len(X)} records .* no number"):
+        predictor.risk(X)
+
+
 def test_a_network_that_a_cards_memory_never_takes_is_computed_on_the_cpu_and_it_is_said(trained, as_network):
     predictor = Predictor(trained)
     predictor.use(card(budget=4))

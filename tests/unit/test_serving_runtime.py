@@ -20,9 +20,11 @@ from ledger.promotions import promote
 from ledger.traffic import Route, Traffic
 from models import signing
 from models.device import Device, HostMemory, Watcher
+from models.explain import Explainer
 from serving import runtime as serving_runtime
 from serving.app import app
 from serving.bodies import JSON
+from serving.explanations import Explanations
 from serving.refusals import Refused
 from serving.runtime import ALWAYS_WEIGHT, Counters, Model, Runtime, _outcome, _parts
 
@@ -311,6 +313,32 @@ def test_a_network_has_a_thread_of_its_own_and_its_place_and_memory_are_told(
     assert held[-1][:2] == ("angina", 2 * 4) and held[-1][2] > 0
     assert [(name, n) for name, n, _ in formed] == [("angina", 16), ("angina", len(records) - 16)]
     assert all(name == "angina" for name, _, _ in card.batches) and not card.events
+
+
+def test_a_network_that_is_gone_is_told_to_hold_nothing(served):
+    held = []
+    runtime = Runtime(served, ["angina"], Counters(*[lambda *_: None] * 4, held=lambda *what: held.append(what)))
+    runtime._opened = SimpleNamespace(held={"angina": (8, 100), "fracture": (4, 50)})
+    runtime._count_held()
+    runtime._opened.held = {"fracture": (4, 50)}
+    runtime._count_held()
+    runtime._count_held()
+    assert held == [("angina", 8, 100), ("fracture", 4, 50), ("fracture", 4, 50), ("angina", 0, 0), ("fracture", 4, 50)]
+
+
+def test_explanations_take_turns_after_as_many_rows_as_the_explainer_says(ask, records, monkeypatch):
+    """A network takes up to a second for a row: who asks for one waits for a row of another, not for all."""
+    turns, of = [], Explanations.of
+
+    def counted(self, version, X, late):
+        turns.append(len(X))
+        return of(self, version, X, late)
+
+    monkeypatch.setattr(Explanations, "of", counted)
+    monkeypatch.setattr(Explainer, "at_once", 2)
+    (answer,) = ask({"records": records[:5], "explain": True})
+    assert turns == [2, 2, 1]
+    assert all("explanation" in one for one in answer["predictions"])
 
 
 def test_a_full_memory_is_a_503_that_asks_to_come_again_and_the_service_lives(served, records, as_network, monkeypatch):

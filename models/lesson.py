@@ -124,22 +124,33 @@ class Lesson(LightningModule):
 
     def on_fit_start(self) -> None:
         torch.set_num_threads(1)  # Lightning sets others in a process that it starts
-        if (program := multiprocessing.parent_process()) and self.trainer.world_size > 1 and not program.is_alive():
-            raise TrainingError("the program that started this process was ended.")  # and told it while it imported
+        self._end_with_the_program()
         self.parts = tuple(part.to(self.device) for part in self.parts)
         self.targets, self.learned, self.held, self.total = (
             tensor.to(self.device) for tensor in (self.targets, self.learned, self.held, self.total)
         )
         self.weights = None if self.weights is None else self.weights.to(self.device)
         self.rank, self.world = self.trainer.global_rank, self.trainer.world_size
-        here = self.epoch, self.step
-        if (first := self.trainer.strategy.broadcast(here)) != here:
+        here = self.epoch, self.step, self.digests
+        first = self.trainer.strategy.broadcast(here)
+        if first[2] != here[2]:
+            raise TrainingError(
+                "this machine trains another network than the first one, or on other data, with another seed, other "
+                "habits or other code. Give all the same spec, cohort and release, and train without --resume."
+            )
+        if first != here:
             raise TrainingError(
                 f"this machine's state stands at step {here[1]} of epoch {here[0]}, the first one's at step {first[1]} "
                 f"of epoch {first[0]}. Copy {checkpoints.STATE} from there, or train without --resume to begin anew."
             )
         # torch's own way seeds every device that might be there, which takes as long as a small network's step
         self.seed = torch.default_generator.manual_seed if self.device.type == "cpu" else torch.manual_seed
+
+    def _end_with_the_program(self) -> None:
+        """Raise TrainingError where the program that started this process was killed: a training that goes on writes
+        to the same state. Not every process hears of it from the system: under nohup, say, interrupts are ignored."""
+        if (program := multiprocessing.parent_process()) and self.trainer.world_size > 1 and not program.is_alive():
+            raise TrainingError("the program that started this process was ended.")
 
     def on_train_epoch_start(self) -> None:
         draws = torch.Generator().manual_seed(_seed(self.task.seed, self.epoch))
@@ -148,6 +159,7 @@ class Lesson(LightningModule):
         self.rows = self.learned[order.to(self.device)].tensor_split(self.steps)
 
     def training_step(self, steps: tuple[int, int], _: int) -> None:
+        self._end_with_the_program()
         for step in range(*steps):
             self._one(self.rows[step], _seed(self.task.seed, self.epoch, step, self.rank))
             self.step = step + 1
@@ -280,6 +292,7 @@ class Lesson(LightningModule):
         """Leave the state where the task asks for it, one process on each machine."""
         if self.task.checkpoints is None or self.trainer.local_rank != 0:
             return
+        self._end_with_the_program()
         network, data = self.digests
         state = State(
             network=network,

@@ -313,7 +313,7 @@ def standing_at(step: int) -> Any:
     X, y, hold = rows()
     lesson = Lesson(Net(), (X,), y, task(), HABITS, hold)
     lesson.step = step
-    first = SimpleNamespace(broadcast=lambda _: (0, 0))
+    first = SimpleNamespace(broadcast=lambda _: (0, 0, ("", "")))
     lesson.trainer = SimpleNamespace(global_rank=1, world_size=2, strategy=first)
     return lesson
 
@@ -325,10 +325,23 @@ def test_machines_whose_states_stand_at_different_steps_do_not_go_on_together():
         standing_at(0).on_fit_start()
 
 
-def test_a_process_whose_program_was_killed_before_it_began_does_not_begin(monkeypatch):
+def test_machines_that_learn_from_other_data_do_not_train_together():
+    lesson = standing_at(0)
+    lesson.digests = ("", "of another cohort")
+    with seeded(5), pytest.raises(TrainingError, match="trains another network than the first one, or on other data"):
+        lesson.on_fit_start()
+
+
+def test_a_process_whose_program_was_killed_does_not_begin_go_on_or_keep_a_state(monkeypatch, tmp_path):
+    lesson = standing_at(0)
+    with seeded(5):
+        lesson.on_fit_start()
+    lesson.trainer.local_rank, lesson.task = 0, replace(lesson.task, checkpoints=tmp_path)
     monkeypatch.setattr(multiprocessing, "parent_process", lambda: SimpleNamespace(is_alive=lambda: False))
-    with seeded(5), pytest.raises(TrainingError, match="the program that started this process was ended"):
-        standing_at(0).on_fit_start()
+    for goes_on in (lesson.on_fit_start, lambda: lesson.training_step((0, 1), 0), lesson._keep):
+        with seeded(5), pytest.raises(TrainingError, match="the program that started this process was ended"):
+            goes_on()
+    assert not any(tmp_path.iterdir())
 
 
 def test_several_machines_are_told_where_to_meet(monkeypatch):

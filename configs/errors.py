@@ -52,6 +52,13 @@ class TrainingError(MediMindError):
     code = "training"
 
 
+class ProcessError(MediMindError):
+    """One of the processes that train a network together failed or was ended. It says nothing about what is learned,
+    and a later try may succeed."""
+
+    code = "process"
+
+
 class BundleError(MediMindError):
     """A bundle could not be written, or is not what its manifest and self-test say it is."""
 

@@ -23,7 +23,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
-from configs.errors import SpecError, TrainingError
+from configs.errors import ProcessError, SpecError, TrainingError
 from configs.settings import Settings
 from models import checkpoints
 from models.checkpoints import State
@@ -53,7 +53,12 @@ def teach(module: nn.Module, parts: "Parts", y: Tensor, task: Task, habits: Habi
     together = task.settings.devices * task.settings.nodes
     if together == 1:
         lesson = Lesson(module, parts, y, task, habits, hold)
-        _fit(lesson, task.settings)
+        try:
+            _fit(lesson, task.settings)
+        except RuntimeError as exc:
+            if not is_out_of_memory(exc):
+                raise
+            raise TrainingError(f"the memory does not take this network's training: {_last(exc):.200}") from exc
         return lesson.best_module()
     with TemporaryDirectory() as folder:  # the processes that train hand their outcome over as a state
         kept = task if task.checkpoints else replace(task, checkpoints=Path(folder))
@@ -61,7 +66,8 @@ def teach(module: nn.Module, parts: "Parts", y: Tensor, task: Task, habits: Habi
         try:
             _fit(lesson, task.settings)
         except (ProcessRaisedException, ProcessExitedException) as exc:
-            raise TrainingError(f"one of {together} processes that train together failed: {_last(exc)}") from exc
+            failed = TrainingError if is_out_of_memory(RuntimeError(str(exc))) else ProcessError
+            raise failed(f"one of {together} processes that train together failed: {_last(exc)}") from exc
         return Lesson(module, parts, y, replace(kept, told=task.told), habits, hold).best_module()
 
 
@@ -168,15 +174,12 @@ class Lesson(LightningModule):
 
     def _one(self, rows: Tensor, seed: int) -> None:
         """One step of the optimiser, its gradient summed over slices of the batch that fit the memory."""
-        while True:
+
+        def gradient() -> Tensor:
             self.seed(seed)
-            try:
-                lost = self._gradient(rows)
-                break
-            except RuntimeError as exc:
-                if not is_out_of_memory(exc) or self.world > 1:  # the other processes wait for this step's sum
-                    raise
-            self._halve()
+            return self._gradient(rows)
+
+        lost = self._within_memory(gradient)
         self.total += lost
         self.scaler.unscale_(self.optimizer)
         if self.task.learning.clip is not None:
@@ -210,6 +213,16 @@ class Lesson(LightningModule):
         one's holds for all, so that all judge the same network, and end at the same epoch."""
         for buffer in self.module.buffers():
             buffer.copy_(self.trainer.strategy.broadcast(buffer))
+
+    def _within_memory(self, compute: Callable[[], Tensor]) -> Tensor:
+        """What `compute` gives, `batch` rows at a time; where the memory is full, again with half as many."""
+        while True:
+            try:
+                return compute()
+            except RuntimeError as exc:
+                if not is_out_of_memory(exc) or self.world > 1:  # the other processes wait for this step's sum
+                    raise
+            self._halve()
 
     def _halve(self) -> None:
         """Half as many rows at a time, twice as often: the step stays what it was. Raises TrainingError at one row."""
@@ -270,13 +283,18 @@ class Lesson(LightningModule):
     def _held_loss(self) -> float:
         """The calibrated log loss of the rows held out."""
         self.module.eval()
+        said = self._within_memory(self._said_of_held)
+        self.module.train()
+        return calibrated_loss(said.cpu().numpy(), self.y_held)
+
+    def _said_of_held(self) -> Tensor:
+        """The network's answer to each row held out, (m,) or (m, K)."""
         with torch.inference_mode():
             said = [
                 answer(self._logits(tuple(part.index_select(0, rows) for part in self.parts)))
                 for rows in torch.split(self.held, self.batch)
             ]
-        self.module.train()
-        return calibrated_loss(torch.cat(said).cpu().numpy(), self.y_held)
+        return torch.cat(said)
 
     def best_module(self) -> nn.Module:
         """The network of the best epoch."""

@@ -20,7 +20,7 @@ from numpy.testing import assert_allclose
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from configs.errors import SpecError, TrainingError
+from configs.errors import ProcessError, SpecError, TrainingError
 from configs.settings import ROOT, Settings
 from configs.spec import Learning
 from models import checkpoints
@@ -300,9 +300,18 @@ def fails(_: Any) -> Any:
     raise ValueError("nothing to alter")
 
 
-def test_a_process_that_fails_ends_the_training_of_all():
+def fills(_: Any) -> Any:
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_what_the_memory_of_processes_does_not_take_cannot_be_learned():
+    with pytest.raises(TrainingError, match=r"one of 2 processes .* out of memory"):
+        taught(replace(task(), settings=Settings(device="cpu", devices=2)), replace(HABITS, augment=fills))
+
+
+def test_a_process_that_fails_ends_the_training_of_all_and_is_no_model_that_learned_nothing():
     habits = replace(HABITS, augment=fails)
-    with pytest.raises(TrainingError, match=r"one of 2 processes .* nothing to alter"):
+    with pytest.raises(ProcessError, match=r"one of 2 processes .* nothing to alter"):
         taught(replace(task(), settings=Settings(device="cpu", devices=2)), habits)
 
 
@@ -466,6 +475,41 @@ def test_out_of_memory_halves_the_rows_at_a_time_and_not_the_step(caplog, error)
         "out of memory: 32 rows at a time from here on, 64 still make a step",
         "out of memory: 16 rows at a time from here on, 64 still make a step",
     ]
+
+
+class Judging(Net):
+    """A network that a memory of `room` rows holds while it is judged."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__(dropout=0.0)
+        self.room = room
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training and len(x) > self.room:
+            raise torch.OutOfMemoryError("full")
+        return super().forward(x)
+
+
+def test_a_memory_that_is_full_when_the_network_is_judged_halves_the_rows_as_well():
+    X, y, hold = rows()
+    told, modules = History(), []
+    for room in (1000, 40):
+        with seeded(5):
+            modules.append(Judging(room))
+        learn(modules[-1], (X,), y, task(told=told if room == 40 else None), HABITS, hold=hold)
+    assert {figures["batch"] for figures in told} == {32}
+    assert_allclose(weights(modules[1]), weights(modules[0]), atol=1e-4)
+
+
+def test_a_table_that_no_memory_takes_is_an_error(monkeypatch):
+    from models.lesson import Lesson
+
+    def full(_: Lesson) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Lesson, "on_fit_start", full)
+    with pytest.raises(TrainingError, match="the memory does not take this network's training: CUDA out of memory"):
+        taught(task())
 
 
 def test_a_network_that_no_memory_takes_is_an_error():

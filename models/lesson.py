@@ -4,6 +4,7 @@ Only training imports this module. Lightning is handed several optimiser steps a
 because its work between two batches costs as much as a small network's step.
 """
 
+import errno
 import hashlib
 import logging
 import math
@@ -68,6 +69,13 @@ def teach(module: nn.Module, parts: "Parts", y: Tensor, task: Task, habits: Habi
         except (ProcessRaisedException, ProcessExitedException) as exc:
             failed = TrainingError if is_out_of_memory(RuntimeError(str(exc))) else ProcessError
             raise failed(f"one of {together} processes that train together failed: {_last(exc)}") from exc
+        except (RuntimeError, OSError) as exc:
+            if os.strerror(errno.ENOSPC) not in str(exc):
+                raise
+            raise ProcessError(
+                f"the rows that {together} processes share do not fit into /dev/shm: give it more room (a container's "
+                "`--shm-size`), or train with MEDIMIND_DEVICES=1."
+            ) from exc
         return Lesson(module, parts, y, replace(kept, told=task.told), habits, hold).best_module()
 
 

@@ -353,6 +353,20 @@ def test_a_process_whose_program_was_killed_does_not_begin_go_on_or_keep_a_state
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "error", [RuntimeError("shm </torch_1>: No space left on device (28)"), OSError(28, "No space left on device")]
+)
+def test_rows_that_shared_memory_has_no_room_for_are_told_with_what_to_do(monkeypatch, error):
+    from models import lesson
+
+    def full(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(lesson, "_fit", full)
+    with pytest.raises(ProcessError, match="the rows that 2 processes share do not fit into /dev/shm"):
+        taught(replace(task(), settings=Settings(device="cpu", devices=2)))
+
+
 def test_several_machines_are_told_where_to_meet(monkeypatch):
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     with pytest.raises(SpecError, match="MEDIMIND_NODES=2: MASTER_ADDR"):

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -376,9 +377,10 @@ def _fit(lesson: Lesson, settings: Settings) -> None:
             "and a free port of it, and this machine's number, from 0 on."
         )
     together = settings.devices * settings.nodes > 1
+    accelerator = _accelerator(settings)
     with _quiet(), _bar(lesson, shown=sys.stderr.isatty() and not together):
         trainer = Trainer(
-            accelerator="gpu" if settings.device != "cpu" and torch.cuda.is_available() else "cpu",
+            accelerator=accelerator,
             # started anew, not forked: they have none of the program's threads, nor its hold on a card
             strategy="ddp_spawn" if together else "auto",
             devices=settings.devices,
@@ -392,6 +394,27 @@ def _fit(lesson: Lesson, settings: Settings) -> None:
             use_distributed_sampler=False,
         )
         trainer.fit(lesson, _Steps(lesson))
+
+
+def _accelerator(settings: Settings) -> str:
+    """Lightning's word for where the network learns. Raises SpecError for more processes than there are cards."""
+    cards = torch.cuda.device_count() if settings.device != "cpu" and torch.cuda.is_available() else 0
+    if not cards:
+        if settings.device == "cuda":
+            _no_card()
+        return "cpu"
+    if settings.devices > cards:
+        raise SpecError(
+            f"MEDIMIND_DEVICES={settings.devices}: this machine has {cards} card{'s' * (cards > 1)}, and each process "
+            "needs one of its own. Ask for fewer, or train on the CPU with MEDIMIND_DEVICE=cpu."
+        )
+    return "gpu"
+
+
+@cache
+def _no_card() -> None:
+    """Said once, and not before each fold's network."""
+    log.warning("no CUDA device is here (MEDIMIND_DEVICE=cuda): networks learn on the CPU")
 
 
 @contextmanager

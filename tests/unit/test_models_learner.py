@@ -373,6 +373,22 @@ def test_several_machines_are_told_where_to_meet(monkeypatch):
         taught(replace(task(), settings=Settings(device="cpu", nodes=2)))
 
 
+def test_each_process_needs_a_card_of_its_own(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(SpecError, match="MEDIMIND_DEVICES=2: this machine has 1 card, and each process needs one"):
+        taught(replace(task(), settings=Settings(devices=2)))
+
+
+def test_a_card_that_was_asked_for_and_is_not_there_is_told_once(caplog, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for _ in range(2):
+        taught(replace(task(epochs=1), settings=Settings(device="cuda")))
+    assert [record.getMessage() for record in caplog.records] == [
+        "no CUDA device is here (MEDIMIND_DEVICE=cuda): networks learn on the CPU"
+    ]
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path

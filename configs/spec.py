@@ -48,7 +48,8 @@ def _twice(codes: Iterable[Any]) -> str | None:
 
 
 class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
+    # no number without end: a bundle is JSON, which has none, and would only say so once all is trained
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True, allow_inf_nan=False)
 
 
 def _as_tuple(value: Any) -> Any:
@@ -253,8 +254,6 @@ class Column(Frozen):
         if self.type in ("number", "array", "waveform", "image"):
             if self.range is None:
                 raise ValueError("a number needs a `range` of plausible values, such as [0, 300]")
-            if not all(math.isfinite(end) for end in self.range):
-                raise ValueError(f"`range` needs two finite ends, got {list(self.range)}")
             if not self.range[0] < self.range[1]:
                 raise ValueError(f"`range` must rise, got {list(self.range)}")
             if self.unit is None:
@@ -409,7 +408,7 @@ class Outcome(Frozen):
     gap_days: Annotated[float, Field(ge=0)] | None = None
     """Who has the outcome within so many days of the prediction is left out: nobody could have acted on it."""
     classes: dict[str, Annotated[tuple[bool | int | float | str, ...], BeforeValidator(_as_tuple)]] | None = None
-    costs: dict[str, dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]] | None = None
+    costs: dict[str, dict[str, Annotated[float, Field(ge=0)]]] | None = None
     """What it costs to say one class (inner) of a patient of another (outer), in any unit of its own."""
     stage: str | None = None
     """The source's column with the disease's stage, which is known afterwards: sensitivity is reported by it."""

@@ -8,6 +8,7 @@ batch and alone. No message holds a value of a recording; leads, counts, times a
 import math
 from fractions import Fraction
 from functools import lru_cache
+from sys import float_info
 from typing import Any
 
 import numpy as np
@@ -154,7 +155,7 @@ def _rate(name: str, column: Column, rate: Any) -> tuple[float, int, int]:
     ours = column.sampling_hz
     if rate is None:
         return ours, 1, 1
-    if isinstance(rate, bool) or not isinstance(rate, int | float) or not (0 < rate < math.inf):
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate <= float_info.max:
         raise RecordError("sampling_rate", name, f"{name}: `sampling_hz` is a number above 0, in samples a second.")
     least = max(LEAST_RATE * ours, 2 * column.band_hz[1] if column.band_hz and rate < ours else 0)
     if not least <= rate <= HIGHEST_RATE * ours:

@@ -87,6 +87,20 @@ class Batcher:
         self._queue: deque[Job] = deque()
         self._busy = False
         self._thread = None if inline else ThreadPoolExecutor(1, "batch")
+        self._done = self._took_s = 0.0  # records that the thread computed lately, and the time that it took
+
+    def behind(self, n: int, until: float) -> bool:
+        """Whether so many records, with those before them, would be done when half of the time until then is over.
+
+        Nobody is behind before whom nobody waits. Known where a thread computes: there a record may take milliseconds,
+        and what is begun and not done in time was computed for nobody. A large request that waits stands before a
+        small one with one batch.
+        """
+        if not self._done:
+            return False
+        turn = -(-n // self._most) * self._most
+        before = sum(min(len(job.sent) - job.taken, turn) for job in self._queue)
+        return before > 0 and (before + n) * self._took_s / self._done > (until - monotonic()) / 2
 
     def submit(self, job: Job) -> None:
         self._queue.append(job)
@@ -107,11 +121,13 @@ class Batcher:
         else:
             if self._formed is not None:
                 waited_s = monotonic() - min(job.asked for job, _, _ in batch)
-                self._formed(sum(stop - start for _, start, stop in batch), waited_s)
+                self._formed(_records(batch), waited_s)
+            began = monotonic()
             computed = loop.run_in_executor(self._thread, _compute, self._model, batch)
-            computed.add_done_callback(lambda done: self._settled(batch, done.result()))
+            computed.add_done_callback(lambda done: self._settled(batch, monotonic() - began, done.result()))
 
-    def _settled(self, batch: Batch, computed: list[Scored | Exception]) -> None:
+    def _settled(self, batch: Batch, took_s: float, computed: list[Scored | Exception]) -> None:
+        self._done, self._took_s = self._done / 2 + _records(batch), self._took_s / 2 + took_s
         self._settle(batch, computed)
         self._next()
 
@@ -158,6 +174,10 @@ class Batcher:
                 except Exception as exc:  # of one request: the queue goes on
                     job.fail(exc)
         self._flush()
+
+
+def _records(batch: Batch) -> int:
+    return sum(stop - start for _, start, stop in batch)
 
 
 def _compute(model: Model, batch: Batch) -> list[Scored | Exception]:

@@ -239,7 +239,7 @@ class Runtime:
         slow = self._waiting > 0 and self._turn_s > allowed_s / 2
         behind = self._weight > ALWAYS_WEIGHT and self._rate > 0 and self._weight / self._rate > allowed_s / 2
         if full or slow or (behind and began - self._told_at < RATE_FOR_S):
-            raise Refused(503, "busy", "more requests wait than can be answered in time; ask again.")
+            raise _busy()
         return began + allowed_s
 
     def _turn_over(self) -> None:
@@ -284,6 +284,8 @@ class Runtime:
         else:
             sent, explain = bodies.read(body, kind, typed)
         parts = _parts(model, version, sent, tag, self._key)
+        if any(part.version.batcher.behind(len(part.sent), until) for part in parts):
+            raise _busy()
         if explain:
             for part in parts:
                 await self._explainable(part.version)
@@ -581,6 +583,10 @@ class Runtime:
             return certainty(loaded[0] if loaded else Predictor(get(stored.bundle, self.settings)), stored)
         except BundleError:
             return {}
+
+
+def _busy() -> Refused:
+    return Refused(503, "busy", "more requests wait than can be answered in time; ask again.")
 
 
 def _halted(name: str, champion: Promotion | None, halts: stops.Stops) -> tuple[str | None, str | None]:

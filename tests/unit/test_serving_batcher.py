@@ -274,6 +274,43 @@ def test_a_batch_in_a_thread_is_told_with_its_size_and_the_wait_of_its_first_rec
     assert all(0 <= waited_s < 60 for _, waited_s in told)
 
 
+def test_what_waits_before_a_request_is_told_by_how_long_records_took_lately(monkeypatch):
+    """A tenth of a second a record. A large request stands before a small one with its next batch, not with all."""
+    now = [100.0]
+
+    class Slow(Halving):
+        def alone(self, sent, received):
+            now[0] += 0.1 * len(sent)
+            return super().alone(sent, received)
+
+    monkeypatch.setattr("serving.batcher.monotonic", lambda: now[0])
+
+    async def main():
+        batcher, ended = Batcher(Slow(), MOST, inline=False, flush=lambda: None), []
+
+        def submit(*sizes):
+            for size in sizes:
+                batcher.submit(Job([1.0] * size, now[0] + 1000, HERE, ended.append, ended.append))
+
+        async def all_done(count):
+            while len(ended) < count:
+                await asyncio.sleep(0.001)
+
+        submit(400)
+        assert not batcher.behind(1, now[0] + 0.01)  # nothing is known yet
+        await all_done(1)
+        assert not batcher.behind(400, now[0] + 0.01)  # nobody waits
+        submit(400)
+        asked = [batcher.behind(n, now[0] + allowed_s) for n, allowed_s in ((1, 1.2), (1, 0.8), (400, 150), (400, 170))]
+        await all_done(2)
+        submit(1, 1, 1, 4)
+        asked += [batcher.behind(1, now[0] + allowed_s) for allowed_s in (1.5, 1.7)]
+        await all_done(6)
+        return asked
+
+    assert asyncio.run(main()) == [False, True, True, False, True, False]
+
+
 def test_while_a_slow_model_computes_another_answers():
     class Slow(Halving):
         def alone(self, sent, received):

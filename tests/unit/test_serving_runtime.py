@@ -23,6 +23,7 @@ from models.device import Device, HostMemory, Watcher
 from models.explain import Explainer
 from serving import runtime as serving_runtime
 from serving.app import app
+from serving.batcher import Batcher
 from serving.bodies import JSON
 from serving.explanations import Explanations
 from serving.refusals import Refused
@@ -339,6 +340,21 @@ def test_explanations_take_turns_after_as_many_rows_as_the_explainer_says(ask, r
     (answer,) = ask({"records": records[:5], "explain": True})
     assert turns == [2, 2, 1]
     assert all("explanation" in one for one in answer["predictions"])
+
+
+def test_a_request_whose_turn_would_come_too_late_is_told_at_once_and_not_computed(ask, records, ledger, monkeypatch):
+    asked = []
+
+    def behind(_self, n, until):
+        asked.append((n, until - monotonic()))
+        return True
+
+    monkeypatch.setattr(Batcher, "behind", behind)
+    (refused,) = ask({"records": records[:3]})
+    assert isinstance(refused, Refused) and (refused.status, refused.code) == (503, "busy")
+    ((n, left_s),) = asked
+    assert n == 3 and 0 < left_s <= 60
+    assert not rows(ledger)
 
 
 def test_a_full_memory_is_a_503_that_asks_to_come_again_and_the_service_lives(served, records, as_network, monkeypatch):

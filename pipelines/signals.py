@@ -49,10 +49,13 @@ def read(name: str, column: Column, folder: Path, cell: Any) -> Any:
 
 
 def _inside(name: str, folder: Path, cell: Any) -> Path:
-    parts = PurePosixPath(cell).parts if isinstance(cell, str) else ()
-    if not parts or ".." in parts or PurePosixPath(str(cell)).is_absolute():
+    if not isinstance(cell, str):  # a number's zeros in front are lost: 0100 would be another patient's 100
+        said = f"{name}: a path is expected, and its cell is no text; where a number names the file write 100.hea."
+        raise RecordError("unreadable_file", name, said)
+    path = PurePosixPath(cell)
+    if not path.parts or ".." in path.parts or path.is_absolute():
         raise RecordError("unreadable_file", name, f"{name}: a path inside the column's `folder` is expected.")
-    return folder / str(cell)
+    return folder / cell
 
 
 def _recording(name: str, column: Column, path: Path) -> Any:

@@ -127,7 +127,9 @@ def test_a_path_that_leads_nowhere_or_outside_is_refused_without_being_told(plac
 
 def test_a_record_that_a_number_names_is_told_how_to_be_written(place):
     (found,) = place(ecg=100)  # the cell may have been 0100, another patient's
-    assert str(found) == "ecg: a path is expected, and its cell is no text; where a number names the file write 100.hea."
+    assert (
+        str(found) == "ecg: a path is expected, and its cell is no text; where a number names the file write 100.hea."
+    )
 
 
 def test_a_picture_of_another_kind_and_a_file_that_is_none_are_refused(place):

@@ -55,6 +55,8 @@ T = TypeVar("T")
 
 SHARE = 0.8
 """Of a card's free memory, where nobody says how much is ours: the libraries' own workspaces need some. Our choice."""
+AGAIN_AFTER = 100
+"""Batches that a halved size was taken, before its double is tried again. Our choice."""
 MB = 2**20
 LOST = ("CUDA error", "no CUDA-capable device", "device-side assert", "CUDA driver", "CUDNN_STATUS", "CUBLAS_STATUS")
 FULL = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
@@ -175,13 +177,15 @@ class HostMemory:
 
 @dataclass
 class Resident:
-    """What a device knows of a network. `most`: rows that its memory last took, None as long as it took all."""
+    """What a device knows of a network. `most`: rows that its memory last took, None as long as it took all; `taken`:
+    how many batches of so many it took since."""
 
     model: str
     weights: int
     copy: "nn.Module | None" = None
     used: int = 0
     most: int | None = None
+    taken: int = 0
     peaks: dict[tuple[Precision | None, int], int] = field(default_factory=dict)
     """Bytes beyond the weights, by precision and rows of a batch: as measured."""
 
@@ -311,9 +315,14 @@ class Device:
                     self._watcher.happened(use.model, "oom_retry")
                     self._empty_but(resident)
                     size = resident.most = max(size // 2, 1)
+                    resident.taken = 0
                     said = self._batch(resident, parts, start, size, use)
                 if said is None:
                     raise self._full(use, size)
+                if size == resident.most:
+                    resident.taken += 1
+                    if resident.taken >= AGAIN_AFTER:
+                        resident.most, resident.taken = 2 * size, 0
             found.append(said)
             start += size
         return np.concatenate(found)

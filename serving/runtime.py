@@ -286,9 +286,6 @@ class Runtime:
         parts = _parts(model, version, sent, tag, self._key)
         if any(part.version.batcher.behind(len(part.sent), until) for part in parts):
             raise _busy()
-        if explain:
-            for part in parts:
-                await self._explainable(part.version)
         version = parts[0].version if len(parts) == 1 else version
         call = Call(version, parts, len(sent), self._key, self._loop.create_future())
         weight = 0 if explain else REQUEST_WEIGHT + len(sent)  # an explanation has a thread of its own
@@ -299,6 +296,8 @@ class Runtime:
             if key:
                 call.idempotency = await self._idempotency(key, body, told)
             if explain:
+                for part in parts:
+                    await self._explainable(part.version, until)
                 await self._explain(call, until, connection)
                 weight = REQUEST_WEIGHT + len(sent)
                 self._weight += weight
@@ -387,9 +386,18 @@ class Runtime:
             fields = {field for part in call.parts for field in part.version.predictor.contract.fields}
             self._refused.add(name, call.errors, fields)
 
-    async def _explainable(self, version: Version) -> None:
+    async def _explainable(self, version: Version, until: float) -> None:
+        await self._explaining_of(until, lambda: version.explainer)
+
+    async def _explaining_of(self, until: float, work: Callable[[], Any]) -> Any:
+        """What the explaining thread makes, which others' work may hold up. Raises Refused when the deadline passes."""
         try:
-            await self._loop.run_in_executor(self._explaining, lambda: version.explainer)
+            return await asyncio.wait_for(
+                self._loop.run_in_executor(self._explaining, work), max(until - monotonic(), 0)
+            )
+        except (LateError, TimeoutError) as exc:
+            said = "the deadline passed before the explanation was done; what was done is kept: ask again."
+            raise Refused(503, "deadline", said, "X-Deadline-Ms") from exc
         except BundleError as exc:
             raise Refused(422, "explain_unavailable", f"explain: {exc}", "explain") from exc
 
@@ -411,16 +419,12 @@ class Runtime:
             for start in range(0, len(part.scored), step):
                 X = part.scored.features[start : start + step]
                 try:
-                    part.explanations += await self._loop.run_in_executor(
-                        self._explaining, self._explained.of, part.version, X, late
-                    )
-                except LateError as exc:
+                    work = partial(self._explained.of, part.version, X, late)
+                    part.explanations += await self._explaining_of(until, work)
+                except Refused:
                     if connection is not None and connection.disconnected:
-                        raise Gone from exc
-                    said = "the deadline passed before the explanation was done; what was done is kept: ask again."
-                    raise Refused(503, "deadline", said, "X-Deadline-Ms") from exc
-                except BundleError as exc:
-                    raise Refused(422, "explain_unavailable", f"explain: {exc}", "explain") from exc
+                        raise Gone from None
+                    raise
 
     async def _watch(self) -> None:
         """Follow what is decided in the ledger, as long as this worker serves."""

@@ -254,6 +254,20 @@ def test_a_full_memory_is_emptied_the_batch_halved_and_tried_once_more():
     assert [rows for _, rows in seen.batches] == [8, 1]  # of 16
 
 
+def test_a_memory_that_was_full_for_a_while_is_asked_for_more_again():
+    """Somebody else had the card for a minute; the batches are not small for ever."""
+    place, card, seen = pretended()
+    net = network(50)
+    compute(place, net, table(16))
+    card.fails = [torch.OutOfMemoryError("CUDA out of memory.")]
+    compute(place, net, table(16))
+    for _ in range(device.AGAIN_AFTER):
+        compute(place, net, table(8))
+    seen.batches.clear()
+    compute(place, net, table(16))
+    assert [rows for _, rows in seen.batches] == [16]
+
+
 def test_a_memory_that_stays_full_raises_an_error_that_asks_to_come_again_and_the_next_batch_is_computed():
     place, card, seen = pretended()
     net = network(50)

@@ -20,7 +20,7 @@ from ledger.promotions import promote
 from ledger.traffic import Route, Traffic
 from models import signing
 from models.device import Device, HostMemory, Watcher
-from models.explain import Explainer
+from models.explain import Explainer, LateError
 from serving import runtime as serving_runtime
 from serving.app import app
 from serving.batcher import Batcher
@@ -28,6 +28,7 @@ from serving.bodies import JSON
 from serving.explanations import Explanations
 from serving.refusals import Refused
 from serving.runtime import ALWAYS_WEIGHT, Counters, Model, Runtime, _outcome, _parts
+from serving.versions import Version
 
 WHO = "Jane-4711"
 
@@ -340,6 +341,42 @@ def test_explanations_take_turns_after_as_many_rows_as_the_explainer_says(ask, r
     (answer,) = ask({"records": records[:5], "explain": True})
     assert turns == [2, 2, 1]
     assert all("explanation" in one for one in answer["predictions"])
+
+
+@pytest.mark.parametrize("slow", ["the model is read", "another's row is explained"])
+def test_who_waits_for_an_explanation_is_told_when_the_deadline_passes_and_not_when_it_is_done(
+    slow, served, records, ledger, monkeypatch
+):
+    """Of a network the first explanation imports for seconds, and the thread may be at another's row."""
+    go_on = threading.Event()
+
+    def blocked(*_):
+        go_on.wait(30)
+        raise LateError
+
+    if slow == "the model is read":
+        monkeypatch.setattr(Version, "explainer", property(blocked))
+    else:
+        monkeypatch.setattr(Explanations, "of", blocked)
+
+    async def main():
+        runtime = Runtime(served, ["angina"], Counters(*[lambda *_: None] * 4))
+        runtime.open()
+        body = json.dumps({"records": records[:1], "explain": True}).encode()
+        try:
+            async with asyncio.timeout(20):
+                asked = asyncio.create_task(runtime.predict("angina", body, JSON, None, None, monotonic() + 1, None))
+                while runtime._bytes != len(body):  # what waits counts among all that wait
+                    await asyncio.sleep(0)
+                await asked
+        finally:
+            go_on.set()
+            await runtime.close()
+
+    with pytest.raises(Refused) as refused:
+        asyncio.run(main())
+    assert (refused.value.status, refused.value.code) == (503, "deadline")
+    assert not rows(ledger)
 
 
 def test_a_request_whose_turn_would_come_too_late_is_told_at_once_and_not_computed(ask, records, ledger, monkeypatch):

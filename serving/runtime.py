@@ -22,6 +22,7 @@ from features.columns import LONGEST_TEXT, is_text
 from ledger import outcomes, predictions, promotions, stops, traffic
 from ledger.database import BUSY_TIMEOUT_S, connect, utc, writing
 from ledger.outcomes import Outcome
+from ledger.predictions import Entry
 from ledger.promotions import Promotion, find_champion
 from ledger.replay import certainty, replay
 from ledger.spool import Spool
@@ -56,6 +57,8 @@ MOST_BYTES = 512 * 1024 * 1024
 """Of the bodies of requests between arrival and answer: a signal by itself stays in its body's memory."""
 HASHED_INLINE = 2**20
 """Bytes of a body that is hashed on the event loop, in about 2 ms; a larger one in a thread."""
+KEPT_INLINE = 2**20
+"""Bytes of what a request's records are made into: of more, as of signals, a thread makes the row that is kept."""
 MOST_WEIGHT = 200_000
 """Rows and requests between arrival and answer, by weight."""
 ALWAYS_WEIGHT = 2000
@@ -331,7 +334,20 @@ class Runtime:
 
     def _keep(self, call: Call, until: float) -> None:
         """Let the call's predictions go on record with the next group."""
-        entry, ledger = call.entry(), call.version.predictor.spec.ledger
+        if sum(part.scored.features.nbytes for part in call.parts) < KEPT_INLINE:
+            return self._put(call, call.entry(), until)
+
+        def made(done: "asyncio.Future[Entry]") -> None:
+            try:
+                self._put(call, done.result(), until)
+            except Exception as exc:  # of one request
+                call.fail(exc)
+            self._flush()
+
+        self._loop.run_in_executor(None, call.entry).add_done_callback(made)
+
+    def _put(self, call: Call, entry: Entry, until: float) -> None:
+        ledger = call.version.predictor.spec.ledger
         now_s = monotonic()
         left_s = min(max(until - now_s, SHORTEST_WAIT_S), BUSY_TIMEOUT_S)
         if ledger.commit == "may_lose_answers" and entry.idempotency is None:  # a key's answer is given again

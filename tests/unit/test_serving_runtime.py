@@ -13,6 +13,7 @@ import sqlalchemy as sa
 import torch
 
 from configs.errors import RecordError
+from features.contract import Contract
 from features.synthetic import draw, edges
 from ledger import tables
 from ledger.predictions import find, idempotency
@@ -341,6 +342,34 @@ def test_explanations_take_turns_after_as_many_rows_as_the_explainer_says(ask, r
     (answer,) = ask({"records": records[:5], "explain": True})
     assert turns == [2, 2, 1]
     assert all("explanation" in one for one in answer["predictions"])
+
+
+@pytest.mark.parametrize("inline", [0, 10**9])
+def test_what_is_kept_of_large_records_is_made_in_a_thread_and_answers_are_on_record_as_well(
+    inline, ask, records, ledger, predictor, monkeypatch
+):
+    monkeypatch.setattr(serving_runtime, "KEPT_INLINE", inline)
+    where, table = [], Contract.table
+
+    def told(self, cells):
+        where.append(threading.current_thread() is threading.main_thread())
+        return table(self, cells)
+
+    monkeypatch.setattr(Contract, "table", told)
+    answers = ask({"records": records}, {"records": records[:2], "explain": True})
+    assert where == [inline > 0] * 2
+    assert [len(one["predictions"]) for one in answers] == [len(records), 2]
+    assert len(rows(ledger)) == 2
+    assert find(ledger, answers[0]["predictions"][0]["id"]).risk == answers[0]["predictions"][0]["risk"]
+
+
+@pytest.mark.parametrize("inline", [0, 10**9])
+def test_a_row_that_cannot_be_made_fails_its_own_request(inline, ask, records, ledger, monkeypatch):
+    monkeypatch.setattr(serving_runtime, "KEPT_INLINE", inline)
+    monkeypatch.setattr(Contract, "table", lambda *_: {}["nothing"])
+    (said,) = ask({"records": records})
+    assert isinstance(said, KeyError)
+    assert not rows(ledger)
 
 
 @pytest.mark.parametrize("slow", ["the model is read", "another's row is explained"])

@@ -305,6 +305,11 @@ class Lesson(LightningModule):
             ]
         return torch.cat(said)
 
+    def let_go(self) -> None:
+        """Drop the rows. Lightning's objects hold one another, and this one with them, until Python looks for such
+        rings: of several fits all tables would lie in the memory, or on the card."""
+        self.parts = ()
+
     def best_module(self) -> nn.Module:
         """The network of the best epoch."""
         if self.best_epoch < 0:
@@ -393,7 +398,10 @@ def _fit(lesson: Lesson, settings: Settings) -> None:
             limit_val_batches=0,
             use_distributed_sampler=False,
         )
-        trainer.fit(lesson, _Steps(lesson))
+        try:
+            trainer.fit(lesson, _Steps(lesson))
+        finally:
+            lesson.let_go()
 
 
 def _accelerator(settings: Settings) -> str:

@@ -1,5 +1,6 @@
 """How a network learns: deterministic, stopped by a hold-out of other patients, with the best epoch's weights."""
 
+import gc
 import json
 import logging
 import multiprocessing
@@ -7,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -529,6 +531,21 @@ def test_a_memory_that_is_full_when_the_network_is_judged_halves_the_rows_as_wel
         learn(modules[-1], (X,), y, task(told=told if room == 40 else None), HABITS, hold=hold)
     assert {figures["batch"] for figures in told} == {32}
     assert_allclose(weights(modules[1]), weights(modules[0]), atol=1e-4)
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_the_rows_leave_the_memory_when_they_were_learned_from(devices):
+    taught(task(epochs=1))  # what is imported at the first step keeps the frames that it was imported from
+    X, y, hold = rows()
+    settings = Settings(device="cpu", devices=devices)
+    lies = weakref.ref(X)
+    gc.disable()
+    try:
+        learn(Net(), (X,), y, replace(task(epochs=1), settings=settings), HABITS, hold=hold)
+        del X
+        assert lies() is None
+    finally:
+        gc.enable()
 
 
 def test_a_table_that_no_memory_takes_is_an_error(monkeypatch):

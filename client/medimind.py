@@ -61,6 +61,7 @@ class Client:
         field: str | None = None,
         unit: str | None = None,
         sampling_hz: float | None = None,
+        leads: Sequence[str] | None = None,
         explain: bool = False,
         deadline_ms: int | None = None,
         tag: str | None = None,
@@ -70,13 +71,15 @@ class Client:
 
         `array`: a waveform or an image, or several along the first axis, one a record, sent as .npy and not as JSON: a
         numpy array. `field` says which signal it is where the model has several, `unit` and `sampling_hz` what a
-        waveform is in where that is not the contract's. `records` hold the other fields then, or nothing.
+        waveform is in where that is not the contract's, `leads` the names of its leads, which the service then holds
+        against the contract's. `records` hold the other fields then, or nothing.
         """
         if array is None:
-            if (field, unit, sampling_hz) != (None, None, None):
-                raise ValueError("field, unit and sampling_hz are said of an `array`, and none is given.")
+            if (field, unit, sampling_hz, leads) != (None, None, None, None):
+                raise ValueError("field, unit, sampling_hz and leads are said of an `array`, and none is given.")
             return self._predict(model, {"records": list(records)}, explain, deadline_ms, tag)
         told = {"X-Field": field, "X-Unit": unit, "X-Sampling-Hz": None if sampling_hz is None else str(sampling_hz)}
+        told["X-Leads"] = None if leads is None else ",".join(leads)
         headers = {name: value for name, value in told.items() if value is not None}
         headers |= {"Content-Type": "application/x-npy"} | ({"X-Explain": "true"} if explain else {})
         if records:

@@ -77,6 +77,10 @@ TOLD_OF_A_SIGNAL = {
     "X-Dtype": ({"type": "string", "enum": list(RAW_DTYPES)}, "Of raw numbers, little-endian."),
     "X-Unit": ({"type": "string"}, "Of a waveform: its unit, where that is not the contract's own."),
     "X-Sampling-Hz": ({"type": "number", "exclusiveMinimum": 0}, "Of a waveform: its rate, where that is another."),
+    "X-Leads": (
+        {"type": "string"},
+        "Of a waveform: its leads' names in their order, such as I,II,V1; if told, checked.",
+    ),
     "X-Record": ({"type": "string"}, "JSON of the record's other fields; of several records a list."),
     "X-Explain": ({"type": "boolean", "default": False}, "Give each feature's contribution."),
 }

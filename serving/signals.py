@@ -1,8 +1,8 @@
 """A signal that a client sends by itself, as bytes and not as JSON: .npy, raw numbers, one picture.
 
 What the bytes cannot say stands in headers: `X-Field` which signal it is, where the model has several; `X-Shape` and
-`X-Dtype` of raw numbers; `X-Unit` and `X-Sampling-Hz` of a waveform; `X-Record` the record's other fields, as JSON;
-`X-Explain` whether an explanation is asked for.
+`X-Dtype` of raw numbers; `X-Unit`, `X-Sampling-Hz` and `X-Leads` of a waveform; `X-Record` the record's other fields,
+as JSON; `X-Explain` whether an explanation is asked for.
 Numbers stay where the body has them: an array here is a view of its bytes.
 """
 
@@ -28,7 +28,7 @@ DICOM = "application/dicom"
 KINDS = (NPY, RAW, PNG, DICOM)
 PICTURES = {PNG: "png", DICOM: "dicom"}
 
-HEADERS = ("X-Field", "X-Shape", "X-Dtype", "X-Unit", "X-Sampling-Hz", "X-Record", "X-Explain")
+HEADERS = ("X-Field", "X-Shape", "X-Dtype", "X-Unit", "X-Sampling-Hz", "X-Leads", "X-Record", "X-Explain")
 """They change what is answered: a body that comes again with its key is the same request only with the same of them."""
 RAW_DTYPES: Mapping[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "int16": np.dtype("<i2")}
 NPY_DTYPES = ("float32", "float64", "float16", "int16", "int32", "uint8", "uint16")
@@ -97,9 +97,10 @@ def _field(kind: str, headers: Mapping[bytes, bytes], columns: Mapping[str, Colu
 
 
 def _about(column: Column, headers: Mapping[bytes, bytes]) -> dict[str, Any]:
-    """The unit and the rate of what was sent, where they are told."""
+    """The unit, the rate and the leads of what was sent, where they are told."""
     unit, rate = _header(headers, "X-Unit"), _header(headers, "X-Sampling-Hz")
-    for header, value in (("X-Unit", unit), ("X-Sampling-Hz", rate)):
+    leads = _header(headers, "X-Leads")
+    for header, value in (("X-Unit", unit), ("X-Sampling-Hz", rate), ("X-Leads", leads)):
         if value is not None and column.type != "waveform":
             raise Refused(422, "malformed", f"{header}: is of a waveform, and this is an {column.type}.", header)
     found: dict[str, Any] = {}
@@ -112,6 +113,8 @@ def _about(column: Column, headers: Mapping[bytes, bytes]) -> dict[str, Any]:
             said = "X-Sampling-Hz: a positive number of samples a second is expected, such as 500."
             raise Refused(422, "malformed", said, "X-Sampling-Hz")
         found["sampling_hz"] = float(rate)
+    if leads is not None:
+        found["leads"] = [lead.strip() for lead in leads.split(",")]
     return found
 
 

@@ -234,6 +234,8 @@ def test_a_recording_at_another_rate_and_in_another_unit_is_the_same_recording(s
 
     assert converted["risk"] == pytest.approx(as_sent["risk"], abs=1e-6)
     assert said(faster)
+    assert said(send(npy(wave), **{"X-Leads": "I,V1"}))["risk"] == said(send(npy(wave)))["risk"]
+    assert send(npy(wave), **{"X-Leads": "V1,I"}).json()["error"]["code"] == "wrong_leads"
     assert send(npy(wave), **{"X-Unit": "stone"}).json()["error"]["code"] == "unit"
     assert send(npy(wave), **{"X-Sampling-Hz": "7"}).json()["error"]["code"] == "sampling_rate"
 

@@ -133,7 +133,15 @@ def test_an_array_goes_out_as_the_npy_file_that_numpy_reads(service, dtype, orde
     served = service((200, {}, GOOD))
     array = np.asarray(np.arange(24).reshape(2, 3, 4), dtype, order=order)
     with Client(served.url) as client:
-        client.predict("toy", [RECORD, {"sex": "männlich"}], array=array, unit="uV", sampling_hz=360.5, deadline_ms=250)
+        client.predict(
+            "toy",
+            [RECORD, {"sex": "männlich"}],
+            array=array,
+            unit="uV",
+            sampling_hz=360.5,
+            leads=["I", "V1"],
+            deadline_ms=250,
+        )
         client.predict("toy", array=array[:, ::2], field="ecg", explain=True)
 
     (method, path, headers, body), (_, _, bare, second) = served.asked
@@ -142,9 +150,10 @@ def test_an_array_goes_out_as_the_npy_file_that_numpy_reads(service, dtype, orde
     assert (found.dtype, found.tolist()) == (array.dtype, array.tolist())
     assert np.load(io.BytesIO(second)).tolist() == array[:, ::2].tolist()
     assert json.loads(headers["x-record"]) == [RECORD, {"sex": "männlich"}]
-    assert [headers[f"x-{name}"] for name in ("unit", "sampling-hz", "deadline-ms")] == ["uV", "360.5", "250"]
+    assert [headers[f"x-{name}"] for name in ("unit", "sampling-hz", "leads")] == ["uV", "360.5", "I,V1"]
     assert (bare["x-field"], bare["x-explain"]) == ("ecg", "true")
-    assert not {"x-record", "x-unit", "x-sampling-hz"} & set(bare) and "x-explain" not in headers
+    assert headers["x-deadline-ms"] == "250"
+    assert not {"x-record", "x-unit", "x-sampling-hz", "x-leads"} & set(bare) and "x-explain" not in headers
 
 
 NONE = ([[1.0, 2.0]], "ecg", np.array([None]), np.zeros((2, 2), complex), np.zeros(2, "U1"), np.zeros(2, "M8[s]"))

@@ -91,11 +91,12 @@ def test_the_other_fields_stand_in_a_header():
     assert (first, second) == ({"age_years": 61}, {"age_years": 40, "reference": "visit-2"})
 
 
-def test_a_unit_and_a_rate_stand_beside_the_value():
-    (record,) = records_of(saved(BEAT), NPY, told(**{"X-Unit": "uV", "X-Sampling-Hz": "500"}))
+def test_a_unit_a_rate_and_the_leads_stand_beside_the_value():
+    headers = told(**{"X-Unit": "uV", "X-Sampling-Hz": "500", "X-Leads": "I,II, V1"})
+    (record,) = records_of(saved(BEAT), NPY, headers)
 
     assert np.array_equal(record["ecg"].pop("value"), BEAT)
-    assert record["ecg"] == {"unit": "uV", "sampling_hz": 500.0}
+    assert record["ecg"] == {"unit": "uV", "sampling_hz": 500.0, "leads": ["I", "II", "V1"]}
 
 
 def test_a_picture_is_its_file():
@@ -153,8 +154,8 @@ def test_an_explanation_is_asked_for_in_a_header(sent, asked):
     assert read(saved(BEAT), NPY, {} if sent is None else told(**{"X-Explain": sent}), COLUMNS)[1] == asked
 
 
-@pytest.mark.parametrize("header", ["X-Unit", "X-Sampling-Hz"])
-def test_a_picture_has_neither_unit_nor_rate(header):
+@pytest.mark.parametrize("header", ["X-Unit", "X-Sampling-Hz", "X-Leads"])
+def test_a_picture_has_neither_unit_nor_rate_nor_leads(header):
     assert refusal(b"\x89PNG", PNG, {header: "1"}, BOTH) == (422, "malformed", header)
 
 

@@ -10,6 +10,7 @@ import logging
 import math
 import multiprocessing
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -166,6 +167,11 @@ class Lesson(LightningModule):
         to the same state. Not every process hears of it from the system: under nohup, say, interrupts are ignored."""
         if (program := multiprocessing.parent_process()) and self.trainer.world_size > 1 and not program.is_alive():
             raise TrainingError("the program that started this process was ended.")
+
+    def on_train_start(self) -> None:
+        if multiprocessing.parent_process() and self.trainer.world_size > 1:
+            # Lightning's own handler waits for the other processes, which wait for this one
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def on_train_epoch_start(self) -> None:
         draws = torch.Generator().manual_seed(_seed(self.task.seed, self.epoch))

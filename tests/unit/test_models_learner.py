@@ -5,6 +5,7 @@ import json
 import logging
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -367,6 +368,17 @@ def test_rows_that_shared_memory_has_no_room_for_are_told_with_what_to_do(monkey
     monkeypatch.setattr(lesson, "_fit", full)
     with pytest.raises(ProcessError, match="the rows that 2 processes share do not fit into /dev/shm"):
         taught(replace(task(), settings=Settings(device="cpu", devices=2)))
+
+
+def ends_itself(parts: Any) -> Any:
+    if os.environ["LOCAL_RANK"] == "0":
+        os.kill(os.getpid(), signal.SIGTERM)
+    return parts
+
+
+def test_a_process_that_is_asked_to_end_does_so_and_the_others_do_not_wait_for_it():
+    with pytest.raises(ProcessError, match="one of 2 processes that train together failed"):
+        taught(replace(task(), settings=Settings(device="cpu", devices=2)), replace(HABITS, augment=ends_itself))
 
 
 def test_several_machines_are_told_where_to_meet(monkeypatch):

@@ -141,8 +141,16 @@ def loss(logits: Tensor, target: Tensor) -> Tensor:
     return nn.functional.binary_cross_entropy_with_logits(logits, target.expand_as(logits))
 
 
+class Perceptron(nn.Sequential):
+    """Its last layer is the one that its logits come from."""
+
+    @property
+    def last(self) -> tuple[Tensor, Tensor]:
+        return self[-1].weight, self[-1].bias
+
+
 def perceptron() -> nn.Module:
-    return nn.Sequential(nn.Linear(COLUMNS, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 1))
+    return Perceptron(nn.Linear(COLUMNS, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 1))
 
 
 def ensemble() -> nn.Module:

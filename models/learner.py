@@ -7,6 +7,7 @@ a training that was killed goes on from its last state and ends with the bits of
 """
 
 import hashlib
+import math
 import random
 import warnings
 from collections.abc import Callable, Iterator
@@ -32,6 +33,9 @@ HOLD_OUT = 6
 SLOPE_MOVES = 1.5
 """2026-11, tabular_net on heart_disease, 4 seeds: out-of-fold log loss 0.429; 0.438 with a free slope."""
 SHIFTS = 200
+LEVEL_SD, LOG_SLOPE_SD = 0.5, 0.15
+"""Of the priors that draw a network's level, in logits, and the logarithm of its slope to what it says by itself:
+standard deviations. Our choice, measured on tables and pictures (docs/adr/0022)."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,9 @@ def learn(
 
     `module(*parts)` gives logits (n, 1) or (n, K), of an ensemble (n, E, 1) or (n, E, K). `parts` are float32 (n, …),
     `y` (n,) 0 or 1, or 0 to K - 1. Rows where `hold` (n,) is true are never learned from: the best epoch is the one
-    whose log-odds, once calibrated on them, have the least log loss there. The module's first weights are the caller's
-    to draw, under `seeded`. Raises TrainingError if the loss is never a number.
+    whose log-odds, once calibrated on them, have the least log loss there, and its level and slope are set right on
+    them. The module's first weights are the caller's to draw, under `seeded`; its `last` are the weights and intercepts
+    that its logits come from. Raises TrainingError if the loss is never a number.
     """
     from models import lesson  # Lightning takes ten seconds to import
 
@@ -66,6 +71,37 @@ def learn(
         if memory.wanted():
             memory.measure(module, parts, y, task, settings, hold)
         return lesson.teach(module, parts, y, task, settings, hold)
+
+
+def settled(logits: "Tensor", y: "Tensor", weights: "Tensor | None" = None) -> "tuple[float, Tensor]":
+    """The slope, and the level of each output (K,) or (1,), that a network's `logits` are to be moved by: those of
+    `learn`, of patients who were not learned from. Their outcomes are `y` (n,); they count by `weights` (n,), if any.
+
+    Each network is stopped where it happens to be: two that order patients alike say risks of another level. The
+    calibration is that of the folds' networks together, and holds for one that learned from all patients as far as its
+    level is theirs. The maximum of the posterior, whose prior speaks for leaving all as it is.
+    """
+    import torch
+    from scipy.optimize import minimize
+    from torch import nn
+
+    logits, y = logits.double(), y.double()
+    weights = torch.ones_like(y) if weights is None else weights.double()
+
+    def loss(moves: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        with torch.enable_grad():
+            by = torch.tensor(moves, requires_grad=True)
+            said = answer(logits * by[0].exp() + by[1:])
+            if said.ndim == 1:
+                lost = nn.functional.binary_cross_entropy_with_logits(said, y, reduction="none")
+            else:
+                lost = nn.functional.cross_entropy(said, y.long(), reduction="none")
+            whole = weights @ lost + (by[0] / LOG_SLOPE_SD).square() / 2 + (by[1:] / LEVEL_SD).square().sum() / 2
+            (gradient,) = torch.autograd.grad(whole, by)
+        return float(whole.detach()), gradient.numpy()
+
+    moves = minimize(loss, np.zeros(1 + logits.shape[-1]), jac=True, method="BFGS").x
+    return math.exp(moves[0]), torch.from_numpy(moves[1:]).float()
 
 
 def in_order(

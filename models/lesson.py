@@ -32,7 +32,7 @@ from models import checkpoints
 from models.checkpoints import State
 from models.device import is_out_of_memory
 from models.family import Task
-from models.learner import Habits, answer, calibrated_loss
+from models.learner import Habits, answer, calibrated_loss, settled
 from models.training import code_fingerprint
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ class Lesson(LightningModule):
         self.steps = math.ceil(len(self.learned) / self.rows_a_step)
         self.epoch, self.step, self.finished = 0, 0, False
         self.best_loss, self.best_epoch, self.best = math.inf, -1, _copy(module)
+        self.best_said = torch.empty(0)
         self.total = torch.zeros(())
         self.told: list[dict[str, float]] = []
         self.shows: Callable[[int, Mapping[str, float]], None] = _nobody
@@ -281,11 +282,14 @@ class Lesson(LightningModule):
     def on_train_epoch_end(self) -> None:
         if self.world > 1:
             self._agree()
-        loss = float(self.trainer.strategy.broadcast(self._held_loss()))
+        said = self._said_of_held()
+        loss = calibrated_loss(answer(said).numpy(), self.y_held)
+        loss = float(self.trainer.strategy.broadcast(loss))
         total = float(self.trainer.strategy.reduce(self.total, reduce_op="sum"))
         self.told.append({"train_loss": total / self.steps, "log_loss": loss, "batch": float(self.batch)})
         if loss < self.best_loss - LEAST_GAIN:
             self.best_loss, self.best_epoch, self.best = loss, self.epoch, _copy(self.module)
+            self.best_said = said
         self.epoch, self.step = self.epoch + 1, 0
         self.total.zero_()
         waited = self.epoch - 1 - max(self.best_epoch, 0)
@@ -295,21 +299,21 @@ class Lesson(LightningModule):
         self.shows(self.epoch - 1, self.told[-1])
         self.task.told(self.epoch - 1, self.told[-1])
 
-    def _held_loss(self) -> float:
-        """The calibrated log loss of the rows held out."""
-        self.module.eval()
-        said = self._within_memory(self._said_of_held)
-        self.module.train()
-        return calibrated_loss(said.cpu().numpy(), self.y_held)
-
     def _said_of_held(self) -> Tensor:
-        """The network's answer to each row held out, (m,) or (m, K)."""
-        with torch.inference_mode():
-            said = [
-                answer(self._logits(tuple(part.index_select(0, rows) for part in self.parts)))
-                for rows in torch.split(self.held, self.batch)
-            ]
-        return torch.cat(said)
+        """The network's logits of each row held out, on the CPU."""
+
+        def logits() -> Tensor:
+            with torch.inference_mode():
+                said = [
+                    self._logits(tuple(part.index_select(0, rows) for part in self.parts))
+                    for rows in torch.split(self.held, self.batch)
+                ]
+            return torch.cat(said)
+
+        self.module.eval()
+        said = self._within_memory(logits)
+        self.module.train()
+        return said.cpu()
 
     def let_go(self) -> None:
         """Drop the rows. Lightning's objects hold one another, and this one with them, until Python looks for such
@@ -317,14 +321,21 @@ class Lesson(LightningModule):
         self.parts = ()
 
     def best_module(self) -> nn.Module:
-        """The network of the best epoch."""
+        """The network of the best epoch, its level and slope set right on who was held out."""
         if self.best_epoch < 0:
             raise TrainingError(
                 f"the network's log loss on the hold-out was no number in any of {self.epoch} epochs: it diverged. "
                 "`learning: {clip: 1.0}` may help."
             )
         self.module.load_state_dict(self.best)
-        return self.module.cpu().eval()
+        weights = None if self.weights is None else self.weights[self.held].cpu()
+        slope, levels = settled(self.best_said, torch.from_numpy(self.y_held), weights)
+        last: Any = self.module.cpu().last
+        with torch.no_grad():
+            factors, intercepts = last
+            factors.mul_(slope)
+            intercepts.mul_(slope).add_(levels)
+        return self.module.eval()
 
     def _keep(self) -> None:
         """Leave the state where the task asks for it, one process on each machine."""
@@ -344,7 +355,7 @@ class Lesson(LightningModule):
             told=[{key: None if math.isnan(x) else x for key, x in figures.items()} for figures in self.told],
             finished=self.finished,
         )
-        tensors = {**_under("best", self.best), "total": self.total}
+        tensors = {**_under("best", self.best), "said": self.best_said, "total": self.total}
         if not self.finished:
             tensors |= _under("now", self.module.state_dict()) | checkpoints.optimiser_tensors(self.optimizer)
         checkpoints.save(self.task.checkpoints, state, tensors)
@@ -359,6 +370,7 @@ class Lesson(LightningModule):
         self.best_epoch = state.best_epoch
         self.best_loss = math.inf if state.best_loss is None else state.best_loss
         self.best, self.total, self.scale, self.restored = _of("best", tensors), tensors["total"], state.scale, tensors
+        self.best_said = tensors["said"]
         self.told = [{key: math.nan if x is None else x for key, x in figures.items()} for figures in state.told]
         if not self.finished:
             self.module.load_state_dict(_of("now", tensors))

@@ -45,6 +45,11 @@ class WaveformNetwork(nn.Module):
             nn.Linear(HIDDEN, outputs),
         )
 
+    @property
+    def last(self) -> tuple[Tensor, Tensor]:
+        """The weights (outputs, HIDDEN) and intercepts (outputs,) that its logits come from."""
+        return self.head[-1].weight, self.head[-1].bias
+
     def forward(self, recording: Tensor, numbers: Tensor) -> Tensor:
         absent = torch.isnan(recording).flatten(1).any(dim=1, keepdim=True)
         sized = torch.asinh(recording / self.lead_size[:, None])

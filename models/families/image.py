@@ -105,6 +105,11 @@ class Network(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(HEAD, architecture.outputs)
 
+    @property
+    def last(self) -> tuple[Tensor, Tensor]:
+        """The weights (outputs, HEAD) and intercepts (outputs,) that its logits come from."""
+        return self.out.weight, self.out.bias
+
     def forward(self, picture: Tensor, plain: Tensor) -> Tensor:
         return self.head(self.seen(picture), picture, plain)
 

@@ -120,6 +120,11 @@ class Network(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.members = members
 
+    @property
+    def last(self) -> tuple[Tensor, Tensor]:
+        """The weights (E, width, outputs) and intercepts (E, outputs) that its logits come from."""
+        return self.heads, self.bias
+
     def forward(self, numbers: Tensor, missing: Tensor, chosen: Tensor) -> Tensor:
         h = self.told(numbers, missing, chosen)[:, None, :].expand(-1, self.members, -1)
         h = self.dropout(torch.relu(self.first(h)))

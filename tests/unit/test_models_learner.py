@@ -28,7 +28,7 @@ from configs.settings import ROOT, Settings
 from configs.spec import Learning
 from models import checkpoints
 from models.family import Task
-from models.learner import Habits, answer, calibrated_loss, hold_out, in_order, learn, seeded
+from models.learner import Habits, answer, calibrated_loss, hold_out, in_order, learn, seeded, settled
 
 HABITS = Habits(epochs=6, patience=6, batch=64, learning_rate=0.01, weight_decay=1e-4)
 
@@ -54,6 +54,10 @@ class Net(nn.Module):
         super().__init__()
         self.inner, self.outer = nn.Linear(4, 16), nn.Linear(16, members * out)
         self.drop, self.shape = nn.Dropout(dropout), (members, out)
+
+    @property
+    def last(self) -> tuple[Tensor, Tensor]:
+        return self.outer.weight, self.outer.bias.view(self.shape)
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.outer(self.drop(torch.relu(self.inner(x))))
@@ -129,16 +133,19 @@ def test_training_ends_when_patience_does():
     assert len(losses) - 1 - int(np.argmin(losses)) == 2
 
 
-def test_rows_held_out_are_never_learned_from():
+def test_rows_held_out_are_never_learned_from_and_set_the_level_and_slope_alone():
     X, y, hold = rows()
     modules = []
-    for value in (0.0, 1e6):
+    for value in (0.0, 10.0):
         spoiled = X.clone()
         spoiled[hold] = value
         with seeded(5):
             modules.append(Net())
         learn(modules[-1], (spoiled,), y, task(epochs=1), HABITS, hold=hold)
-    assert torch.equal(weights(modules[0]), weights(modules[1]))
+    one, other = modules
+    assert torch.equal(weights(one.inner), weights(other.inner))
+    slopes = one.outer.weight / other.outer.weight
+    assert_allclose(slopes.detach(), slopes.mean().expand_as(slopes).detach(), rtol=1e-5)
 
 
 def test_a_batch_in_slices_learns_as_the_whole_batch_does():
@@ -245,6 +252,64 @@ def test_of_two_classes_the_calibrated_loss_is_the_events():
     for scale in (0.1, 1.0, 5.0):
         both = np.column_stack([np.full(400, 2.0), 2 + scale * score])
         assert calibrated_loss(both, y) == pytest.approx(calibrated_loss(scale * score, y), abs=1e-6)
+
+
+LOGITS = {1: (-3.0,), 3: (0.0, -1.0, 1.0)}
+
+
+def said_of(n: int, outputs: int, members: int, seed: int = 1) -> tuple[Tensor, Tensor]:
+    """Logits as a network gives them, and outcomes that are drawn by the risks they stand for."""
+    dice = torch.Generator().manual_seed(seed)
+    logits = 1.5 * torch.randn(n, 1, outputs, generator=dice) + torch.tensor(LOGITS[outputs])
+    logits = logits + 0.3 * torch.randn(n, members, outputs, generator=dice)
+    logits = logits[:, 0] if members == 1 else logits
+    said = answer(logits)
+    risks = torch.stack([1 - said.sigmoid(), said.sigmoid()], 1) if said.ndim == 1 else said.softmax(1)
+    return logits, torch.multinomial(risks, 1, generator=dice)[:, 0].double()
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize("members", [1, 4])
+def test_a_networks_level_and_slope_are_set_right_by_who_was_held_out(outputs, members):
+    logits, y = said_of(6000, outputs, members)
+    moved = 0.8 * logits + torch.linspace(0.4, -0.4, outputs)
+    slope, levels = settled(moved, y)
+    assert slope == pytest.approx(1 / 0.8, abs=0.08)
+    back = answer(slope * moved + levels) - answer(logits)
+    back = back if back.ndim == 1 else back - back.mean(dim=1, keepdim=True)
+    assert back.mean(dim=0).abs().max() < 0.12
+
+
+def test_a_few_patients_move_a_network_little_and_nothing_turns_it_round():
+    logits, y = said_of(6, 1, 1)
+    slope, levels = settled(logits, 1 - y)
+    assert abs(np.log(slope)) < 0.3
+    assert levels.abs().max() < 1.5
+    logits, y = said_of(6000, 1, 1)
+    assert 0 < settled(logits, 1 - y)[0] < 0.5
+
+
+@pytest.mark.parametrize(("classes", "members"), [(2, 1), (2, 4), (3, 1), (3, 4)])
+def test_a_network_that_was_learned_says_as_many_events_as_there_are_among_who_was_held_out(
+    monkeypatch, classes, members
+):
+    """One whose labels were smoothed says too many of a rare class."""
+    X, y, hold = rows(classes, 1200)
+    y[X[:, 0] < 1] = 0
+
+    def gap() -> float:
+        with seeded(5):
+            module = Net(1 if classes == 2 else classes, members, dropout=0.0)
+        of = replace(task(classes, label_smoothing=0.3), groups=np.arange(1200))
+        learn(module, (X,), y, of, HABITS, hold=hold)
+        with torch.inference_mode():
+            said = answer(module(X[hold]))
+        none = said.sigmoid().neg() + 1 if classes == 2 else said.softmax(1)[:, 0]
+        return float((none.mean() - (y[hold] == 0).double().mean()).abs())
+
+    found = gap()
+    monkeypatch.setattr("models.lesson.settled", lambda *_: (1.0, torch.zeros(1 if classes == 2 else classes)))
+    assert found < gap() / 2
 
 
 def test_processes_that_train_together_learn_what_one_does(monkeypatch):

@@ -25,8 +25,14 @@ def trains(module: nn.Module, batch: int = 64, **asked: Any) -> nn.Module:
     return learn(module, (X,), y.double(), task, replace(HABITS, batch=batch), hold=torch.arange(N) < 60)
 
 
-def net() -> nn.Sequential:
-    return nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 1))
+class Net(nn.Sequential):
+    @property
+    def last(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return self[-1].weight, self[-1].bias
+
+
+def net() -> Net:
+    return Net(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 1))
 
 
 def of(module: nn.Module, **asked: Any) -> Footprint:

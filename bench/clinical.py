@@ -149,7 +149,7 @@ def _ours(name: str, machine: Settings, patients: Cohort) -> list[str]:
     """The family that the training chooses, its test patients, and the report's figures of them."""
     bundle = train(name, machine)
     nobody = Rival("", None, "there is no champion here")
-    report = validate.judge(bundle, patients, nobody, validate.git_commit(ROOT))
+    report = validate.judge(bundle, patients, nobody, validate.git_commit(ROOT), machine)
     found = {finding.title: finding for finding in report.findings}
     told = []
     for title in OURS:

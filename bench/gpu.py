@@ -224,7 +224,7 @@ class Checked:
 
         batches = told["medimind_batch_records_sum"] / told["medimind_batch_records_count"]
         self.add("records a batch of the service, mean", f"{batches:.1f}", "", True)
-        held = told["medimind_device_memory_bytes"]
+        held = told.get("medimind_device_memory_bytes", 0.0)
         self.add(
             "bytes that /metrics tells of the network", f"{held:,.0f}", "more than its weights", held > self.weights
         )
@@ -449,15 +449,16 @@ def load(port: int, size: Size) -> tuple[float, float]:
     return len(took) / (perf_counter() - began), float(np.percentile(took, 99))
 
 
-def metrics(port: int) -> Counter[str]:
+def metrics(port: int) -> dict[str, float]:
     """What /metrics tells of the model, summed by name."""
-    told: Counter[str] = Counter()
+    told: dict[str, float] = {}
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
         connection.request("GET", "/metrics")
         for line in connection.getresponse().read().decode().splitlines():
             name, _, value = line.rpartition(" ")
             if f'model="{NAME}"' in name:
-                told[name.partition("{")[0]] += float(value)
+                name = name.partition("{")[0]
+                told[name] = told.get(name, 0.0) + float(value)
     return told
 
 

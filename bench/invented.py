@@ -263,12 +263,12 @@ def _promote_trees(settings: Settings) -> None:
         table.writerow([*plan.names, "event"])
         for row, event in zip(patients.X.tolist(), patients.y.tolist(), strict=True):
             table.writerow([*_cells(plan, row), int(event)])
-    calibration = champion(TREES).bundle.calibration
+    calibration = champion(TREES).bundle.calibration.document
     told = {
         "numbers": list(NUMBERS),
         "categories": {name: list(choices) for name, choices in CATEGORIES.items()},
         "parameters": fitted.model.get_params(),
-        "calibration": {"slope": calibration.slope, "intercept": calibration.intercept},
+        "calibration": {term: calibration[term] for term in ("slope", "intercept")},
     }
     (SHARED / "trees.json").write_text(json.dumps(told))
 
@@ -293,7 +293,7 @@ def _promote_network(settings: Settings) -> None:
     trained = bundles.load(settings.data / "bundles" / NETWORK)
     patients = cohort.load(settings.data / "cohorts" / f"{NETWORK}.parquet")
     weights = _weights()
-    np.savez(SHARED / "network.npz", **weights)
+    np.savez(SHARED / "network.npz", allow_pickle=False, **weights)
     made = _with_network(trained, patients.only("train").X, weights)
     kept = bundles.put(bundles.sign(made.folder, settings), settings)
     finding = Finding("MM000", "an invented network", "passed", None, None, "random weights, for speed; nothing judged")

@@ -85,7 +85,8 @@ class Running:
 
     def everyone(self) -> list[psutil.Process]:
         """The server and all that it started, and left to us: one server runs at a time, and the driver has ended."""
-        return psutil.Process().children(recursive=True)
+        found: list[psutil.Process] = psutil.Process().children(recursive=True)
+        return found
 
     def cpu_s(self) -> dict[int, float]:
         """User and system seconds of each process so far."""

@@ -155,7 +155,9 @@ def _forget_the_dead() -> None:
 
     prometheus_client keeps a worker's gauges in files of its own, named by their mode and its number.
     """
-    for file in Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob("gauge_live*.db"):
+    if (shared := os.environ.get("PROMETHEUS_MULTIPROC_DIR")) is None:  # not started by `bentoml serve`
+        return
+    for file in Path(shared).glob("gauge_live*.db"):
         try:
             os.kill(int(file.stem.rpartition("_")[2]), 0)
         except PermissionError:  # somebody else's process has its number now

@@ -196,7 +196,10 @@ class Predictor:
         Raises BundleError if it gives none either: it would count as the highest risk of all.
         """
         said = self._computed(X, self._use)
-        if (odd := _no_numbers(said)).any() and self._use is not None:
+        if np.isfinite(said).all():
+            return said
+        odd = _no_numbers(said)
+        if self._use is not None:
             self._use.device.not_finite(self._use)
             said[odd] = self._computed(X[odd], None)
         if (odd := _no_numbers(said)).any():

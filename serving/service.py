@@ -113,7 +113,7 @@ def _counters() -> "Counters":
     )
     events = bentoml.metrics.Counter(
         "medimind_device_events_total",
-        "Networks moved out of a device's memory, batches tried again in half, those it never took, and devices lost.",
+        "Networks moved out of a device, batches halved, never taken or without a number in them, and devices lost.",
         labelnames=["model", "event"],
     )
     _forget_the_dead()
